@@ -1,0 +1,38 @@
+"""Actor-critic agents in JAX: A2C jitted end to end.
+
+The submodules load on first use, so that reading a configuration or printing a help text
+does not wait for JAX.
+"""
+
+from importlib import import_module
+
+_SUBMODULES = (
+    "a2c",
+    "analysis",
+    "distributions",
+    "envs",
+    "evaluate",
+    "learner",
+    "losses",
+    "networks",
+    "normalization",
+    "optimizers",
+    "returns",
+    "rollout",
+    "runs",
+    "types",
+)
+
+__all__ = ["Config", "preset", *_SUBMODULES]
+
+
+def __getattr__(name):
+    if name in ("Config", "preset"):
+        return getattr(import_module("rljax.config"), name)
+    if name in _SUBMODULES:
+        return import_module(f"rljax.{name}")
+    raise AttributeError(f"module 'rljax' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,184 @@
+"""Advantage actor-critic, synchronous (arXiv 1602.01783; Wu et al. 2017).
+
+All environments step together; their experience is one batch, for one gradient step. `init`,
+`update` and `train` are pure functions, to be jitted and vmapped by who calls them:
+
+    state, metrics = jax.jit(a2c.train)(config, key)
+
+`chunks` runs the same updates from the host, a second or less at a time.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rljax import learner, normalization, optimizers, rollout
+from rljax.config import Config
+from rljax.evaluate import make_agent
+from rljax.types import AgentState, Metrics
+
+CHUNK_SECONDS = 0.5
+"""What a chunk should take: short enough for a display and Ctrl-C."""
+
+
+def init(config: Config, key: jax.Array) -> AgentState:
+    """A fresh agent and fresh episodes.
+
+    Raises:
+        ValueError, TypeError: as `Config.validate` and `make_agent` do.
+    """
+    config.validate()
+    env, network = make_agent(config)
+    key_learner, key_actor = jax.random.split(key)
+    return AgentState(
+        learner=learner.init(config, network, env.spec, key_learner),
+        actor=rollout.init(env, config.num_envs, key_actor),
+        sums=_no_metrics(),
+    )
+
+
+def update(config: Config, state: AgentState) -> tuple[AgentState, Metrics]:
+    """One rollout and one gradient step.
+
+    Returns:
+        (state, Metrics of this update).
+    """
+    state, sums = _update(config, make_agent(config), state)
+    return state, _means(sums, state.learner.updates)
+
+
+def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
+    """A whole run.
+
+    Returns:
+        (state, Metrics [R]): one row for every `config.log_interval` updates, about a hundred.
+        A run that diverged says so in `diverged_at`; it does not stop.
+    """
+    state = init(config, key)
+    agent = make_agent(config)
+    whole, rest = divmod(config.num_updates, config.log_interval)
+    rows = jnp.array([config.log_interval] * whole + [rest] * (rest > 0), jnp.int32)
+
+    def row(state, num_updates):
+        state = _advance(config, agent, state, num_updates)
+        return state, _means(state.sums, state.learner.updates)
+
+    return jax.lax.scan(row, state, rows)
+
+
+def chunks(
+    config: Config, keys: jax.Array, states: AgentState | None = None
+) -> Iterator[tuple[AgentState, Metrics]]:
+    """A whole run of S seeds at once, in chunks of updates of half a second or so.
+
+    The length of a chunk is an argument of one compiled program, so it changes no bit of
+    training, however it is chosen: the first chunk is one update, which takes the compilation;
+    later ones follow the clock and end where a row of metrics does at the latest. A chunk ends a
+    row if `is_row(config, metrics)`.
+
+    Args:
+        keys: [S] one key per seed.
+        states: where to go on from, instead of from fresh agents.
+
+    Yields:
+        (AgentState, Metrics) with leading axis [S]; the metrics, in NumPy, are of the updates
+        since the last row ended.
+
+    Raises:
+        ValueError, TypeError: as `init` does.
+    """
+    config.validate()
+    if states is None:
+        states = _init_all(config, keys)
+    done = int(states.learner.updates[0])
+    length = 1
+    while done < config.num_updates:
+        to_row = config.log_interval - done % config.log_interval
+        length = min(length, to_row, config.num_updates - done)
+        start = time.perf_counter()
+        states, metrics = _advance_all(config, states, np.int32(length))
+        metrics = jax.device_get(metrics)
+        seconds = time.perf_counter() - start
+        done += length
+        yield states, metrics
+        length = max(1, int(CHUNK_SECONDS * length / seconds))
+
+
+def is_row(config: Config, metrics: Metrics) -> bool:
+    """Whether metrics from `chunks` are a whole row: always at the same updates of a run."""
+    updates = int(metrics.updates[0])
+    return updates % config.log_interval == 0 or updates == config.num_updates
+
+
+@jax.jit
+def _init_all(config, keys):
+    return jax.vmap(init, in_axes=(None, 0))(config, keys)
+
+
+@jax.jit
+def _advance_all(config, states, num_updates):
+    advance = partial(_advance, config, make_agent(config), num_updates=num_updates)
+    states = jax.vmap(advance)(states)
+    return states, jax.vmap(_means)(states.sums, states.learner.updates)
+
+
+def _advance(config, agent, state, num_updates):
+    """So many updates; the number is traced."""
+    return jax.lax.fori_loop(
+        0, num_updates, lambda _, state: _update(config, agent, state)[0], state
+    )
+
+
+def _update(config, agent, state):
+    """(state, sums of this update's figures)."""
+    env, network = agent
+    actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
+    grads, terms = learner.gradients(config, network, state.learner, batch)
+    moved = learner.apply(config, state.learner, grads)
+    moved, discounted_return = learner.observe(config, moved, actor.episodes, batch)
+    episodes, (number, returns, lengths) = rollout.track(actor.episodes, batch)
+    episodes = episodes._replace(discounted_return=discounted_return)
+    grad_norm = optax.global_norm(grads)
+    sums = Metrics(
+        updates=jnp.int32(1),
+        episodes=number,
+        episodic_return=returns,
+        episodic_length=lengths,
+        **terms._asdict(),
+        grad_norm=grad_norm,
+        learning_rate=optimizers.learning_rate(config, state.learner.updates),
+        diverged_at=jnp.where(jnp.isfinite(grad_norm), 0, moved.updates),
+    )
+    actor = actor._replace(episodes=episodes)
+    row = _add_to_row(state.sums, sums, state.learner.updates % config.log_interval == 0)
+    return AgentState(moved, actor, row), sums
+
+
+def _add_to_row(row, sums, begins_row):
+    total = jax.tree.map(lambda x, y: jnp.where(begins_row, 0, x).astype(x.dtype) + y, row, sums)
+    first = jnp.where(row.diverged_at > 0, row.diverged_at, sums.diverged_at)
+    return total._replace(diverged_at=first)
+
+
+def _no_metrics():
+    integers = {"updates", "diverged_at"}
+    zeros = {f: jnp.int32(0) if f in integers else jnp.float32(0) for f in Metrics._fields}
+    return Metrics(**zeros)
+
+
+def _means(sums, updates):
+    """Metrics of a row from its sums, after so many updates of the run."""
+    episodes = sums.episodes
+    means = jax.tree.map(lambda x: x / sums.updates, sums)
+    return means._replace(
+        updates=updates,
+        episodes=episodes,
+        episodic_return=sums.episodic_return / episodes,  # 0 / 0 is the NaN that says none ended
+        episodic_length=sums.episodic_length / episodes,
+        diverged_at=sums.diverged_at,
+    )

@@ -1,0 +1,232 @@
+"""The learning settings, their checks, and the presets.
+
+This module imports neither JAX nor Flax, so that a script can read its flags and answer
+`--help` at once. `rljax.types` registers `Config` as a pytree when JAX is in use.
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+KeyValues = tuple[tuple[str, bool | int | float | str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of an actor-critic learner.
+
+    The floats are the leaves of a pytree: under `jax.jit` they are traced, so that new values
+    compile nothing, and a `Config` whose floats are arrays can be `vmap`ped. Everything else is
+    static. Seeds and the options of a run are not settings of the learner and are not in here.
+    """
+
+    env: str = "CartPole-v1"
+    """Environment: a gymnax id, or 'package.module:attribute'. In Python also an object with
+    gymnax's interface."""
+    env_kwargs: KeyValues = ()
+    """Keyword arguments of the environment's constructor. In Python also a dict."""
+    env_params: KeyValues = ()
+    """Overrides of the environment's parameters, such as max_steps_in_episode=200. In Python
+    also a dict."""
+
+    total_timesteps: int = 500_000
+    """Environment steps of the whole run, over all environments; rounded up to whole rollouts."""
+    num_envs: int = 16
+    """Environments that step together."""
+    num_steps: int = 5
+    """Steps of every environment between two updates: the rollout's length."""
+
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 1.0
+    """Lambda of GAE (arXiv 1506.02438); 1 gives n-step returns."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    normalize_advantage: bool = False
+    """Give the advantages of a batch mean 0 and standard deviation 1."""
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    """How the loss is reduced over the batch: A2C takes the mean, the A3C paper the sum."""
+
+    optimizer: Literal["rmsprop_tf", "rmsprop_torch", "rmsprop_a3c", "adam"] = "rmsprop_tf"
+    """RMSProp as in TensorFlow and OpenAI baselines (epsilon inside the root, statistics start
+    at 1), as in PyTorch and SB3 (outside, at 0), or as in the A3C paper (inside, at 0); or Adam."""
+    learning_rate: float = 7e-4
+    """Step size of the optimiser."""
+    anneal_lr: bool = True
+    """Bring the learning rate down to 0 in a straight line over the run."""
+    rmsprop_decay: float = 0.99
+    """Decay of RMSProp's running mean of squared gradients."""
+    optimizer_eps: float = 1e-5
+    """Epsilon of the optimiser."""
+    max_grad_norm: float = 0.5
+    """Largest global norm of a gradient; larger ones are scaled down to it. inf turns it off."""
+
+    network: str = "auto"
+    """Torso: 'mlp', 'cnn' (for images [H, W, C]), 'auto' (by the observation's rank), or
+    'package.module:attribute'. In Python also a linen module that maps observations [B, ...] to
+    features [B, F]."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the dense layers."""
+    activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
+    """Activation between the layers."""
+    shared_torso: bool = False
+    """One torso for policy and value instead of one each."""
+    action_bounds: Literal["clip", "tanh"] = "clip"
+    """How continuous actions are kept in bounds: clipped by the environment's border, or squashed
+    by tanh with the exact log-probability."""
+    log_std_init: float = 0.0
+    """Initial logarithm of a continuous policy's standard deviation."""
+
+    normalize_observations: bool = False
+    """Standardise observations by running moments."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return."""
+
+    def __post_init__(self):
+        for name in ("env_kwargs", "env_params"):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, name, tuple(sorted(value.items())))
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+
+    @property
+    def batch_size(self) -> int:
+        """Environment steps between two updates: num_envs * num_steps."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run: total_timesteps, rounded up to whole batches."""
+        return -(-self.total_timesteps // self.batch_size)
+
+    @property
+    def log_interval(self) -> int:
+        """Updates averaged into one row of metrics: a run has about a hundred rows."""
+        return -(-self.num_updates // 100)
+
+    def validate(self) -> "Config":
+        """Checks every setting; runs on the host, before anything is traced.
+
+        Returns:
+            The config itself.
+
+        Raises:
+            ValueError: a setting is out of its range; the message names it and what is allowed.
+            TypeError: a setting is of another type.
+        """
+        for field in dataclasses.fields(self):
+            _check_type(field, getattr(self, field.name))
+        for name in ("total_timesteps", "num_envs", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if any(size < 1 for size in self.hidden_sizes):
+            raise ValueError(f"hidden_sizes = {self.hidden_sizes}: must all be at least 1")
+        if self.batch_size > self.total_timesteps:
+            raise ValueError(
+                f"num_envs * num_steps = {self.batch_size}: one rollout must not be longer than"
+                f" total_timesteps = {self.total_timesteps}"
+            )
+        for name in ("gamma", "gae_lambda", "rmsprop_decay"):
+            _check_range(name, getattr(self, name), "in [0, 1]", lambda x: (x >= 0) & (x <= 1))
+        for name in ("learning_rate", "ent_coef", "vf_coef"):
+            _check_range(name, getattr(self, name), "finite and at least 0", _finite_from_zero)
+        _check_range("optimizer_eps", self.optimizer_eps, "finite and above 0", _finite_above_zero)
+        _check_range("max_grad_norm", self.max_grad_norm, "above 0", lambda x: x > 0)
+        _check_range("log_std_init", self.log_std_init, "finite", np.isfinite)
+        return self
+
+
+FLOAT_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is float)
+STATIC_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is not float)
+
+PRESETS: dict[tuple[str, str], dict] = {
+    ("a2c", "CartPole-v1"): dict(num_envs=16, num_steps=16, learning_rate=2e-3, gae_lambda=0.95),
+}
+
+
+def preset(algorithm: str, name: str) -> Config:
+    """The tuned settings for an algorithm on an environment.
+
+    Args:
+        algorithm: such as "a2c".
+        name: the environment's id, such as "CartPole-v1".
+
+    Raises:
+        ValueError: there is no such preset; the message offers the nearest names.
+    """
+    if (algorithm, name) not in PRESETS:
+        names = [env for algo, env in PRESETS if algo == algorithm]
+        raise ValueError(unknown(f"{algorithm} preset", name, names))
+    return Config(env=name, **PRESETS[algorithm, name])
+
+
+def unknown(kind: str, name: str, known: list[str]) -> str:
+    """An error message for an unknown name that offers the nearest known ones."""
+    by_lower = {k.lower(): k for k in known}
+    near = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3)]
+    offer = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+    return f"unknown {kind} {name!r}: {offer}"
+
+
+def load_attribute(path: str):
+    """The object that 'package.module:attribute' names.
+
+    Raises:
+        ValueError: there is no such module or attribute.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{path!r}: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{path!r}: {module_name} has no attribute {attribute!r}")
+        found = getattr(found, part)
+    return found
+
+
+def _check_type(field, value):
+    name = field.name
+    if name in ("env", "network"):
+        return  # a name or an object; `envs.make` and `networks.make` judge it
+    if field.type is float:
+        if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+            raise TypeError(f"{name} = {value!r}: must be a number")
+    elif field.type is int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name} = {value!r}: must be a whole number")
+    elif field.type is bool:
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} = {value!r}: must be True or False")
+    elif name == "hidden_sizes":
+        if not all(isinstance(size, int | np.integer) for size in value):
+            raise TypeError(f"{name} = {value!r}: must be whole numbers")
+    elif name in ("env_kwargs", "env_params"):
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+            raise TypeError(f"{name} = {value!r}: must be a dict")
+    elif value not in field.type.__args__:
+        raise ValueError(unknown(name, str(value), list(field.type.__args__)))
+
+
+def _check_range(name, value, allowed, is_allowed):
+    try:
+        value = np.asarray(value)
+    except TypeError:
+        return  # traced: there is no value yet
+    if not np.all(is_allowed(value)):
+        raise ValueError(f"{name} = {value}: must be {allowed}")
+
+
+def _finite_from_zero(x):
+    return np.isfinite(x) & (x >= 0)
+
+
+def _finite_above_zero(x):
+    return np.isfinite(x) & (x > 0)

@@ -1,0 +1,136 @@
+"""Policies' distributions over actions.
+
+Chance enters as `noise`, drawn from a key ahead of time, so that a rollout draws it for all its
+steps at once; `sample` is then a deterministic function. Every field is [..., A].
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.types import Box, Discrete
+
+_LOG_2PI = float(np.log(2 * np.pi))
+
+
+def noise(space: Discrete | Box, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """What `sample` needs of chance for actions [*shape]: uniform [*shape] or normal [*shape, A]."""
+    if isinstance(space, Discrete):
+        return jax.random.uniform(key, shape)
+    return jax.random.normal(key, (*shape, space.size))
+
+
+class Categorical(NamedTuple):
+    """Actions 0, ..., A - 1 with probabilities softmax(logits)."""
+
+    logits: jax.Array
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """int32 [...], by inverting the distribution function at uniform noise [...].
+
+        An action of probability 0 is never drawn: the noise is below 1, and its interval of the
+        distribution function is empty.
+        """
+        cdf = jnp.cumsum(jax.nn.softmax(self.logits), axis=-1)
+        below = noise[..., None] * cdf[..., -1:] >= cdf[..., :-1]
+        return jnp.sum(below, axis=-1, dtype=jnp.int32)
+
+    def mode(self) -> jax.Array:
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...] of actions int32 [...]."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+
+    def entropy(self) -> jax.Array:
+        log_probs = jax.nn.log_softmax(self.logits)
+        # exp(-inf) * -inf is NaN; an impossible action carries no entropy.
+        return -jnp.sum(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30), axis=-1)
+
+    def to_env(self, action: jax.Array) -> jax.Array:
+        """What the environment is given for a drawn action."""
+        return action
+
+
+class Gaussian(NamedTuple):
+    """Independent normal components; the environment is given them clipped to its bounds.
+
+    The log-probability is that of the action before clipping, as in SB3 and baselines.
+    """
+
+    mean: jax.Array
+    log_std: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """float32 [..., A], from normal noise [..., A]."""
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def mode(self) -> jax.Array:
+        return self.mean
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...] of actions before clipping [..., A]."""
+        return jnp.sum(_normal_log_prob(action, self.mean, self.log_std), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        return jnp.sum(0.5 * (1 + _LOG_2PI) + self.log_std, axis=-1)
+
+    def to_env(self, action: jax.Array) -> jax.Array:
+        return jnp.clip(action, self.low, self.high)
+
+
+class TanhGaussian(NamedTuple):
+    """tanh of independent normal components, scaled to bounds.
+
+    Actions are kept as the normal u from before the squashing, so that no inverse of tanh, which
+    is infinite at the edges, is ever taken. With a = centre + scale tanh(u),
+    log p(a) = log N(u) - log scale - log(1 - tanh(u)^2)  (arXiv 1801.01290, appendix C),
+    where log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)) is exact for large |u| as well.
+    """
+
+    mean: jax.Array
+    log_std: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """float32 [..., A], before squashing, from normal noise [..., A]."""
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def mode(self) -> jax.Array:
+        """The median of the squashed distribution."""
+        return self.mean
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...] density of the squashed action, of actions before squashing [..., A]."""
+        normal = _normal_log_prob(action, self.mean, self.log_std)
+        return jnp.sum(normal - self._log_slope(action), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """H(a) = H(u) + E[log da/du]; the expectation by Gauss-Hermite quadrature."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(32)
+        weights = weights / weights.sum()
+        u = self.sample(nodes.astype(np.float32).reshape(-1, *[1] * self.mean.ndim))
+        slope = jnp.tensordot(weights.astype(np.float32), self._log_slope(u), axes=1)
+        return jnp.sum(0.5 * (1 + _LOG_2PI) + self.log_std + slope, axis=-1)
+
+    def to_env(self, action: jax.Array) -> jax.Array:
+        return self.low + 0.5 * (self.high - self.low) * (1 + jnp.tanh(action))
+
+    def _log_slope(self, u):
+        """log da/du."""
+        log_scale = jnp.log(0.5 * (self.high - self.low))
+        return _expand(log_scale, u) + 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
+
+
+def _normal_log_prob(x, mean, log_std):
+    return -0.5 * jnp.square((x - mean) * jnp.exp(-log_std)) - log_std - 0.5 * _LOG_2PI
+
+
+def _expand(x, like):
+    return jnp.broadcast_to(x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape)

@@ -1,0 +1,151 @@
+"""Learning from a batch of experience: init, gradients, apply.
+
+A2C composes them in one jitted update; an asynchronous worker would call `gradients` and the
+holder of the parameters `apply`.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import losses, normalization, optimizers, returns
+from rljax.config import Config
+from rljax.networks import ActorCritic
+from rljax.types import EnvSpec, EpisodeStats, LearnerState, Transition
+
+
+def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> LearnerState:
+    """Fresh parameters, optimiser state and moments."""
+    params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
+    return LearnerState(
+        params=params,
+        opt_state=optimizers.make(config).init(params),
+        updates=jnp.int32(0),
+        obs_moments=normalization.init(spec.obs_shape) if config.normalize_observations else None,
+        return_moments=normalization.init(()) if config.normalize_rewards else None,
+    )
+
+
+def gradients(
+    config: Config, network: ActorCritic, learner: LearnerState, batch: Transition
+) -> tuple[optax.Params, losses.LossTerms]:
+    """The gradient of the actor-critic loss on a batch.
+
+    The network runs once over the whole batch: its values serve the loss and, held constant, the
+    advantages. Values of true successors are those of the next row wherever the episode goes on;
+    `successor_values` computes the others.
+
+    Args:
+        batch: [T, B, ...], drawn with the policy of `learner.params`.
+
+    Returns:
+        (gradients, a pytree like the parameters; LossTerms).
+    """
+    num_steps, num_envs = batch.reward.shape
+    obs = normalization.standardize(learner.obs_moments, batch.obs)
+    final_obs = normalization.standardize(learner.obs_moments, batch.final_obs)
+    rewards = normalization.scale(learner.return_moments, batch.reward)
+    obs, actions = jax.tree.map(_merge_time_and_batch, (obs, batch.action))
+
+    def value(obs):
+        return network.apply(learner.params, obs, method="critic")
+
+    def loss(params):
+        distribution, flat_values = network.apply(params, obs)
+        values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
+        cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
+        next_values = successor_values(value, values, final_obs, cut)
+        advantages, targets = returns.gae(
+            rewards,
+            values,
+            next_values,
+            batch.terminated,
+            batch.truncated,
+            config.gamma,
+            config.gae_lambda,
+        )
+        return losses.actor_critic(
+            distribution, flat_values, actions, advantages.ravel(), targets.ravel(), config
+        )
+
+    return jax.grad(loss, has_aux=True)(learner.params)
+
+
+def successor_values(value, values, final_obs, truncated):
+    """The values V(s'_t) of the true successors, computed only where they are not known yet.
+
+    The next row of `values` has them wherever the episode goes on. Those of the last row and of
+    truncated steps are computed: truncations are rare, so their observations are gathered, B at
+    a time, until none is left. At terminations the result is arbitrary (and finite): it is not
+    to be used.
+
+    Args:
+        value: observations [B, *obs_shape] -> values [B].
+        values: [T, B] of the observations acted on.
+        final_obs: [T, B, *obs_shape] the true successors.
+        truncated: [T, B] bool: the episode was cut here and not terminated.
+
+    Returns:
+        [T, B].
+    """
+    num_steps, num_envs = values.shape
+    next_values = jnp.concatenate([values[1:], value(final_obs[-1])[None]]).ravel()
+    observations = _merge_time_and_batch(final_obs)
+    size = num_steps * num_envs
+    wanted = truncated.ravel().at[size - num_envs :].set(False)
+    # rows[k]: the k-th wanted row, then `size`, which is no row: a scatter there is dropped.
+    place = jnp.where(wanted, jnp.cumsum(wanted) - 1, size)
+    rows = jnp.full(size, size).at[place].set(jnp.arange(size), mode="drop")
+
+    def gather(state):
+        begun, next_values = state
+        chosen = jax.lax.dynamic_slice(rows, (begun,), (num_envs,))
+        found = value(observations[jnp.minimum(chosen, size - 1)])
+        return begun + num_envs, next_values.at[chosen].set(found, mode="drop")
+
+    number = jnp.sum(wanted)
+    _, next_values = jax.lax.while_loop(
+        lambda state: state[0] < number, gather, (jnp.int32(0), next_values)
+    )
+    return next_values.reshape(num_steps, num_envs)
+
+
+def apply(config: Config, learner: LearnerState, gradients: optax.Updates) -> LearnerState:
+    """One step of the optimiser. Parameters and gradients may be any pytree, one vector too."""
+    updates, opt_state = optimizers.make(config).update(
+        gradients, learner.opt_state, learner.params
+    )
+    return learner._replace(
+        params=optax.apply_updates(learner.params, updates),
+        opt_state=opt_state,
+        updates=learner.updates + 1,
+    )
+
+
+def observe(
+    config: Config, learner: LearnerState, episodes: EpisodeStats, batch: Transition
+) -> tuple[LearnerState, jax.Array]:
+    """Adds a batch to the running moments, where the config asks for them.
+
+    Args:
+        episodes: the episodes under way before the batch.
+
+    Returns:
+        (learner, [B] the discounted returns of the episodes under way after the batch).
+    """
+    discounted_return = episodes.discounted_return
+    obs_moments, return_moments = learner.obs_moments, learner.return_moments
+    if config.normalize_observations:
+        obs_moments = normalization.update(obs_moments, _merge_time_and_batch(batch.obs))
+    if config.normalize_rewards:
+        done = jnp.logical_or(batch.terminated, batch.truncated)
+        discounted_return, all_returns = normalization.discounted_returns(
+            discounted_return, batch.reward, done, config.gamma
+        )
+        return_moments = normalization.update(return_moments, all_returns.ravel())
+    learner = learner._replace(obs_moments=obs_moments, return_moments=return_moments)
+    return learner, discounted_return
+
+
+def _merge_time_and_batch(x):
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])

@@ -1,0 +1,147 @@
+"""Flax networks: torsos, heads, and the actor-critic that joins them.
+
+A torso is any linen module that maps observations [B, *obs_shape] to features [B, F].
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.config import Config, load_attribute, unknown
+from rljax.distributions import Categorical, Gaussian, TanhGaussian
+from rljax.types import Box, Discrete, EnvSpec
+
+ACTIVATIONS = {
+    "tanh": nn.tanh,
+    "relu": nn.relu,
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+}
+
+
+class MLP(nn.Module):
+    """Dense layers over the flattened observation."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, obs):
+        x = obs.reshape(obs.shape[0], -1)
+        for size in self.hidden_sizes:
+            x = self.activation(_dense(size, gain=np.sqrt(2))(x))
+        return x
+
+
+class CNN(nn.Module):
+    """MinAtar's network (arXiv 1903.03176): one 3x3 convolution of 16 channels, then dense."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, obs):
+        kernel_init = nn.initializers.orthogonal(np.sqrt(2))
+        x = nn.Conv(16, (3, 3), padding="VALID", kernel_init=kernel_init)(obs)
+        return MLP(self.hidden_sizes, self.activation)(self.activation(x))
+
+
+class ActorCritic(nn.Module):
+    """A policy head and a value head on torsos of their own, or on one that they share."""
+
+    make_torso: Callable[[], nn.Module]
+    shared_torso: bool
+    action_space: Discrete | Box
+    action_bounds: str
+    log_std_init: float
+
+    def setup(self):
+        self.actor_torso = self.make_torso()
+        self.critic_torso = self.actor_torso if self.shared_torso else self.make_torso()
+        discrete = isinstance(self.action_space, Discrete)
+        size = self.action_space.n if discrete else self.action_space.size
+        self.actor_head = _dense(size, gain=0.01)
+        self.critic_head = _dense(1, gain=1.0)
+        if not discrete:
+            init = nn.initializers.constant(self.log_std_init)
+            self.log_std = self.param("log_std", init, (size,))
+
+    def __call__(self, obs):
+        """(distribution, values [B]) of observations [B, *obs_shape]."""
+        actor_features = self.actor_torso(obs)
+        shared = self.shared_torso
+        critic_features = actor_features if shared else self.critic_torso(obs)
+        return self._distribution(actor_features), self._value(critic_features)
+
+    def actor(self, obs):
+        """The distribution over actions alone."""
+        return self._distribution(self.actor_torso(obs))
+
+    def critic(self, obs):
+        """The values [B] alone."""
+        return self._value(self.critic_torso(obs))
+
+    def _distribution(self, features):
+        out = self.actor_head(features)
+        if isinstance(self.action_space, Discrete):
+            return Categorical(out)
+        kind = TanhGaussian if self.action_bounds == "tanh" else Gaussian
+        rows = (
+            jnp.broadcast_to(jnp.asarray(row, jnp.float32)[None], out.shape)
+            for row in (self.log_std, self.action_space.low, self.action_space.high)
+        )
+        return kind(out, *rows)
+
+    def _value(self, features):
+        return self.critic_head(features)[:, 0]
+
+
+def make(config: Config, spec: EnvSpec) -> ActorCritic:
+    """The network that a config asks for, for an environment.
+
+    Raises:
+        ValueError: an unknown torso or activation, or tanh-squashed actions without finite bounds.
+        TypeError: the torso is no linen module.
+    """
+    bounds = () if isinstance(spec.action_space, Discrete) else spec.action_space[1:]
+    if config.action_bounds == "tanh" and not np.all(np.isfinite(bounds)):
+        raise ValueError(f"action_bounds = 'tanh': {spec.name} has actions without finite bounds")
+    return ActorCritic(
+        make_torso=_torso(config, spec),
+        shared_torso=config.shared_torso,
+        action_space=spec.action_space,
+        action_bounds=config.action_bounds,
+        log_std_init=config.log_std_init,
+    )
+
+
+def _torso(config, spec) -> Callable[[], nn.Module]:
+    network: Any = config.network
+    if network == "auto":
+        network = "cnn" if len(spec.obs_shape) == 3 else "mlp"
+    if network in ("mlp", "cnn"):
+        if network == "cnn" and len(spec.obs_shape) != 3:
+            raise ValueError(
+                f"network = 'cnn': {spec.name} has observations {spec.obs_shape}, not [H, W, C]"
+            )
+        kind = MLP if network == "mlp" else CNN
+        return partial(kind, config.hidden_sizes, ACTIVATIONS[config.activation])
+    if isinstance(network, str):
+        if ":" not in network:
+            raise ValueError(unknown("network", network, ["auto", "mlp", "cnn"]))
+        network = load_attribute(network)
+    if isinstance(network, type) and issubclass(network, nn.Module):
+        return network
+    if isinstance(network, nn.Module):
+        return network.clone
+    raise TypeError(f"network = {config.network!r}: no flax.linen module")
+
+
+def _dense(size, gain):
+    return nn.Dense(size, kernel_init=nn.initializers.orthogonal(gain))

@@ -1,0 +1,42 @@
+"""Optax chains from a config."""
+
+import optax
+
+from rljax.config import Config
+
+
+def make(config: Config) -> optax.GradientTransformation:
+    """Global-norm clipping, the optimiser, and the learning rate's schedule.
+
+    The flavours of RMSProp, with n the running mean of squared gradients g:
+
+        rmsprop_tf      n starts at 1,  step g / sqrt(n + eps)    TensorFlow 1, OpenAI baselines
+        rmsprop_torch   n starts at 0,  step g / (sqrt(n) + eps)  PyTorch, Stable-Baselines3
+        rmsprop_a3c     n starts at 0,  step g / sqrt(n + eps)    arXiv 1602.01783, equations 8, 9
+
+    It keeps no state of its own, so that it can be made anew inside any jitted function.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        _direction(config),
+        optax.scale_by_learning_rate(lambda updates: learning_rate(config, updates)),
+    )
+
+
+def learning_rate(config: Config, updates):
+    """The learning rate after so many updates: constant, or in a straight line to 0."""
+    if not config.anneal_lr:
+        return config.learning_rate
+    return config.learning_rate * (1.0 - updates / config.num_updates)
+
+
+def _direction(config):
+    eps = config.optimizer_eps
+    if config.optimizer == "adam":
+        return optax.scale_by_adam(eps=eps)
+    return optax.scale_by_rms(
+        decay=config.rmsprop_decay,
+        eps=eps,
+        initial_scale=1.0 if config.optimizer == "rmsprop_tf" else 0.0,
+        eps_in_sqrt=config.optimizer != "rmsprop_torch",
+    )

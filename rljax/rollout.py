@@ -1,0 +1,83 @@
+"""Acting: experience from environments written in JAX."""
+
+import jax
+import jax.numpy as jnp
+
+from rljax import distributions, normalization
+from rljax.config import Config
+from rljax.envs import Env
+from rljax.networks import ActorCritic
+from rljax.types import ActorState, EpisodeStats, LearnerState, Transition
+
+
+def init(env: Env, num_envs: int, key: jax.Array) -> ActorState:
+    """Fresh episodes in `num_envs` environments."""
+    key, key_reset = jax.random.split(key)
+    env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_envs))
+    zeros = jnp.zeros(num_envs)
+    return ActorState(env_state, obs, key, EpisodeStats(zeros, zeros.astype(jnp.int32), zeros))
+
+
+def collect(
+    config: Config, env: Env, network: ActorCritic, learner: LearnerState, actor: ActorState
+) -> tuple[ActorState, Transition]:
+    """One rollout: `num_steps` steps of `num_envs` environments with the learner's policy.
+
+    All chance is drawn before the loop, and the critic is not needed: `learner.gradients`
+    computes the values.
+
+    Returns:
+        (actor, Transition [T, B, ...]); the actor's episode statistics are `track`'s to update.
+    """
+    key, key_action, key_env = jax.random.split(actor.key, 3)
+    shape = (config.num_steps, config.num_envs)
+    noise = distributions.noise(env.spec.action_space, key_action, shape)
+    draws = jax.vmap(jax.vmap(env.draw))(jax.random.split(key_env, shape))
+    action_shape = getattr(env.spec.action_space, "shape", ())
+
+    def step(carry, chance):
+        env_state, obs = carry
+        noise, draw = chance
+        inputs = normalization.standardize(learner.obs_moments, obs)
+        distribution = network.apply(learner.params, inputs, method="actor")
+        action = distribution.sample(noise)
+        env_action = distribution.to_env(action).reshape(config.num_envs, *action_shape)
+        env_state, answer = jax.vmap(env.step)(draw, env_state, env_action)
+        transition = Transition(
+            obs, action, answer.reward, answer.terminated, answer.truncated, answer.final_obs
+        )
+        return (env_state, answer.obs), transition
+
+    carry = (actor.env_state, actor.obs)
+    (env_state, obs), batch = jax.lax.scan(step, carry, (noise, draws))
+    return actor._replace(env_state=env_state, obs=obs, key=key), batch
+
+
+def track(episodes: EpisodeStats, batch: Transition) -> tuple[EpisodeStats, tuple]:
+    """Follows the episodes through a rollout, by masked sums over it.
+
+    In each environment, all rewards up to the last episode's end belong to finished episodes and
+    the ones after it to the episode under way.
+
+    Returns:
+        (episodes, (number, sum of returns, sum of lengths) of the episodes that ended).
+    """
+    num_steps = batch.reward.shape[0]
+    done = jnp.logical_or(batch.terminated, batch.truncated)
+    steps = jnp.arange(1, num_steps + 1, dtype=jnp.int32)[:, None]
+    end = jnp.max(jnp.where(done, steps, 0), axis=0)  # steps up to the last end, or 0
+    ended = end > 0
+    before = jnp.sum(jnp.where(steps <= end[None], batch.reward, 0.0), axis=0)
+    after = jnp.sum(jnp.where(steps > end[None], batch.reward, 0.0), axis=0)
+    returns, lengths, discounted = episodes
+    finished = (
+        jnp.sum(done, dtype=jnp.float32),
+        jnp.sum(jnp.where(ended, returns + before, 0.0)),
+        jnp.sum(jnp.where(ended, lengths + end, 0), dtype=jnp.float32),
+    )
+    under_way = EpisodeStats(
+        jnp.where(ended, 0.0, returns) + after,
+        jnp.where(ended, 0, lengths) + num_steps - end,
+        discounted,
+    )
+    return under_way, finished

@@ -1,0 +1,162 @@
+"""What flows between the modules. Shapes: T time steps, B environments, [T, B, ...]."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rljax.config import FLOAT_FIELDS, STATIC_FIELDS, Config
+
+
+class Discrete(NamedTuple):
+    """Actions 0, ..., n - 1."""
+
+    n: int
+
+
+class Box(NamedTuple):
+    """Continuous actions of a shape, with bounds for each component (flattened)."""
+
+    shape: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class EnvSpec(NamedTuple):
+    """What an environment takes and gives; hashable, so static under `jax.jit`."""
+
+    name: str
+    obs_shape: tuple[int, ...]
+    action_space: Discrete | Box
+
+
+class Step(NamedTuple):
+    """An environment's answer to an action, after its auto-reset."""
+
+    obs: Any
+    """[..., *obs_shape] what the policy sees next: of the new episode after an episode's end."""
+    reward: Any
+    """[...] float32."""
+    terminated: Any
+    """[...] bool: the episode ended by the environment's own rule; its value is 0 from here on."""
+    truncated: Any
+    """[...] bool: the episode was cut, by a time limit as a rule; its value goes on."""
+    final_obs: Any
+    """[..., *obs_shape] the true successor, from before the reset."""
+
+
+class Transition(NamedTuple):
+    """Experience, time-major: every field is [T, B, ...]."""
+
+    obs: Any
+    action: Any
+    """As the policy drew it: int32 [T, B], or float32 [T, B, A] before clipping or squashing."""
+    reward: Any
+    terminated: Any
+    truncated: Any
+    final_obs: Any
+
+
+class EpisodeStats(NamedTuple):
+    """The episodes under way, one per environment."""
+
+    episodic_return: Any
+    """[B] sum of rewards so far."""
+    episodic_length: Any
+    """[B] int32 steps so far."""
+    discounted_return: Any
+    """[B] sum of rewards so far, the older the more discounted; for reward scaling."""
+
+
+class Moments(NamedTuple):
+    """Running mean and variance."""
+
+    count: Any
+    mean: Any
+    var: Any
+
+
+class LearnerState(NamedTuple):
+    """What learning changes: shared by all actors."""
+
+    params: Any
+    opt_state: Any
+    updates: Any
+    """[] int32 gradients applied so far."""
+    obs_moments: Moments | None
+    """Moments of the observations, or None where they are not normalised."""
+    return_moments: Moments | None
+    """Moments of the discounted return, or None where rewards are not scaled."""
+
+
+class ActorState(NamedTuple):
+    """What acting changes: each actor has its own."""
+
+    env_state: Any
+    obs: Any
+    """[B, *obs_shape] the next observations to act on."""
+    key: Any
+    episodes: EpisodeStats
+
+
+class Metrics(NamedTuple):
+    """Figures of one row: of the updates since the last row."""
+
+    updates: Any
+    """int32 updates so far."""
+    episodes: Any
+    """float32 number of episodes that ended."""
+    episodic_return: Any
+    """Mean return of the episodes that ended; NaN where none did."""
+    episodic_length: Any
+    """Mean length of the episodes that ended; NaN where none did."""
+    policy_loss: Any
+    value_loss: Any
+    entropy: Any
+    explained_variance: Any
+    grad_norm: Any
+    """Global norm of the gradient, before clipping."""
+    learning_rate: Any
+    diverged_at: Any
+    """int32 the first update of the run whose gradient was not finite; 0 where there was none."""
+
+
+class AgentState(NamedTuple):
+    """All that a run needs to go on."""
+
+    learner: LearnerState
+    actor: ActorState
+    sums: Metrics
+    """Sums of the figures since the last row of metrics."""
+
+
+def _flatten_config(config):
+    leaves = tuple(_strong_float32(getattr(config, name)) for name in FLOAT_FIELDS)
+    return leaves, tuple(getattr(config, name) for name in STATIC_FIELDS)
+
+
+def _unflatten_config(static, leaves):
+    # Not Config(...): JAX also unflattens with placeholders that are no numbers.
+    config = object.__new__(Config)
+    for name, value in (*zip(STATIC_FIELDS, static), *zip(FLOAT_FIELDS, leaves)):
+        object.__setattr__(config, name, value)
+    return config
+
+
+def _strong_float32(x):
+    """Numbers become float32 arrays of strong type, so that all of them share one trace."""
+    if isinstance(x, jax.core.Tracer):
+        return x
+    if isinstance(x, jax.Array):
+        return jax.lax.convert_element_type(x, np.float32)
+    if isinstance(x, int | float | np.ndarray | np.generic):
+        return np.asarray(x, np.float32)
+    return x  # a placeholder of JAX's own
+
+
+jax.tree_util.register_pytree_node(Config, _flatten_config, _unflatten_config)
