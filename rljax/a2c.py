@@ -143,7 +143,7 @@ def _update(config, agent, state):
     moved, discounted_return = learner.observe(config, moved, actor.episodes, batch)
     episodes, (number, returns, lengths) = rollout.track(actor.episodes, batch)
     episodes = episodes._replace(discounted_return=discounted_return)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     sums = Metrics(
         updates=jnp.int32(1),
         episodes=number,

@@ -114,9 +114,8 @@ class TanhGaussian(NamedTuple):
     def entropy(self) -> jax.Array:
         """H(a) = H(u) + E[log da/du]; the expectation by Gauss-Hermite quadrature."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(32)
-        weights = weights / weights.sum()
-        u = self.sample(nodes.astype(np.float32).reshape(-1, *[1] * self.mean.ndim))
-        slope = jnp.tensordot(weights.astype(np.float32), self._log_slope(u), axes=1)
+        slopes = jax.vmap(lambda node: self._log_slope(self.sample(node)))(jnp.float32(nodes))
+        slope = jnp.tensordot(jnp.float32(weights / weights.sum()), slopes, axes=1)
         return jnp.sum(0.5 * (1 + _LOG_2PI) + self.log_std + slope, axis=-1)
 
     def to_env(self, action: jax.Array) -> jax.Array:
@@ -125,12 +124,8 @@ class TanhGaussian(NamedTuple):
     def _log_slope(self, u):
         """log da/du."""
         log_scale = jnp.log(0.5 * (self.high - self.low))
-        return _expand(log_scale, u) + 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
+        return log_scale + 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
 
 
 def _normal_log_prob(x, mean, log_std):
     return -0.5 * jnp.square((x - mean) * jnp.exp(-log_std)) - log_std - 0.5 * _LOG_2PI
-
-
-def _expand(x, like):
-    return jnp.broadcast_to(x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape)

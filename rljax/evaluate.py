@@ -14,6 +14,8 @@ from rljax.types import LearnerState
 MAX_EPISODE_STEPS = 100_000
 """An episode that has not ended by itself after so many steps is ended."""
 
+_EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many children to reach it
+
 
 class Evaluation(NamedTuple):
     """Full episodes; every field is [N], or [S, N] for S learners."""
@@ -58,6 +60,16 @@ def make_agent(config: Config) -> tuple[envs.Env, networks.ActorCritic]:
     """
     env = envs.make(config.env, config.env_kwargs, config.env_params)
     return env, networks.make(config, env.spec)
+
+
+def evaluation_keys(keys: jax.Array, updates: int) -> jax.Array:
+    """Keys for an evaluation after so many updates, apart from all that training draws.
+
+    Args:
+        keys: [S] the keys that training started from.
+    """
+    apart = jax.vmap(lambda key: jax.random.fold_in(key, _EVALUATION))(keys)
+    return jax.vmap(lambda key: jax.random.fold_in(key, updates))(apart)
 
 
 @partial(jax.jit, static_argnames=("num_episodes", "greedy"))

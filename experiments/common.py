@@ -1,0 +1,440 @@
+"""What the training scripts share: flags, device, signals, display, run directory, summary."""
+
+import ast
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rljax.config import Config, KeyValues, preset, unknown
+
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""The exit status for each signal that ends a run in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Options of this run; they change nothing of what is learned from a seed."""
+
+    preset: str | None = None
+    """Settings to start from: an environment id, or 'none'. By default those of --env."""
+    seed: int = 0
+    """The first seed."""
+    num_seeds: int = 8
+    """Seeds trained at once: --seed and the following ones."""
+    run_dir: Path | None = None
+    """Where the run is written. By default runs/{env}__{algorithm}__{seed}__{time}."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    eval_episodes: int = 100
+    """Full episodes per seed in an evaluation; 0 turns the final one off."""
+    eval_mode: Literal["greedy", "sampled"] = "greedy"
+    """Whether evaluations take the policy's mode or sample from it."""
+    eval_every: int = 0
+    """Also evaluate during training, about every so many environment steps; 0 never."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def validate(self):
+        for name, least in (("seed", 0), ("num_seeds", 1), ("eval_episodes", 0), ("eval_every", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least {least}")
+        if self.seed + self.num_seeds > 2**32:
+            raise ValueError(f"seed = {self.seed}: the last seed must be below 2**32")
+        if self.eval_every and not self.eval_episodes:
+            raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")
+
+
+def parse(algorithm: str, description: str, argv: list[str]) -> tuple[Config, RunOptions]:
+    """The settings and options that the flags ask for, on top of the preset.
+
+    Raises:
+        SystemExit: with 0 after --help.
+        ValueError: a flag, its value or the preset is unknown; in one line.
+    """
+    first = dict(re.findall(r"--(env|preset)[= ](\S+)", " ".join(argv)))
+    env = first.get("env", first.get("preset", "CartPole-v1"))
+    name = first.get("preset", env)
+    try:
+        start = preset(algorithm, name.removeprefix("gymnax/"))
+    except ValueError:
+        if "preset" in first and name != "none":
+            raise
+        start = Config()
+    start = dataclasses.replace(start, env=Config().env if env == "none" else env)
+
+    @dataclasses.dataclass(frozen=True)
+    class Flags:
+        config: Annotated[Config, tyro.conf.arg(name="")]
+        options: Annotated[RunOptions, tyro.conf.arg(name="")]
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            flags = tyro.cli(
+                Flags,
+                args=argv,
+                default=Flags(start, RunOptions()),
+                description=description,
+                registry=_registry(),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ValueError(_one_line(errors.getvalue())) from None
+    return flags.config, flags.options
+
+
+def _registry():
+    """Teaches tyro name=value pairs."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def key_values(type_info: tyro.constructors.PrimitiveTypeInfo):
+        if type_info.type != KeyValues:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[NAME=VALUE ...]",
+            instance_from_str=lambda texts: tuple(_name_and_value(text) for text in texts),
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda pairs: [f"{name}={value}" for name, value in pairs],
+        )
+
+    return registry
+
+
+def _name_and_value(text):
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not of the form name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _one_line(box):
+    """The message out of the box that tyro draws around an error."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    end = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+    message = " ".join(lines[:end])
+    wrong = re.search(r"Unrecognized options: --([\w-]+)", message)
+    if wrong:
+        names = [f.name for f in (*dataclasses.fields(Config), *dataclasses.fields(RunOptions))]
+        flags = [f"--{name.replace('_', '-')}" for name in names]
+        return unknown("flag", f"--{wrong[1]}", flags).split(": known")[0]
+    return message
+
+
+def set_device(device: str) -> str:
+    """Chooses where JAX computes; must run before JAX starts.
+
+    Returns:
+        The device's name.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    accelerators = metadata.entry_points(group="jax_plugins")
+    if device == "cpu" or not accelerators:
+        # XLA's heavier optimisations take most of its compile time on a CPU and gain these
+        # small programs nothing.
+        level = "--xla_backend_optimization_level=1"
+        os.environ["XLA_FLAGS"] = f"{level} {os.environ.get('XLA_FLAGS', '')}".strip()
+    import jax
+
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        found = jax.devices(None if device == "auto" else device)[0]
+    except RuntimeError:
+        raise ValueError(f"device = {device!r}: there is none here; 'cpu' is always there") from None
+    jax.config.update("jax_default_device", found)
+    return found.device_kind if found.platform != "cpu" else "cpu"
+
+
+def fail(error: Exception) -> int:
+    """Prints what is wrong in one line; the exit status for bad input."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+class Signals:
+    """Ctrl-C and SIGTERM end the run after the chunk in flight; a second Ctrl-C, at once.
+
+    Before training has begun there is nothing to save, and the first one ends the run at once.
+    """
+
+    def __init__(self):
+        self.received = None
+        self.training = False
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number, frame):
+        again = self.received is not None
+        self.received = number
+        if again or not self.training:
+            raise KeyboardInterrupt
+
+    @property
+    def exit_status(self) -> int:
+        return SIGNALS[self.received or signal.SIGINT]
+
+
+def default_run_dir(config: Config, algorithm: str, seed: int) -> Path:
+    env = re.sub(r"[^\w.-]+", "_", config.env)
+    return Path("runs") / f"{env}__{algorithm}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def config_record(algorithm: str, config: Config, options: RunOptions, device: str) -> dict:
+    """What config.json holds."""
+    from rljax import runs
+
+    return {
+        "algorithm": algorithm,
+        "config": dataclasses.asdict(config),
+        "run": {**dataclasses.asdict(options), "run_dir": str(options.run_dir)},
+        "versions": {"python": sys.version.split()[0], **runs.versions()},
+        "git_commit": runs.git_commit(),
+        "device": device,
+        "command_line": shlex.join(sys.orig_argv),
+    }
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What came of a run."""
+
+    status: str = "completed"
+    exit_status: int = 0
+    state: object = None
+    updates: int = 0
+    compile_seconds: float = 0.0
+    seconds: float = 0.0
+    """Training alone, compilation and evaluations excluded."""
+    steps: int = 0
+    """Environment steps taken in these seconds, over all seeds."""
+    final_return: dict | None = None
+    diverged: dict[int, int] = dataclasses.field(default_factory=dict)
+    """seed: update at which its gradient was no longer finite."""
+
+
+def follow(chunks, config, options, run_dir, seeds, display, signals, returns_of) -> Outcome:
+    """Follows a run's chunks to its end, or until it diverges or a signal comes.
+
+    Args:
+        chunks: yields (state, Metrics [S]).
+        returns_of: (state, updates) -> returns [S, N] of an evaluation.
+    """
+    import numpy as np
+
+    from rljax import a2c, runs
+
+    outcome = Outcome()
+    row_steps, row_seconds, mean_return = 0, 0.0, float("nan")
+    next_evaluation = options.eval_every or None
+    start = last = time.perf_counter()
+    for state, metrics in chunks:
+        steps = (int(metrics.updates[0]) - outcome.updates) * config.batch_size * len(seeds)
+        seconds, last = time.perf_counter() - last, time.perf_counter()
+        if outcome.state is None:  # the first chunk: one update, and the compilation
+            outcome.compile_seconds = seconds
+            signals.training = True
+        else:
+            row_steps, row_seconds = row_steps + steps, row_seconds + seconds
+            outcome.steps, outcome.seconds = outcome.steps + steps, outcome.seconds + seconds
+        outcome.state, outcome.updates = state, int(metrics.updates[0])
+        found = np.nonzero(metrics.diverged_at)[0]
+        outcome.diverged = {seeds[i]: int(metrics.diverged_at[i]) for i in found}
+
+        speed = row_steps / row_seconds if row_seconds else steps / seconds
+        if a2c.is_row(config, metrics) or outcome.diverged:
+            wall = last - start
+            runs.append_metrics(run_dir, metrics_rows(metrics, config, seeds, wall, speed))
+            row_steps, row_seconds = 0, 0.0
+            if np.any(metrics.episodes):
+                mean_return = float(np.nanmean(metrics.episodic_return))
+        done = outcome.updates * config.batch_size
+        display.update(done * len(seeds), speed, mean_return)
+
+        if outcome.diverged:
+            outcome.status, outcome.exit_status = "diverged", 1
+            return outcome
+        if signals.received:
+            outcome.status, outcome.exit_status = "interrupted", signals.exit_status
+            return outcome
+        if next_evaluation and done >= next_evaluation and a2c.is_row(config, metrics):
+            next_evaluation = (done // options.eval_every + 1) * options.eval_every
+            returns = returns_of(state, outcome.updates)
+            runs.append_evaluations(run_dir, seeds, done, outcome.updates, returns)
+            last = time.perf_counter()
+    if options.eval_episodes:
+        display.phase("evaluating")
+        returns = returns_of(outcome.state, outcome.updates)
+        outcome.final_return = summarize_returns(returns, options.eval_mode)
+    return outcome
+
+
+def finish(algorithm, config, seeds, run_dir, display, outcome, begun) -> int:
+    """Saves the state, the summary and the learning curve, and prints the ending table."""
+    from rljax import analysis, runs
+
+    env_steps = outcome.updates * config.batch_size
+    if outcome.state is not None:
+        runs.save_state(run_dir / "checkpoints" / f"{env_steps:012d}.npz", outcome.state)
+    title = f"{algorithm.upper()} on {config.env}"
+    metrics = runs.read_metrics(run_dir)
+    analysis.plot_learning_curve(metrics, title, run_dir / "learning_curve.png")
+    summary = {
+        "algorithm": algorithm,
+        "env": config.env,
+        "seeds": seeds,
+        "total_timesteps": config.total_timesteps,
+        "env_steps": env_steps,
+        "updates": outcome.updates,
+        "final_return": outcome.final_return,
+        "steps_per_second": outcome.steps / outcome.seconds if outcome.seconds else 0.0,
+        "compile_seconds": outcome.compile_seconds,
+        "wall_seconds": time.perf_counter() - begun,
+        "status": outcome.status,
+    }
+    if config.num_updates * config.batch_size != config.total_timesteps:
+        summary["note"] = (
+            f"total_timesteps = {config.total_timesteps:,} is rounded up to"
+            f" {config.num_updates * config.batch_size:,}: whole rollouts of {config.batch_size:,}"
+        )
+    if outcome.diverged:
+        summary["diverged"] = outcome.diverged
+    runs.write_json(run_dir / "summary.json", summary)
+    print_summary(display.console, summary, run_dir)
+    for seed, update in outcome.diverged.items():
+        message = f"error: seed {seed} diverged: its gradient was not finite at update {update}"
+        print(message, file=sys.stderr)
+    return outcome.exit_status
+
+
+def metrics_rows(metrics, config: Config, seeds: list[int], wall: float, speed: float):
+    """Rows of metrics.csv, one per seed, from metrics [S].
+
+    `steps_per_second` is each seed's own share: the sum over seeds is the speed of the run.
+    """
+    for i, seed in enumerate(seeds):
+        row = {name: str(x[i]) for name, x in metrics._asdict().items()}
+        del row["diverged_at"]
+        if metrics.episodes[i] == 0:
+            row["episodic_return"] = row["episodic_length"] = ""
+        yield {
+            **row,
+            "seed": seed,
+            "env_steps": int(metrics.updates[i]) * config.batch_size,
+            "episodes": int(metrics.episodes[i]),
+            "wall_seconds": f"{wall:.3f}",
+            "steps_per_second": f"{speed / len(seeds):.0f}",
+        }
+
+
+def summarize_returns(returns, mode: str) -> dict:
+    """`final_return` from returns [S, N]: statistics over the seeds' means."""
+    from rljax import analysis
+
+    per_seed = returns.mean(axis=1)
+    low, high = analysis.interval(per_seed)
+    return {
+        "mean": float(per_seed.mean()),
+        "iqm": float(analysis.iqm(per_seed)),
+        "ci95": [float(low), float(high)],
+        "per_seed": [float(x) for x in per_seed],
+        "mode": mode,
+        "episodes": returns.shape[1],
+    }
+
+
+class Display:
+    """A live line on a terminal, plain lines elsewhere, nothing if quiet."""
+
+    def __init__(self, title: str, total: int, quiet: bool):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(quiet=quiet, highlight=False)
+        self.live = self.console.is_terminal and not quiet
+        self.total = total
+        self.reported = 0
+        self.start = None
+        self.console.print(title)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.progress.add_task("compiling", total=total, figures="")
+
+    def __enter__(self):
+        self.progress.start()
+        if not self.live:
+            self.console.print("compiling")
+        return self
+
+    def __exit__(self, *exception):
+        self.progress.stop()
+
+    def update(self, steps: int, speed: float, mean_return: float) -> None:
+        """After a chunk: environment steps, steps per second, mean return of late."""
+        figures = f"{steps:,}/{self.total:,} env steps · {speed:,.0f} steps/s"
+        if mean_return == mean_return:
+            figures += f" · return {mean_return:,.2f}"
+        self.progress.update(self.task, completed=steps, figures=figures, description="training ")
+        self.start = self.start or time.perf_counter()
+        tenth = 10 * steps // self.total
+        if not self.live and tenth > self.reported:
+            self.reported = tenth
+            left = (time.perf_counter() - self.start) * (self.total - steps) / steps
+            self.console.print(f"{10 * tenth:3d}% · {figures} · ETA {left:.0f} s")
+
+    def phase(self, name: str) -> None:
+        self.progress.update(self.task, description=name)
+        if not self.live:
+            self.console.print(name)
+
+
+def print_summary(console, summary: dict, run_dir: Path) -> None:
+    """The ending table."""
+    from rich.table import Table
+
+    table = Table(title=f"{summary['env']} · {summary['algorithm']} · {summary['status']}")
+    table.add_column("", style="bold")
+    table.add_column("", justify="right")
+    final = summary["final_return"]
+    if final:
+        table.columns[1].header = f"return ({final['mode']}, {final['episodes']} episodes)"
+        for seed, value in zip(summary["seeds"], final["per_seed"]):
+            table.add_row(f"seed {seed}", f"{value:,.2f}")
+        table.add_section()
+        table.add_row("IQM", f"{final['iqm']:,.2f}")
+        low, high = final["ci95"]
+        table.add_row("95% interval", f"{low:,.2f} … {high:,.2f}")
+        table.add_section()
+    table.add_row("env steps per seed", f"{summary['env_steps']:,}")
+    table.add_row("steps per second", f"{summary['steps_per_second']:,.0f}")
+    table.add_row("compile", f"{summary['compile_seconds']:.1f} s")
+    table.add_row("wall", f"{summary['wall_seconds']:.1f} s")
+    console.print(table)
+    if "note" in summary:
+        console.print(summary["note"])
+    console.print(f"run directory: {run_dir}", soft_wrap=True)

@@ -1,0 +1,94 @@
+"""Statistics over seeds, and plots, from tidy tables."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+
+def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Interquartile mean: the mean of the middle half (Agarwal et al. 2021, arXiv 2108.13264).
+
+    A quarter of the values, rounded down, is left out at either end.
+    """
+    values = np.sort(np.asarray(values, float), axis=axis)
+    size = values.shape[axis]
+    return np.take(values, range(size // 4, size - size // 4), axis=axis).mean(axis=axis)
+
+
+def interval(
+    values: np.ndarray,
+    statistic: Callable[..., np.ndarray] = iqm,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile-bootstrap confidence interval of a statistic over seeds.
+
+    Args:
+        values: [S, ...] one row per seed.
+        statistic: called with an `axis`.
+
+    Returns:
+        (low, high), both [...].
+    """
+    values = np.asarray(values, float)
+    chosen = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
+    found = statistic(values[chosen], axis=1)
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(found, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return against environment steps, per seed.
+
+    Where no episode of a seed ended since the last row, its last return stands; rows before
+    every seed has a return are left out.
+
+    Args:
+        metrics: columns of metrics.csv.
+
+    Returns:
+        (env_steps [P], returns [S, P]).
+    """
+    env_steps = np.unique(metrics["env_steps"])
+    seeds = np.unique(metrics["seed"])
+    returns = np.full((len(seeds), len(env_steps)), np.nan)
+    row = np.searchsorted(seeds, metrics["seed"])
+    column = np.searchsorted(env_steps, metrics["env_steps"])
+    returns[row, column] = metrics["episodic_return"]
+    for i in range(1, len(env_steps)):
+        returns[:, i] = np.where(np.isnan(returns[:, i]), returns[:, i - 1], returns[:, i])
+    known = ~np.isnan(returns).any(axis=0)
+    return env_steps[known], returns[:, known]
+
+
+def plot_learning_curve(metrics: Mapping[str, np.ndarray], title: str, path: Path) -> None:
+    """Draws the IQM over seeds with its 95% interval, and every seed, into a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    env_steps, returns = learning_curve(metrics)
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    color = "#0072B2"
+    axes.plot(env_steps, returns.T, color=color, alpha=0.22, linewidth=0.7)
+    if len(env_steps):
+        low, high = interval(returns)
+        axes.fill_between(env_steps, low, high, color=color, alpha=0.25, linewidth=0)
+        seeds = "1 seed" if len(returns) == 1 else f"IQM of {len(returns)} seeds, 95% interval"
+        axes.plot(env_steps, iqm(returns, axis=0), color=color, linewidth=2, label=seeds)
+        axes.legend(frameon=False, loc="best")
+    axes.set(title=title, xlabel="environment steps per seed", ylabel="return per episode")
+    axes.xaxis.set_major_formatter(_short_number)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def _short_number(x, _=None):
+    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(x) >= unit:
+            return f"{x / unit:g}{letter}"
+    return f"{x:g}"

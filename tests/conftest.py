@@ -1,0 +1,12 @@
+"""Settings of the tests; they hold from before JAX starts."""
+
+import os
+from importlib.metadata import entry_points
+
+if not entry_points(group="jax_plugins"):  # no accelerator: programs compile several times faster
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {flags}"
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")

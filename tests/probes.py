@@ -1,0 +1,124 @@
+"""Small environments whose answer is known, in gymnax's form."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment, EnvParams, EnvState
+
+
+@struct.dataclass
+class State(EnvState):
+    mark: jax.Array
+
+
+@struct.dataclass
+class Params(EnvParams):
+    max_steps_in_episode: int = 1000
+
+
+class Probe(Environment):
+    """An observation of one number, `mark`, which starts at 0; two actions."""
+
+    @property
+    def default_params(self):
+        return Params()
+
+    def reset_env(self, key, params):
+        state = State(time=jnp.int32(0), mark=jnp.float32(0))
+        return state.mark[None], state
+
+    def step_env(self, key, state, action, params):
+        reward, mark, terminated = self.rule(state, action)
+        state = State(time=state.time + 1, mark=jnp.float32(mark))
+        return state.mark[None], state, jnp.float32(reward), jnp.bool_(terminated), {}
+
+    def rule(self, state, action):
+        """(reward, next mark, terminated)."""
+        raise NotImplementedError
+
+    def action_space(self, params):
+        return spaces.Discrete(2)
+
+
+class ConstantReward(Probe):
+    """One step, reward 1: V = 1."""
+
+    def rule(self, state, action):
+        return 1.0, 0.0, True
+
+
+class RewardByObservation(Probe):
+    """One step, the mark is -1 or 1 and so is the reward: V(s) = s."""
+
+    def reset_env(self, key, params):
+        mark = 2.0 * jax.random.bernoulli(key) - 1.0
+        return mark[None], State(time=jnp.int32(0), mark=mark)
+
+    def rule(self, state, action):
+        return state.mark, state.mark, True
+
+
+class DelayedReward(Probe):
+    """Two steps, the reward 1 after the second: V(0) = gamma, V(1) = 1."""
+
+    def rule(self, state, action):
+        return state.mark, 1.0, state.mark == 1.0
+
+
+class RewardByAction(Probe):
+    """One step, reward 1 for action 1 and -1 for action 0."""
+
+    def rule(self, state, action):
+        return 2.0 * action - 1.0, 0.0, True
+
+
+class Truncating(Probe):
+    """Never ends, but is cut every 5 steps. Reward -5 from the mark 0, where episodes start, and
+    1 ever after: V(1) = 1 / (1 - gamma), V(0) = -5 + gamma V(1).
+
+    Taking the cut for an end, or valuing the observation after the reset, gives far less.
+    """
+
+    @property
+    def default_params(self):
+        return Params(max_steps_in_episode=5)
+
+    def rule(self, state, action):
+        return jnp.where(state.mark == 0.0, -5.0, 1.0), 1.0, False
+
+
+class Target(Probe):
+    """One step, a continuous action in [-1, 3], reward -(action - 2)^2."""
+
+    def rule(self, state, action):
+        return -jnp.square(action[0] - 2.0), 0.0, True
+
+    def action_space(self, params):
+        return spaces.Box(-1.0, 3.0, (1,))
+
+
+class Corridor(Probe):
+    """The short corridor with switched actions (Sutton and Barto 2018, example 13.1).
+
+    Three states that look the same; in the second one the actions are switched; reward -1 a step.
+    The best stochastic policy goes right with probability 0.59 and takes 11.6 steps on average; a
+    deterministic one never arrives, so there is a time limit.
+    """
+
+    @property
+    def default_params(self):
+        return Params(max_steps_in_episode=200)
+
+    def step_env(self, key, state, action, params):
+        right = jnp.where(state.mark == 1.0, 1 - action, action)
+        mark = jnp.maximum(state.mark + 2.0 * right - 1.0, 0.0)
+        state = State(time=state.time + 1, mark=mark)
+        return jnp.zeros(1), state, jnp.float32(-1), mark == 3.0, {}
+
+
+class Scripted(Probe):
+    """The mark counts the steps of the episode, and is the reward; ends after 3 steps."""
+
+    def rule(self, state, action):
+        return state.mark, state.mark + 1.0, state.mark == 2.0

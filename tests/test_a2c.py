@@ -1,0 +1,259 @@
+"""A2C as a whole: what it learns, and what of it is exact."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import probes
+import pytest
+
+from rljax import Config, a2c, evaluate, runs
+from rljax.evaluate import make_agent
+
+SMALL = Config(
+    env="probes:RewardByObservation",
+    total_timesteps=4_000,
+    num_envs=8,
+    num_steps=4,
+    gamma=0.9,
+    optimizer="adam",
+    learning_rate=1e-2,
+    hidden_sizes=(16,),
+)
+TRAIN = jax.jit(a2c.train)
+SWEEP = jax.jit(jax.vmap(a2c.train, (0, None)))
+
+
+@pytest.fixture(scope="module")
+def small_run():
+    return TRAIN(SMALL, jax.random.key(0))
+
+
+def values(config, state, observations):
+    _, network = make_agent(config)
+    observations = jnp.array(observations, jnp.float32)[:, None]
+    return np.asarray(network.apply(state.learner.params, observations, method="critic"))
+
+
+@pytest.mark.parametrize(
+    ("env", "changes", "observations", "expected"),
+    [
+        ("ConstantReward", {}, [0.0], [1.0]),
+        ("RewardByObservation", {}, [-1.0, 1.0], [-1.0, 1.0]),
+        ("DelayedReward", {}, [0.0, 1.0], [0.9, 1.0]),
+        ("DelayedReward", {"gae_lambda": 0.5, "num_steps": 3}, [0.0, 1.0], [0.9, 1.0]),
+        ("Truncating", {"total_timesteps": 16_000}, [0.0, 1.0], [4.0, 10.0]),
+        ("Truncating", {"total_timesteps": 16_000, "num_steps": 7}, [0.0, 1.0], [4.0, 10.0]),
+    ],
+)
+def test_values_of_probe_environments(env, changes, observations, expected):
+    config = dataclasses.replace(SMALL, env=f"probes:{env}", **changes)
+    state, _ = TRAIN(config, jax.random.key(0))
+    np.testing.assert_allclose(values(config, state, observations), expected, atol=0.1)
+
+
+def test_policy_learns_which_action_pays():
+    config = dataclasses.replace(SMALL, env="probes:RewardByAction")
+    state, metrics = TRAIN(config, jax.random.key(0))
+    assert metrics.episodic_return[-1] > 0.9
+    act = evaluate.policy(config, state.learner, greedy=True)
+    assert act(jnp.zeros(1), jax.random.key(0)) == 1
+
+
+@pytest.mark.parametrize("action_bounds", ["clip", "tanh"])
+def test_policy_learns_a_continuous_target(action_bounds):
+    config = dataclasses.replace(
+        SMALL, env="probes:Target", action_bounds=action_bounds, total_timesteps=16_000
+    )
+    state, _ = TRAIN(config, jax.random.key(0))
+    act = evaluate.policy(config, state.learner, greedy=True)
+    assert act(jnp.zeros(1), jax.random.key(0)) == pytest.approx(2.0, abs=0.2)
+
+
+def test_normalised_observations_and_rewards_learn():
+    config = dataclasses.replace(
+        SMALL, env="probes:RewardByAction", normalize_observations=True, normalize_rewards=True
+    )
+    state, metrics = TRAIN(config, jax.random.key(0))
+    assert metrics.episodic_return[-1] > 0.9
+    steps = config.num_updates * config.batch_size
+    assert state.learner.obs_moments.count == pytest.approx(steps, rel=1e-4)
+    assert state.learner.return_moments.count == pytest.approx(steps, rel=1e-4)
+
+
+def test_corridor_needs_a_stochastic_policy():
+    """3 seeds; the optimum is about -11.6."""
+    config = dataclasses.replace(
+        SMALL,
+        env="probes:Corridor",
+        total_timesteps=60_000,
+        num_envs=16,
+        num_steps=16,
+        gamma=1.0,
+        learning_rate=3e-3,
+    )
+    keys = jax.random.split(jax.random.key(0), 3)
+    states, _ = jax.jit(jax.vmap(a2c.train, (None, 0)))(config, keys)
+    played = evaluate.evaluate(config, states.learner, keys, 1000, False)
+    assert np.all(played.returns.mean(axis=1) > -13.0)
+
+
+def test_same_key_same_bits(small_run):
+    again = TRAIN(SMALL, jax.random.key(0))
+    jax.tree.map(assert_same_bits, small_run, again)
+    other, _ = TRAIN(SMALL, jax.random.key(1))
+    kernels = [jax.tree.leaves(state.learner.params)[1] for state in (small_run[0], other)]
+    assert not np.array_equal(*kernels)
+
+
+def test_two_processes_same_bits():
+    code = """
+import jax, numpy as np
+jax.config.update("jax_platforms", "cpu")
+import test_a2c
+result = test_a2c.TRAIN(test_a2c.SMALL, jax.random.key(0))
+leaves = [np.asarray(x) for x in jax.tree.leaves((result[0].learner, result[1]))]
+print(b"".join(x.tobytes() for x in leaves).hex())
+"""
+    tests = Path(__file__).parent
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=tests, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    printed = [process.communicate()[0] for process in started]
+    assert len(printed[0]) > 1000
+    assert printed[0] == printed[1]
+
+
+def test_vmapped_seed_agrees_with_the_same_seed_alone():
+    """To rounding, for ten updates; XLA may fuse the two programs differently."""
+    config = dataclasses.replace(SMALL, env="CartPole-v1", total_timesteps=320)
+    assert config.num_updates == 10
+    keys = jax.random.split(jax.random.key(0), 3)
+    *_, (together, _) = a2c.chunks(config, keys)
+    *_, (alone, _) = a2c.chunks(config, keys[1:2])
+    for one, many in zip(jax.tree.leaves(alone.learner), jax.tree.leaves(together.learner)):
+        np.testing.assert_allclose(one[0], many[1], rtol=1e-4, atol=1e-5)
+
+
+def test_stacked_config_is_a_sweep():
+    """A learning rate of 0 learns nothing beside one that learns."""
+    configs = [dataclasses.replace(SMALL, learning_rate=rate) for rate in (0.0, 1e-2)]
+    stacked = jax.tree.map(lambda *x: np.stack(x), *configs)
+    states, metrics = SWEEP(stacked, jax.random.key(0))
+    np.testing.assert_array_equal(metrics.learning_rate[0], 0.0)
+    fresh = a2c.init(SMALL, jax.random.key(0))
+    first, second = (jax.tree.map(lambda x, i=i: x[i], states) for i in (0, 1))
+    np.testing.assert_allclose(
+        values(SMALL, first, [-1.0, 1.0]), values(SMALL, fresh, [-1.0, 1.0]), rtol=1e-5
+    )
+    np.testing.assert_allclose(values(SMALL, second, [-1.0, 1.0]), [-1.0, 1.0], atol=0.1)
+
+
+def test_other_floats_compile_nothing(small_run):
+    compiled = []
+    listen = lambda event, seconds, **_: "backend_compile" in event and compiled.append(event)  # noqa: E731
+    key = jax.random.key(0)
+    floats = [0.1, 1, np.float32(0.1), np.float64(0.1), jnp.float32(0.1), jnp.asarray(0.1)]
+    configs = [dataclasses.replace(SMALL, learning_rate=x, ent_coef=x) for x in floats]
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    for config in configs:
+        TRAIN(config, key)
+    assert compiled == []
+    TRAIN(dataclasses.replace(SMALL, num_envs=4), key)
+    assert compiled  # the listener does hear compilations
+
+
+def test_chunks_give_the_same_bits_however_long(monkeypatch):
+    """Also the rows of metrics: a row's sums are carried from chunk to chunk."""
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def follow(seconds):
+        monkeypatch.setattr(a2c, "CHUNK_SECONDS", seconds)
+        chunks = list(a2c.chunks(SMALL, keys))
+        rows = [metrics for _, metrics in chunks if a2c.is_row(SMALL, metrics)]
+        return len(chunks), chunks[-1][0], rows
+
+    number, state, rows = follow(1e-9)
+    assert number == SMALL.num_updates
+    fewer, other_state, other_rows = follow(100.0)
+    assert fewer < number
+    jax.tree.map(assert_same_bits, (state, rows), (other_state, other_rows))
+    assert [int(row.updates[0]) for row in rows] == [*range(2, SMALL.num_updates, 2), 125]
+
+
+def test_train_gives_the_rows_of_chunks(small_run):
+    _, metrics = small_run
+    rows = [m for _, m in a2c.chunks(SMALL, jax.random.key(0)[None]) if a2c.is_row(SMALL, m)]
+    stacked = jax.tree.map(lambda *x: np.concatenate(x), *rows)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), metrics, stacked)
+
+
+def test_metrics_do_not_grow_with_the_number_of_updates(small_run):
+    """Neither `train`'s rows, nor what is alive while a long run is followed."""
+    longer = dataclasses.replace(SMALL, total_timesteps=40_000)
+    _, metrics = jax.eval_shape(a2c.train, longer, jax.random.key(0))
+    assert metrics.updates.shape[0] <= 100
+    alive = []
+    for _, metrics in a2c.chunks(longer, jax.random.key(0)[None]):
+        assert metrics.policy_loss.shape == (1,)
+        alive.append(sum(x.nbytes for x in jax.live_arrays()))
+    assert len(alive) > 50
+    assert alive[-1] <= alive[1]
+
+
+def test_saved_and_restored_state_continues_to_the_same_bits(tmp_path):
+    keys = jax.random.split(jax.random.key(0), 2)
+    half = dataclasses.replace(SMALL, normalize_observations=True)
+    chunks = a2c.chunks(half, keys)
+    for state, metrics in chunks:
+        if metrics.updates[0] >= 50:
+            break
+    runs.save_state(tmp_path / "state.npz", state)
+    *_, (whole, metrics) = chunks
+    restored = runs.load_state(tmp_path / "state.npz", jax.eval_shape(lambda x: x, state))
+    *_, (continued, continued_metrics) = a2c.chunks(half, keys, restored)
+    jax.tree.map(assert_same_bits, (whole, metrics), (continued, continued_metrics))
+
+
+def test_own_loop(small_run):
+    """`init` and `update`, for people who write their own loop, do what `train` does."""
+    update = jax.jit(a2c.update)
+    state = a2c.init(SMALL, jax.random.key(0))
+    for _ in range(SMALL.num_updates):
+        state, metrics = update(SMALL, state)
+    assert metrics.updates == SMALL.num_updates
+    np.testing.assert_allclose(values(SMALL, state, [-1.0, 1.0]), [-1.0, 1.0], atol=0.1)
+
+
+def test_divergence_is_reported():
+    """Of the member that diverged alone, and with the update."""
+    configs = [dataclasses.replace(SMALL, learning_rate=rate) for rate in (1e-2, 1e38)]
+    stacked = jax.tree.map(lambda *x: np.stack(x), *configs)
+    _, metrics = SWEEP(stacked, jax.random.key(0))
+    np.testing.assert_array_equal(metrics.diverged_at[0], 0)
+    assert 2 <= metrics.diverged_at[1, -1] <= 5
+    assert np.all(np.isfinite(metrics.policy_loss[0]))
+
+
+def test_bad_settings_raise_before_tracing():
+    with pytest.raises(ValueError, match=r"gamma = 1\.5"):
+        next(a2c.chunks(dataclasses.replace(SMALL, gamma=1.5), jax.random.key(0)[None]))
+    with pytest.raises(ValueError, match="did you mean CartPole-v1"):
+        a2c.init(Config(env="CartPol-v1"), jax.random.key(0))
+
+
+def test_environment_object():
+    config = dataclasses.replace(SMALL, env=probes.ConstantReward(), total_timesteps=64)
+    _, metrics = TRAIN(config, jax.random.key(0))
+    np.testing.assert_allclose(metrics.episodic_return, 1.0)
+
+
+def assert_same_bits(x, y):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x, y = jax.random.key_data(x), jax.random.key_data(y)
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
