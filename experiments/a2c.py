@@ -14,20 +14,20 @@ ALGORITHM = "a2c"
 def main(argv: list[str]) -> int:
     """Runs; returns the exit status."""
     begun = time.perf_counter()
-    signals = common.Signals()
-    try:
+    with common.Signals() as signals:
         try:
-            config, options = common.parse(ALGORITHM, __doc__.splitlines()[0], argv)
-            config.validate()
-            options.validate()
-            device = common.set_device(options.device)
-            run_dir = prepare(config, options, device)
-        except (ValueError, TypeError) as error:
-            return common.fail(error)
-        return run(config, options, run_dir, device, signals, begun)
-    except KeyboardInterrupt:
-        print("interrupted before anything was trained", file=sys.stderr)
-        return signals.exit_status
+            try:
+                config, options = common.parse(ALGORITHM, __doc__.splitlines()[0], argv)
+                config.validate()
+                options.validate()
+                device = common.set_device(options.device)
+                run_dir = prepare(config, options, device)
+            except (ValueError, TypeError) as error:
+                return common.fail(error)
+            return train(config, options, run_dir, device, signals, begun)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return signals.exit_status
 
 
 def prepare(config, options, device):
@@ -41,7 +41,7 @@ def prepare(config, options, device):
     return runs.create(run_dir, common.config_record(ALGORITHM, config, options, device))
 
 
-def run(config, options, run_dir, device, signals, begun):
+def train(config, options, run_dir, device, signals, begun):
     """Trains, evaluates and writes; returns the exit status."""
     import jax
     import numpy as np
@@ -51,24 +51,16 @@ def run(config, options, run_dir, device, signals, begun):
     seeds = list(range(options.seed, options.seed + options.num_seeds))
     keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
 
-    def returns_of(state, updates):
-        """Returns [S, N] of full episodes, with keys of their own."""
-        found = evaluate.evaluate(
-            config,
-            state.learner,
-            evaluate.evaluation_keys(keys, updates),
-            options.eval_episodes,
-            options.eval_mode == "greedy",
-        )
-        return np.asarray(found.returns)
+    def play(state, updates):
+        eval_keys = evaluate.evaluation_keys(keys, updates)
+        greedy = options.eval_mode == "greedy"
+        return evaluate.evaluate(config, state.learner, eval_keys, options.eval_episodes, greedy)
 
     title = f"A2C · {config.env} · {len(seeds)} seeds · {device}"
     total = config.num_updates * config.batch_size * len(seeds)
     with common.Display(title, total, options.quiet) as display:
-        outcome = common.follow(
-            a2c.chunks(config, keys), config, options, run_dir, seeds, display, signals, returns_of
-        )
-    return common.finish(ALGORITHM, config, seeds, run_dir, display, outcome, begun)
+        run = common.Run(ALGORITHM, config, options, run_dir, seeds, display, signals, play, begun)
+        return common.finish(run, common.follow(run, a2c.chunks(config, keys)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,8 @@ from typing import Annotated, Literal
 import tyro
 
 from rljax.config import Config, KeyValues, preset, unknown
+
+sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """The exit status for each signal that ends a run in order."""
@@ -159,7 +162,9 @@ def set_device(device: str) -> str:
     try:
         found = jax.devices(None if device == "auto" else device)[0]
     except RuntimeError:
-        raise ValueError(f"device = {device!r}: there is none here; 'cpu' is always there") from None
+        raise ValueError(
+            f"device = {device!r}: there is none here; 'cpu' is always there"
+        ) from None
     jax.config.update("jax_default_device", found)
     return found.device_kind if found.platform != "cpu" else "cpu"
 
@@ -171,16 +176,18 @@ def fail(error: Exception) -> int:
 
 
 class Signals:
-    """Ctrl-C and SIGTERM end the run after the chunk in flight; a second Ctrl-C, at once.
+    """Ctrl-C and SIGTERM. While `training`, the first one waits for the chunk in flight, so that
+    what was trained is whole; otherwise, and the second time, it interrupts at once."""
 
-    Before training has begun there is nothing to save, and the first one ends the run at once.
-    """
-
-    def __init__(self):
+    def __enter__(self):
         self.received = None
         self.training = False
-        for number in SIGNALS:
-            signal.signal(number, self._receive)
+        self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _receive(self, number, frame):
         again = self.received is not None
@@ -213,6 +220,23 @@ def config_record(algorithm: str, config: Config, options: RunOptions, device: s
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run about to begin."""
+
+    algorithm: str
+    config: Config
+    options: RunOptions
+    run_dir: Path
+    seeds: list[int]
+    display: "Display"
+    signals: "Signals"
+    evaluate: Callable
+    """(state, updates) -> `Evaluation` [S, N]."""
+    begun: float
+    """time.perf_counter() when the command began."""
+
+
 @dataclasses.dataclass
 class Outcome:
     """What came of a run."""
@@ -231,23 +255,30 @@ class Outcome:
     """seed: update at which its gradient was no longer finite."""
 
 
-def follow(chunks, config, options, run_dir, seeds, display, signals, returns_of) -> Outcome:
-    """Follows a run's chunks to its end, or until it diverges or a signal comes.
+def follow(run: Run, chunks) -> Outcome:
+    """Trains: follows chunks, (state, Metrics [S]), to the end, or until the run diverges or a
+    signal comes."""
+    outcome = Outcome()
+    try:
+        _follow(run, chunks, outcome)
+    except KeyboardInterrupt:
+        outcome.status = "interrupted"
+    run.signals.training = False
+    if outcome.status == "interrupted":
+        outcome.exit_status = run.signals.exit_status
+    return outcome
 
-    Args:
-        chunks: yields (state, Metrics [S]).
-        returns_of: (state, updates) -> returns [S, N] of an evaluation.
-    """
-    import numpy as np
 
+def _follow(run, chunks, outcome):
     from rljax import a2c, runs
 
-    outcome = Outcome()
+    config, seeds, signals = run.config, run.seeds, run.signals
     row_steps, row_seconds, mean_return = 0, 0.0, float("nan")
-    next_evaluation = options.eval_every or None
+    next_evaluation = run.options.eval_every or float("inf")
     start = last = time.perf_counter()
     for state, metrics in chunks:
-        steps = (int(metrics.updates[0]) - outcome.updates) * config.batch_size * len(seeds)
+        updates = int(metrics.updates[0])
+        steps = (updates - outcome.updates) * config.batch_size * len(seeds)
         seconds, last = time.perf_counter() - last, time.perf_counter()
         if outcome.state is None:  # the first chunk: one update, and the compilation
             outcome.compile_seconds = seconds
@@ -255,59 +286,65 @@ def follow(chunks, config, options, run_dir, seeds, display, signals, returns_of
         else:
             row_steps, row_seconds = row_steps + steps, row_seconds + seconds
             outcome.steps, outcome.seconds = outcome.steps + steps, outcome.seconds + seconds
-        outcome.state, outcome.updates = state, int(metrics.updates[0])
-        found = np.nonzero(metrics.diverged_at)[0]
-        outcome.diverged = {seeds[i]: int(metrics.diverged_at[i]) for i in found}
+        outcome.state, outcome.updates = state, updates
+        outcome.diverged = {seed: int(at) for seed, at in zip(seeds, metrics.diverged_at) if at > 0}
 
         speed = row_steps / row_seconds if row_seconds else steps / seconds
-        if a2c.is_row(config, metrics) or outcome.diverged:
-            wall = last - start
-            runs.append_metrics(run_dir, metrics_rows(metrics, config, seeds, wall, speed))
+        is_row = a2c.is_row(config, metrics)
+        if is_row or outcome.diverged:
+            rows = metrics_rows(metrics, config, seeds, last - start, speed)
+            runs.append_metrics(run.run_dir, rows)
             row_steps, row_seconds = 0, 0.0
-            if np.any(metrics.episodes):
-                mean_return = float(np.nanmean(metrics.episodic_return))
-        done = outcome.updates * config.batch_size
-        display.update(done * len(seeds), speed, mean_return)
+            if metrics.episodes.any():
+                ended = metrics.episodes > 0
+                mean_return = float(metrics.episodic_return[ended].mean())
+        env_steps = updates * config.batch_size
+        run.display.update(env_steps * len(seeds), speed, mean_return)
 
         if outcome.diverged:
             outcome.status, outcome.exit_status = "diverged", 1
-            return outcome
+            return
         if signals.received:
-            outcome.status, outcome.exit_status = "interrupted", signals.exit_status
-            return outcome
-        if next_evaluation and done >= next_evaluation and a2c.is_row(config, metrics):
-            next_evaluation = (done // options.eval_every + 1) * options.eval_every
-            returns = returns_of(state, outcome.updates)
-            runs.append_evaluations(run_dir, seeds, done, outcome.updates, returns)
+            outcome.status = "interrupted"
+            return
+        if is_row and env_steps >= next_evaluation:
+            next_evaluation = (env_steps // run.options.eval_every + 1) * run.options.eval_every
+            returns = run.evaluate(state, updates).returns
+            runs.append_evaluations(run.run_dir, seeds, env_steps, updates, returns)
             last = time.perf_counter()
-    if options.eval_episodes:
-        display.phase("evaluating")
-        returns = returns_of(outcome.state, outcome.updates)
-        outcome.final_return = summarize_returns(returns, options.eval_mode)
-    return outcome
 
 
-def finish(algorithm, config, seeds, run_dir, display, outcome, begun) -> int:
-    """Saves the state, the summary and the learning curve, and prints the ending table."""
+def finish(run: Run, outcome: Outcome) -> int:
+    """Saves the state, evaluates, writes the learning curve and the summary, prints the ending
+    table; returns the exit status."""
     from rljax import analysis, runs
 
+    config, run_dir = run.config, run.run_dir
     env_steps = outcome.updates * config.batch_size
     if outcome.state is not None:
         runs.save_state(run_dir / "checkpoints" / f"{env_steps:012d}.npz", outcome.state)
-    title = f"{algorithm.upper()} on {config.env}"
+    if outcome.status == "completed" and run.options.eval_episodes:
+        run.display.phase("evaluating")
+        try:
+            played = run.evaluate(outcome.state, outcome.updates)
+            outcome.final_return = summarize_returns(played, run.options.eval_mode)
+        except KeyboardInterrupt:
+            outcome.status, outcome.exit_status = "interrupted", run.signals.exit_status
+    run.display.stop()
+    title = f"{run.algorithm.upper()} on {config.env}"
     metrics = runs.read_metrics(run_dir)
     analysis.plot_learning_curve(metrics, title, run_dir / "learning_curve.png")
     summary = {
-        "algorithm": algorithm,
+        "algorithm": run.algorithm,
         "env": config.env,
-        "seeds": seeds,
+        "seeds": run.seeds,
         "total_timesteps": config.total_timesteps,
         "env_steps": env_steps,
         "updates": outcome.updates,
         "final_return": outcome.final_return,
         "steps_per_second": outcome.steps / outcome.seconds if outcome.seconds else 0.0,
         "compile_seconds": outcome.compile_seconds,
-        "wall_seconds": time.perf_counter() - begun,
+        "wall_seconds": time.perf_counter() - run.begun,
         "status": outcome.status,
     }
     if config.num_updates * config.batch_size != config.total_timesteps:
@@ -318,7 +355,7 @@ def finish(algorithm, config, seeds, run_dir, display, outcome, begun) -> int:
     if outcome.diverged:
         summary["diverged"] = outcome.diverged
     runs.write_json(run_dir / "summary.json", summary)
-    print_summary(display.console, summary, run_dir)
+    print_summary(run.display.console, summary, run_dir)
     for seed, update in outcome.diverged.items():
         message = f"error: seed {seed} diverged: its gradient was not finite at update {update}"
         print(message, file=sys.stderr)
@@ -345,11 +382,13 @@ def metrics_rows(metrics, config: Config, seeds: list[int], wall: float, speed: 
         }
 
 
-def summarize_returns(returns, mode: str) -> dict:
-    """`final_return` from returns [S, N]: statistics over the seeds' means."""
+def summarize_returns(played, mode: str) -> dict:
+    """`final_return` from an `Evaluation` [S, N]: statistics over the seeds' means."""
+    import numpy as np
+
     from rljax import analysis
 
-    per_seed = returns.mean(axis=1)
+    per_seed = np.asarray(played.returns, float).mean(axis=1)
     low, high = analysis.interval(per_seed)
     return {
         "mean": float(per_seed.mean()),
@@ -357,7 +396,8 @@ def summarize_returns(returns, mode: str) -> dict:
         "ci95": [float(low), float(high)],
         "per_seed": [float(x) for x in per_seed],
         "mode": mode,
-        "episodes": returns.shape[1],
+        "episodes": played.returns.shape[1],
+        "unfinished": int((~np.asarray(played.finished)).sum()),
     }
 
 
@@ -392,6 +432,9 @@ class Display:
         return self
 
     def __exit__(self, *exception):
+        self.stop()
+
+    def stop(self) -> None:
         self.progress.stop()
 
     def update(self, steps: int, speed: float, mean_return: float) -> None:
@@ -437,4 +480,6 @@ def print_summary(console, summary: dict, run_dir: Path) -> None:
     console.print(table)
     if "note" in summary:
         console.print(summary["note"])
+    if final and final["unfinished"]:
+        console.print(f"{final['unfinished']} episodes did not end by themselves and were cut")
     console.print(f"run directory: {run_dir}", soft_wrap=True)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import learner, normalization, optimizers, rollout
+from rljax import learner, optimizers, rollout
 from rljax.config import Config
 from rljax.evaluate import make_agent
 from rljax.types import AgentState, Metrics

@@ -16,7 +16,11 @@ _LOG_2PI = float(np.log(2 * np.pi))
 
 
 def noise(space: Discrete | Box, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """What `sample` needs of chance for actions [*shape]: uniform [*shape] or normal [*shape, A]."""
+    """The chance that `sample` needs for actions [*shape].
+
+    Returns:
+        Uniform numbers [*shape] for discrete actions, normal ones [*shape, A] for continuous.
+    """
     if isinstance(space, Discrete):
         return jax.random.uniform(key, shape)
     return jax.random.normal(key, (*shape, space.size))

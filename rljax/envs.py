@@ -93,7 +93,7 @@ def _check_kwargs(env, factory, kwargs):
 def _override(params, overrides):
     if not overrides:
         return params
-    known = [name for name in vars(params)] if params is not None else []
+    known = list(vars(params)) if params is not None else []
     for name in overrides:
         if name not in known:
             raise ValueError(unknown("environment parameter", name, known))
@@ -123,7 +123,9 @@ def _functions(source, params):
         )
         obs = _float32(obs)
         next_obs = jnp.where(done, fresh_obs, obs)
-        return next_state, Step(next_obs, _float32(reward), _bool(terminated), _bool(truncated), obs)
+        return next_state, Step(
+            next_obs, _float32(reward), _bool(terminated), _bool(truncated), obs
+        )
 
     def step_with_own_reset(key, state, action):
         obs, next_state, reward, terminated, truncated, info = source.step(
@@ -154,7 +156,9 @@ def _shapes(name, source, params, reset, draw, step):
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs = jax.eval_shape(lambda key: source.reset(key, params)[0], key)
     if not hasattr(obs, "shape"):
-        raise ValueError(f"env = {name!r}: observations must be one array, not {type(obs).__name__}")
+        raise ValueError(
+            f"env = {name!r}: observations must be one array, not {type(obs).__name__}"
+        )
     discrete = isinstance(action_space, Discrete)
     action = jax.ShapeDtypeStruct(
         () if discrete else action_space.shape, jnp.int32 if discrete else jnp.float32

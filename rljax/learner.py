@@ -4,6 +4,7 @@ A2C composes them in one jitted update; an asynchronous worker would call `gradi
 holder of the parameters `apply`.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,12 +37,15 @@ def gradients(
     `successor_values` computes the others.
 
     Args:
-        batch: [T, B, ...], drawn with the policy of `learner.params`.
+        batch: [T, B, ...], JAX or NumPy arrays, drawn with the policy of `learner.params`.
 
     Returns:
         (gradients, a pytree like the parameters; LossTerms).
     """
+    chex.assert_rank(batch.reward, 2)
     num_steps, num_envs = batch.reward.shape
+    chex.assert_tree_shape_prefix(batch, (num_steps, num_envs))
+    batch = jax.tree.map(jnp.asarray, batch)
     obs = normalization.standardize(learner.obs_moments, batch.obs)
     final_obs = normalization.standardize(learner.obs_moments, batch.final_obs)
     rewards = normalization.scale(learner.return_moments, batch.reward)

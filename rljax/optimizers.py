@@ -14,13 +14,16 @@ def make(config: Config) -> optax.GradientTransformation:
         rmsprop_torch   n starts at 0,  step g / (sqrt(n) + eps)  PyTorch, Stable-Baselines3
         rmsprop_a3c     n starts at 0,  step g / sqrt(n + eps)    arXiv 1602.01783, equations 8, 9
 
-    It keeps no state of its own, so that it can be made anew inside any jitted function.
+    It keeps no state of its own, so that it can be made anew inside any jitted function. It works
+    on the parameters raveled into one vector: a few operations instead of a few for every leaf,
+    which compile and run faster.
     """
-    return optax.chain(
+    chain = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         _direction(config),
         optax.scale_by_learning_rate(lambda updates: learning_rate(config, updates)),
     )
+    return optax.flatten(chain)
 
 
 def learning_rate(config: Config, updates):

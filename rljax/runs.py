@@ -74,6 +74,7 @@ def append_evaluations(
     Args:
         returns: [S, N] of full episodes.
     """
+    returns = np.asarray(returns)
     path = run_dir / "evaluations.csv"
     header = "" if path.exists() else "seed,env_steps,updates,episodes,episodic_return\n"
     rows = (
@@ -168,7 +169,15 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of the source tree that this package runs from, marked where it is changed."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

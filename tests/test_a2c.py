@@ -190,7 +190,9 @@ def test_train_gives_the_rows_of_chunks(small_run):
     _, metrics = small_run
     rows = [m for _, m in a2c.chunks(SMALL, jax.random.key(0)[None]) if a2c.is_row(SMALL, m)]
     stacked = jax.tree.map(lambda *x: np.concatenate(x), *rows)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), metrics, stacked)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), metrics, stacked
+    )
 
 
 def test_metrics_do_not_grow_with_the_number_of_updates(small_run):

@@ -1,5 +1,6 @@
 """Running moments, against NumPy on everything at once."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,17 +9,17 @@ from rljax import normalization
 from rljax.types import Moments
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+@pytest.mark.parametrize("shape", [(), (2, 3)])
 def test_batches_give_the_moments_of_everything(shape):
     rng = np.random.default_rng(0)
     centre = 5 * np.arange(1, 1 + np.prod(shape, dtype=int)).reshape(shape)
     batches = [
         rng.normal(centre + shift, 1 + shift, (size, *shape))
-        for shift, size in enumerate((64, 16, 80, 1))
+        for shift, size in enumerate((64, 64, 1, 64))
     ]
-    moments = normalization.init(shape)
+    moments, update = normalization.init(shape), jax.jit(normalization.update)
     for batch in batches:
-        moments = normalization.update(moments, jnp.asarray(batch, jnp.float32))
+        moments = update(moments, jnp.asarray(batch, jnp.float32))
     everything = np.concatenate(batches)
     np.testing.assert_allclose(moments.count, len(everything), rtol=1e-5)
     np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-4)

@@ -13,13 +13,18 @@ LEARNING_RATE, DECAY, EPS = 0.01, 0.9, 0.1  # an epsilon that shows where it sta
 
 def steps_of(config, gradients):
     """What the optimiser adds to the parameters for each gradient in turn."""
-    optimizer = optimizers.make(config)
-    state = optimizer.init(jax.tree.map(jnp.zeros_like, gradients[0]))
-    steps = []
-    for gradient in gradients:
-        step, state = optimizer.update(gradient, state)
-        steps.append(step)
-    return steps
+
+    @jax.jit
+    def run(config, gradients):
+        optimizer = optimizers.make(config)
+        state = optimizer.init(gradients[0])
+        steps = []
+        for gradient in gradients:
+            step, state = optimizer.update(gradient, state)
+            steps.append(step)
+        return steps
+
+    return run(config, gradients)
 
 
 def rmsprop(start, step):

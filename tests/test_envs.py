@@ -1,0 +1,351 @@
+"""Environments: from an id or an object to pure functions, and what a step means."""
+
+import types
+from functools import partial
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import spaces
+from gymnax.environments.bsuite.catch import Catch
+from gymnax.environments.classic_control.cartpole import CartPole
+from gymnax.wrappers.purerl import StickyActionWrapper
+
+from rljax import envs
+from rljax.types import Box, Discrete, Step
+
+BUILT_IN = [name for name in gymnax.registered_envs if name != "MNISTBandit-bsuite"]
+NUM_ENVS = 3
+
+
+def reset_and_steps(env, key):
+    """(obs at the start, Step [2, B] of zero actions), in a scan, as training does it."""
+    space = env.spec.action_space
+    action = jnp.zeros((NUM_ENVS, *getattr(space, "shape", ())))
+    action = action.astype(jnp.int32) if isinstance(space, Discrete) else action
+
+    def step(state, key):
+        draws = jax.vmap(env.draw)(jax.random.split(key, NUM_ENVS))
+        return jax.vmap(env.step)(draws, state, action)
+
+    key, key_reset = jax.random.split(key)
+    state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, NUM_ENVS))
+    return obs, jax.lax.scan(step, state, jax.random.split(key, 2))[1]
+
+
+def assert_agrees(spec, obs, steps):
+    """Shapes and dtypes are those that the spec promises."""
+    shape = (NUM_ENVS, *spec.obs_shape)
+    assert (obs.shape, obs.dtype) == (shape, "float32")
+    shapes = Step((2, *shape), (2, NUM_ENVS), (2, NUM_ENVS), (2, NUM_ENVS), (2, *shape))
+    dtypes = Step("float32", "float32", "bool", "bool", "float32")
+    assert tuple(x.shape for x in steps) == shapes
+    assert tuple(x.dtype for x in steps) == dtypes
+
+
+# Every environment of gymnax
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_gymnax_environment_agrees_with_its_spec(name):
+    # Swimmer broadcasts vectors against matrices.
+    with jax.numpy_rank_promotion("allow" if name == "Swimmer-misc" else "raise"):
+        env = envs.make(name)
+        obs, steps = jax.eval_shape(partial(reset_and_steps, env), jax.random.key(0))
+    assert_agrees(env.spec, obs, steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "obs_shape", "space"),
+    [
+        ("CartPole-v1", (4,), Discrete(2)),
+        ("Catch-bsuite", (10, 5), Discrete(3)),
+        ("FourRooms-misc", (4,), Discrete(4)),
+        ("Pendulum-v1", (3,), Box((1,), (-2.0,), (2.0,))),
+    ],
+)
+def test_real_steps_agree_with_the_spec(name, obs_shape, space):
+    env = envs.make(name)
+    assert env.spec == (name, obs_shape, space)
+    assert hash(env.spec) == hash(envs.make(name).spec)
+    obs, steps = jax.jit(partial(reset_and_steps, env))(jax.random.key(0))
+    assert_agrees(env.spec, obs, steps)
+    assert np.isfinite(steps.final_obs).all()
+
+
+def test_mnist_is_refused():
+    with pytest.raises(ValueError, match=r"MNISTBandit-bsuite.*downloads"):
+        envs.make("MNISTBandit-bsuite")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("Cartpole-v0", "CartPole-v1"), ("gymnax/pong-mics", "Pong-misc")],
+)
+def test_an_unknown_id_is_answered_with_the_nearest(name, meant):
+    with pytest.raises(ValueError, match=f"unknown environment .*did you mean .*{meant}"):
+        envs.make(name)
+
+
+def test_the_prefix_names_the_same_environment():
+    assert envs.make("gymnax/CartPole-v1").spec[1:] == envs.make("CartPole-v1").spec[1:]
+
+
+def test_integer_rewards_come_out_as_float32():
+    source, params = gymnax.make("UmbrellaChain-bsuite")
+    key = jax.random.key(0)
+    _, state = jax.eval_shape(source.reset, key, params)
+    assert jax.eval_shape(source.step, key, state, 0, params)[2].dtype == "int32"
+    reward = one_step(envs.make("UmbrellaChain-bsuite"), action=0).reward
+    assert reward.dtype == "float32"
+    assert abs(reward) == 1
+
+
+def one_step(env, action):
+    """The first Step of an episode."""
+
+    @jax.jit
+    def run(key, action):
+        return env.step(env.draw(key), env.reset(key)[0], action)[1]
+
+    return run(jax.random.key(0), action)
+
+
+# Keyword arguments and parameters
+
+
+def test_keyword_arguments_of_the_constructor_take_effect():
+    assert envs.make("Catch-bsuite", (("rows", 6), ("columns", 3))).spec.obs_shape == (6, 3)
+    assert envs.make(Catch, (("rows", 6),)).spec.obs_shape == (6, 5)
+
+
+@pytest.mark.parametrize("env", ["Catch-bsuite", Catch], ids=["id", "class"])
+def test_a_wrong_keyword_argument_is_refused_by_name(env):
+    with pytest.raises(TypeError, match="rowz"):
+        envs.make(env, (("rowz", 6),))
+
+
+def test_keyword_arguments_for_a_made_environment_are_refused():
+    with pytest.raises(TypeError, match=r"env_kwargs = {'rows': 6}.*already made"):
+        envs.make(Catch(), (("rows", 6),))
+
+
+def test_a_wrong_parameter_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"'max_steps'.*did you mean max_steps_in_episode"):
+        envs.make("CartPole-v1", (), (("max_steps", 7),))
+
+
+# Environments of a user
+
+
+class Chain:
+    """The least that makes an environment: no base class, no parameters, no name."""
+
+    def reset(self, key, params=None):
+        return jnp.zeros((1,)), jnp.int32(0)
+
+    def step(self, key, state, action, params=None):
+        state = state + action
+        obs = state[None].astype(jnp.float32)
+        terminated = state >= 3
+        new_state = jnp.where(terminated, 0, state)
+        info = {"final_observation": obs}
+        new_obs = jnp.where(terminated, 0, obs)
+        return new_obs, new_state, action, terminated, jnp.bool_(False), info
+
+    def action_space(self, params=None):
+        return spaces.Discrete(2)
+
+
+def with_space(space):
+    chain = Chain()
+    chain.action_space = lambda params=None: space
+    return chain
+
+
+MODULE = """
+from gymnax.environments.classic_control.cartpole import CartPole
+
+made = CartPole()
+number = 3
+
+class Holder:
+    Env = CartPole
+
+def build(limit=0.5):
+    env = CartPole()
+    env.limit = limit
+    return env
+"""
+
+
+@pytest.fixture
+def module_of_a_user(tmp_path, monkeypatch):
+    (tmp_path / "envs_of_a_user.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_an_object_with_the_interface_serves():
+    env = envs.make(Chain())
+    assert env.spec == ("Chain", (1,), Discrete(2))
+    state, seen = env.reset(jax.random.key(0))[0], []
+    for _ in range(4):
+        state, answer = env.step(env.draw(jax.random.key(0)), state, jnp.int32(1))
+        seen.append([answer.obs[0], answer.final_obs[0], answer.reward, answer.terminated])
+    assert np.array(seen).tolist() == [[1, 1, 1, 0], [2, 2, 1, 0], [0, 3, 1, 1], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("attribute", ["made", "build", "Holder.Env"])
+def test_a_path_names_an_environment_a_function_or_a_class(attribute, module_of_a_user):
+    path = f"envs_of_a_user:{attribute}"
+    assert envs.make(path).spec == (path, (4,), Discrete(2))
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("no_such_module:Env", ValueError, "no_such_module"),
+        ("envs_of_a_user:Env", ValueError, "envs_of_a_user has no attribute 'Env'"),
+        ("envs_of_a_user:Holder.env", ValueError, "has no attribute 'Holder.env'"),
+        ("envs_of_a_user:number", TypeError, "envs_of_a_user:number.*interface"),
+        ("envs_of_a_user:Holder", TypeError, "lacks reset, step, action_space"),
+    ],
+)
+def test_a_path_to_no_environment_is_refused(path, error, message, module_of_a_user):
+    with pytest.raises(error, match=message):
+        envs.make(path)
+
+
+def test_a_function_that_does_not_take_the_keyword_is_refused(module_of_a_user):
+    envs.make("envs_of_a_user:build", (("limit", 1.0),))
+    with pytest.raises(TypeError, match=r"'limits': 1.0.*envs_of_a_user:build"):
+        envs.make("envs_of_a_user:build", (("limits", 1.0),))
+
+
+def test_a_registered_environment_is_found(monkeypatch):
+    monkeypatch.setattr(gymnax.registration, "_registry", dict(gymnax.registration._registry))
+    before = list(gymnax.registered_envs)
+    gymnax.register("Catch-of-a-user", partial(Catch, rows=7))
+    try:
+        assert envs.make("Catch-of-a-user").spec == ("Catch-of-a-user", (7, 5), Discrete(3))
+    finally:
+        gymnax.registered_envs[:] = before
+
+
+def test_an_object_without_the_interface_is_refused():
+    lacking = types.SimpleNamespace(step=Chain().step, reset=Chain().reset)
+    with pytest.raises(TypeError, match="lacks action_space"):
+        envs.make(lacking)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Tuple((spaces.Discrete(2),)), spaces.Dict({"a": spaces.Discrete(2)})],
+    ids=["tuple", "dict"],
+)
+def test_an_unsupported_action_space_is_refused(space):
+    with pytest.raises(ValueError, match=r"unsupported action space.*Discrete and Box"):
+        envs.make(with_space(space))
+
+
+def test_a_box_has_bounds_for_each_component():
+    low = np.array([[-1.0, -2.0], [-3.0, -4.0]])
+    pendulum = gymnax.make("Pendulum-v1")[0]
+    pendulum.action_space = lambda params=None: spaces.Box(low, 5.0, (2, 2))
+    pendulum.step_env = lambda key, state, action, params: type(pendulum).step_env(
+        pendulum, key, state, action.reshape(4)[:1], params
+    )
+    space = envs.make(pendulum).spec.action_space
+    assert space == Box((2, 2), (-1.0, -2.0, -3.0, -4.0), (5.0,) * 4)
+    assert space.size == 4
+
+
+# What a step means
+
+LIMIT, ANGLE = 7, 0.13
+CARTS, STEPS = 16, 60
+
+
+@pytest.fixture(scope="module")
+def cartpole():
+    """CartPole with a time limit and an angle that both end episodes often: a random run of it,
+    as (our steps, what gymnax's own step answers in the same states), both Steps [T, B, ...]."""
+    overrides = {"max_steps_in_episode": LIMIT, "theta_threshold_radians": ANGLE}
+    env = envs.make("CartPole-v1", (), tuple(overrides.items()))
+    source, params = gymnax.make("CartPole-v1")
+    params = params.replace(**overrides)
+
+    @jax.jit
+    @jax.vmap
+    def both_steps(key, state, action):
+        obs, _, *flags, info = source.step(key, state, action, params)
+        theirs = Step(obs, *flags, info["final_observation"])
+        state, ours = env.step(env.draw(key), state, action)
+        return state, (ours, theirs)
+
+    steps = []
+    actions = np.random.default_rng(0).integers(2, size=(STEPS, CARTS))
+    state, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), CARTS))
+    for t, action in enumerate(actions):
+        keys = jax.random.split(jax.random.key(100 + t), CARTS)
+        state, both = both_steps(keys, state, action)
+        steps.append(both)
+    return jax.tree.map(lambda *x: np.stack(x), *steps)
+
+
+def test_a_step_is_that_of_gymnax(cartpole):
+    ours, theirs = cartpole
+    for name, x, y in zip(Step._fields, ours, theirs):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_terminated_and_truncated_are_kept_apart(cartpole):
+    steps, _ = cartpole
+    angle = np.abs(steps.final_obs[..., 2])
+    time = np.zeros(CARTS, int)
+    for t in range(STEPS):
+        time += 1
+        np.testing.assert_array_equal(steps.truncated[t], time >= LIMIT)
+        np.testing.assert_array_equal(steps.terminated[t], angle[t] > ANGLE)
+        time[steps.truncated[t] | steps.terminated[t]] = 0
+    seen = set(zip(steps.terminated.ravel().tolist(), steps.truncated.ravel().tolist()))
+    assert seen == {(False, False), (True, False), (False, True), (True, True)}
+
+
+def test_a_new_episode_begins_where_one_ended_and_the_true_successor_is_kept(cartpole):
+    steps, _ = cartpole
+    done = steps.terminated | steps.truncated
+    np.testing.assert_array_equal(steps.obs[~done], steps.final_obs[~done])
+    assert np.all(np.abs(steps.obs[done]) <= 0.05)  # CartPole's start
+    assert np.all(np.abs(steps.final_obs[done]).max(axis=-1) > 0.05)
+    assert len(np.unique(steps.obs[done], axis=0)) == done.sum()  # every start is drawn anew
+
+
+def test_an_environment_goes_through_its_own_step():
+    """DeepSea's own step carries its count of bad episodes through resets."""
+    env = envs.make("DeepSea-bsuite", (("size", 2),))
+    step = jax.jit(env.step)
+    state, _ = env.reset(jax.random.key(0))
+    left = 1 - state.action_mapping[0, 0]
+    bad_episodes = 0
+    for t in range(6):
+        state, answer = step(env.draw(jax.random.key(t)), state, left)
+        bad_episodes += int(answer.terminated)
+        assert state.total_bad_episodes == bad_episodes
+        assert bool(answer.terminated) == (t % 2 == 1)
+        assert answer.final_obs.sum() == (0 if answer.terminated else 1)  # beyond the last row
+        assert answer.obs.sum() == 1
+    assert bad_episodes == 3
+
+
+def test_a_wrapper_goes_through_its_own_step():
+    """With probability 1 the first action, 0, sticks: the cart is pushed left whatever is asked."""
+    stuck = envs.make(StickyActionWrapper(CartPole(), 1.0))
+    free = envs.make(CartPole())
+    assert stuck.spec.obs_shape == free.spec.obs_shape
+    pushed = one_step(stuck, action=1).final_obs
+    left, right = (one_step(free, action).final_obs for action in (0, 1))
+    np.testing.assert_allclose(pushed, left, rtol=1e-5)
+    assert np.abs(pushed - right).max() > 0.1

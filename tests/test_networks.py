@@ -1,0 +1,232 @@
+"""The networks: what they give out, who learns from what, how they start."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rljax import networks
+from rljax.config import Config
+from rljax.distributions import Categorical, Gaussian, TanhGaussian
+from rljax.types import Box, Discrete, EnvSpec
+
+BATCH = 3
+THREE = Discrete(3)
+BOX = Box((2,), (-1.0, -2.0), (1.0, 3.0))
+MATRIX_BOX = Box((2, 3), (-1.0,) * 6, (1.0,) * 6)
+UNBOUNDED = Box((1,), (-float("inf"),), (1.0,))
+SIZES = (8, 6)
+
+
+class Wide(nn.Module):
+    """A user's own torso."""
+
+    features: int = 5
+
+    @nn.compact
+    def __call__(self, obs):
+        return nn.Dense(self.features)(obs.reshape(obs.shape[0], -1))
+
+
+def spec_of(obs_shape=(4,), action_space=THREE):
+    return EnvSpec("an env", obs_shape, action_space)
+
+
+def build(spec, **settings):
+    """(network, random parameters of its shapes): much faster than its own initialisation."""
+    network = networks.make(Config(hidden_sizes=SIZES, **settings), spec)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *spec.obs_shape)))
+    return network, jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+def initialise(spec, **settings):
+    """Parameters as the network draws them itself."""
+    network = networks.make(Config(hidden_sizes=SIZES, **settings), spec)
+    return jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *spec.obs_shape)))["params"]
+
+
+def observations(spec):
+    return np.random.default_rng(1).normal(size=(BATCH, *spec.obs_shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("obs_shape", "space", "settings", "kind"),
+    [
+        ((4,), THREE, {}, Categorical),
+        ((5, 4, 2), THREE, {"network": "cnn", "shared_torso": True}, Categorical),
+        ((), THREE, {}, Categorical),
+        ((2, 3), BOX, {}, Gaussian),
+        ((4,), BOX, {"action_bounds": "tanh"}, TanhGaussian),
+        ((5, 4, 2), MATRIX_BOX, {}, Gaussian),
+    ],
+)
+def test_the_outputs(obs_shape, space, settings, kind):
+    spec = spec_of(obs_shape, space)
+    network, params = build(spec, **settings)
+    distribution, values = jax.eval_shape(network.apply, params, observations(spec))
+    assert type(distribution) is kind
+    assert values.shape == (BATCH,)
+    size = space.n if isinstance(space, Discrete) else space.size
+    assert {field.shape for field in distribution} == {(BATCH, size)}
+    assert {x.dtype for x in (values, *distribution)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_policy_and_value_alone_are_those_of_both(shared):
+    spec = spec_of(action_space=BOX)
+    network, params = build(spec, shared_torso=shared)
+    obs = observations(spec)
+    distribution, values = jax.jit(network.apply)(params, obs)
+    policy = jax.jit(partial(network.apply, method="actor"))(params, obs)
+    value = jax.jit(partial(network.apply, method="critic"))(params, obs)
+    close = partial(np.testing.assert_allclose, rtol=1e-5)
+    jax.tree.map(close, (policy, value), (distribution, values))
+
+
+def test_a_continuous_policy_knows_its_bounds_and_its_deviation():
+    spec = spec_of(action_space=BOX)
+    network, params = build(spec)
+    distribution, _ = jax.jit(network.apply)(params, observations(spec))
+    log_std = params["params"]["log_std"]
+    np.testing.assert_array_equal(distribution.log_std, np.tile(log_std, (BATCH, 1)))
+    np.testing.assert_array_equal(distribution.low, np.tile([-1, -2], (BATCH, 1)))
+    np.testing.assert_array_equal(distribution.high, np.tile([1, 3], (BATCH, 1)))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_torsos_are_separate_or_shared(shared):
+    spec = spec_of(action_space=BOX)
+    network, params = build(spec, shared_torso=shared)
+    heads = {"actor_head", "critic_head", "log_std"}
+    torsos = {"actor_torso"} if shared else {"actor_torso", "critic_torso"}
+    assert set(params["params"]) == heads | torsos
+
+    def of_values(params):
+        return jnp.sum(network.apply(params, observations(spec))[1])
+
+    def of_policy(params):
+        return jnp.sum(network.apply(params, observations(spec))[0].mean)
+
+    critics = {"actor_torso" if shared else "critic_torso", "critic_head"}
+    assert reached_by(of_values, params) == critics
+    assert reached_by(of_policy, params) == {"actor_torso", "actor_head"}
+
+
+def reached_by(loss, params):
+    """The parts of the network that a gradient reaches."""
+    gradients = jax.jit(jax.grad(loss))(params)["params"]
+    return {
+        name
+        for name, part in gradients.items()
+        if any(np.any(leaf != 0) for leaf in jax.tree.leaves(part))
+    }
+
+
+@pytest.mark.parametrize("obs_shape", [(12,), (5, 4, 2)])
+def test_layers_start_orthogonal_with_their_gains_and_without_bias(obs_shape):
+    params = initialise(spec_of(obs_shape, BOX), log_std_init=-0.5)
+    np.testing.assert_array_equal(params.pop("log_std"), [-0.5, -0.5])
+    layers = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        *layer, kind = (key.key for key in path)
+        layers.setdefault(tuple(layer), {})[kind] = np.asarray(leaf)
+    gains = {("actor_head",): 0.01, ("critic_head",): 1.0}
+    assert set(gains) < set(layers)
+    for layer, parts in layers.items():
+        kernel = parts["kernel"].reshape(-1, parts["kernel"].shape[-1])
+        gram = kernel.T @ kernel if kernel.shape[0] >= kernel.shape[1] else kernel @ kernel.T
+        gain = gains.get(layer, np.sqrt(2))
+        np.testing.assert_allclose(gram / gain**2, np.eye(len(gram)), atol=1e-5, err_msg=str(layer))
+        assert not parts["bias"].any()
+    # Separate torsos are drawn apart.
+    for layer in [layer for layer in layers if layer[0] == "actor_torso"]:
+        twin = layers["critic_torso", *layer[1:]]
+        assert np.abs(layers[layer]["kernel"] - twin["kernel"]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("obs_shape", "has_convolution"),
+    [((4,), False), ((5, 4), False), ((5, 4, 2), True), ((), False)],
+)
+def test_auto_takes_convolutions_for_images(obs_shape, has_convolution):
+    _, params = build(spec_of(obs_shape))
+    assert ("Conv_0" in params["params"]["actor_torso"]) == has_convolution
+
+
+def test_hidden_sizes_and_activation_are_taken():
+    spec = spec_of()
+    network, params = build(spec, activation="relu")
+    torso, head = (params["params"][name] for name in ("critic_torso", "critic_head"))
+    x = observations(spec)
+    for i, size in enumerate(SIZES):
+        layer = torso[f"Dense_{i}"]
+        x = np.maximum(x @ layer["kernel"] + layer["bias"][None], 0)
+        assert x.shape == (BATCH, size)
+    expected = (x @ head["kernel"])[:, 0] + head["bias"]
+    found = jax.jit(partial(network.apply, method="critic"))(params, observations(spec))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("own", "features"),
+    [(Wide, 5), (Wide(features=7), 7), ("torso_of_a_user:Wide", 11), ("torso_of_a_user:WIDE", 13)],
+    ids=["class", "instance", "path of a class", "path of an instance"],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_users_own_torso(own, features, shared, torso_of_a_user):
+    _, params = build(spec_of((2, 2)), network=own, shared_torso=shared)
+    assert hash(Config(network=own)) == hash(Config(network=own))
+    kernels = {name: part["kernel"] for name, part in params["params"].items() if "head" in name}
+    assert kernels["actor_head"].shape == (features, 3)
+    assert kernels["critic_head"].shape == (features, 1)
+    assert ("critic_torso" in params["params"]) != shared
+
+
+@pytest.fixture
+def torso_of_a_user(tmp_path, monkeypatch):
+    """A module on the path that holds a torso."""
+    code = """
+import flax.linen as nn
+
+class Wide(nn.Module):
+    features: int = 11
+
+    @nn.compact
+    def __call__(self, obs):
+        return nn.Dense(self.features)(obs.reshape(obs.shape[0], -1))
+
+WIDE = Wide(features=13)
+"""
+    (tmp_path / "torso_of_a_user.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "spec", "error", "message"),
+    [
+        ({"network": "mpl"}, spec_of(), ValueError, "unknown network 'mpl': did you mean mlp"),
+        ({"network": "cnn"}, spec_of(), ValueError, "network = 'cnn': an env has .*(4,)"),
+        ({"network": "math:pi"}, spec_of(), TypeError, "network = 'math:pi': no flax.linen module"),
+        ({"network": dict}, spec_of(), TypeError, "no flax.linen module"),
+        ({"network": 64}, spec_of(), TypeError, "network = 64: no flax.linen module"),
+        ({"network": "math:mlp"}, spec_of(), ValueError, "math has no attribute 'mlp'"),
+        ({"network": "no_such:mlp"}, spec_of(), ValueError, "No module named 'no_such'"),
+        (
+            {"action_bounds": "tanh"},
+            spec_of(action_space=UNBOUNDED),
+            ValueError,
+            "action_bounds = 'tanh': an env has actions without finite bounds",
+        ),
+    ],
+)
+def test_what_is_no_network_is_refused(settings, spec, error, message):
+    with pytest.raises(error, match=message):
+        networks.make(Config(**settings), spec)
+
+
+def test_unbounded_actions_are_allowed_if_not_squashed():
+    build(spec_of(action_space=UNBOUNDED), action_bounds="clip")

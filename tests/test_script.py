@@ -1,0 +1,211 @@
+"""experiments/a2c.py as a user meets it: its own main, real files, real signals."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rljax import Config, a2c, runs
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "a2c.py"
+sys.path.insert(0, str(SCRIPT.parent))
+SMALL = (
+    "--env probes:RewardByAction --total-timesteps 3000 --num-envs 4 --num-steps 4"
+    " --hidden-sizes 8 --num-seeds 2 --seed 5 --eval-episodes 6 --learning-rate 0.01"
+).split()
+
+
+@pytest.fixture(scope="module")
+def main():
+    import a2c as script  # the experiment, not rljax.a2c
+
+    return script.main
+
+
+@pytest.fixture(scope="module")
+def finished_run(main, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+    assert main([*SMALL, "--run-dir", str(run_dir), "--eval-every", "1000", "--quiet"]) == 0
+    return run_dir
+
+
+def test_files_of_a_run(finished_run):
+    names = {path.name for path in finished_run.iterdir()}
+    files = {"config.json", "metrics.csv", "summary.json", "learning_curve.png", "evaluations.csv"}
+    assert names == {*files, "checkpoints"}
+    record = json.loads((finished_run / "config.json").read_text())
+    assert record["config"]["learning_rate"] == 0.01
+    assert record["run"]["num_seeds"] == 2
+    assert record["versions"]["jax"] == jax.__version__
+    assert (finished_run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_summary_says_what_was_done(finished_run):
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert summary["seeds"] == [5, 6]
+    assert summary["status"] == "completed"
+    assert summary["total_timesteps"] == 3000
+    assert summary["env_steps"] == 3008
+    assert "3,000 is rounded up to 3,008" in summary["note"]
+    final = summary["final_return"]
+    assert final["per_seed"] == [1.0, 1.0]  # greedy after learning which action pays
+    assert (final["mode"], final["episodes"], final["unfinished"]) == ("greedy", 6, 0)
+    assert final["mean"] == final["iqm"] == 1.0
+    assert summary["steps_per_second"] > 0
+
+
+def test_metrics_are_tidy_and_agree_with_the_library(finished_run):
+    """One row per seed and log point, and the figures of `chunks` with the same keys."""
+    with open(finished_run / "metrics.csv") as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == runs.METRICS
+    config = Config(
+        env="probes:RewardByAction",
+        total_timesteps=3000,
+        num_envs=4,
+        num_steps=4,
+        hidden_sizes=(8,),
+        learning_rate=0.01,
+    )
+    keys = jax.vmap(jax.random.key)(np.array([5, 6], np.uint32))
+    rows = [m for _, m in a2c.chunks(config, keys) if a2c.is_row(config, m)]
+    assert len(table) == 2 * len(rows)
+    for i, metrics in enumerate(rows):
+        for j, seed in enumerate((5, 6)):
+            row = table[2 * i + j]
+            assert int(row["seed"]) == seed
+            assert int(row["env_steps"]) == 16 * metrics.updates[j]
+            for name in ("episodic_return", "policy_loss", "entropy", "grad_norm"):
+                assert np.float32(row[name]) == getattr(metrics, name)[j]
+
+
+def test_evaluations_during_training(finished_run):
+    with open(finished_run / "evaluations.csv") as file:
+        table = list(csv.DictReader(file))
+    steps = sorted({int(row["env_steps"]) for row in table})
+    assert len(steps) == 3
+    assert all(0 <= step - due < 64 for step, due in zip(steps, (1000, 2000, 3000)))
+    assert {row["episodes"] for row in table} == {"6"}
+
+
+def test_saved_state_is_the_whole_state(finished_run):
+    (path,) = (finished_run / "checkpoints").iterdir()
+    assert path.name == "000000003008.npz"
+    with np.load(path, allow_pickle=False) as archive:
+        assert ".learner.updates" in archive.files
+        assert archive[".learner.updates"].tolist() == [188, 188]
+        assert any(name.startswith(".actor.key|") for name in archive.files)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--env CartPol-v1", "unknown environment 'CartPol-v1': did you mean CartPole-v1"),
+        ("--env nowhere:Env", "'nowhere:Env': No module named 'nowhere'"),
+        ("--preset CartPol-v1", "unknown a2c preset 'CartPol-v1': did you mean CartPole-v1?"),
+        ("--num-envs 0", "num_envs = 0: must be at least 1"),
+        ("--num-steps -3", "num_steps = -3: must be at least 1"),
+        ("--num-seeds 0", "num_seeds = 0: must be at least 1"),
+        ("--num-steps 1000", "one rollout must not be longer than total_timesteps = 3000"),
+        ("--gamma 1.5", "gamma = 1.5: must be in [0, 1]"),
+        ("--learning-rate nan", "learning_rate = nan: must be finite"),
+        ("--gama 0.9", "unknown flag '--gama': did you mean --gamma?"),
+        ("--gamma high", "--gamma: could not convert string to float: 'high'"),
+        ("--optimizer adamw", "invalid choice 'adamw' for argument '--optimizer'"),
+        ("--env-params speed=2", "unknown environment parameter 'speed'"),
+        ("--env probes:Unplayable", "unsupported action space"),
+        ("--network mpl", "unknown network 'mpl': did you mean mlp?"),
+    ],
+)
+def test_bad_input_is_one_line(main, tmp_path, monkeypatch, capsys, flags, expected):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, *flags.split()]) == 2
+    out, err = capsys.readouterr()
+    assert expected in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_directory_is_not_overwritten(main, finished_run, tmp_path, capsys):
+    before = {p: p.read_bytes() for p in finished_run.iterdir() if p.is_file()}
+    assert main([*SMALL, "--run-dir", str(finished_run)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert before == {p: p.read_bytes() for p in finished_run.iterdir() if p.is_file()}
+    (tmp_path / "file").write_text("")
+    assert main([*SMALL, "--run-dir", str(tmp_path / "file" / "run")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_divergence_stops_the_run(main, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert main([*SMALL, "--learning-rate", "1e38", "--run-dir", str(run_dir)]) == 1
+    out, err = capsys.readouterr()
+    assert "seed 5 diverged: its gradient was not finite at update" in err
+    assert "diverged" in out
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    assert set(summary["diverged"]) == {"5", "6"}
+    assert summary["final_return"] is None
+    assert len(runs.read_metrics(run_dir)["seed"]) >= 2
+
+
+def test_plain_output_when_it_is_no_terminal(main, tmp_path, capsys):
+    assert main([*SMALL, "--run-dir", str(tmp_path / "run")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "\x1b" not in out
+    for text in ("100%", "env steps", "steps/s", "return", "ETA", "IQM", "95% interval", "seed 6"):
+        assert text in out
+    assert f"run directory: {tmp_path / 'run'}" in out
+
+
+def test_help_is_quick_and_complete():
+    start = time.perf_counter()
+    code = "import sys, runpy; sys.argv = ['a2c.py', '--help']\n"
+    code += f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+    code += "finally: print('jax' in sys.modules, 'flax' in sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)},
+    )
+    assert done.returncode == 0
+    assert done.stderr.strip() == "False False"
+    for name in [*Config.__dataclass_fields__, "preset", "seed", "num_seeds", "run_dir", "quiet"]:
+        assert f"--{name.replace('_', '-')}" in done.stdout
+    assert time.perf_counter() - start < 10  # a hang, not a benchmark
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_run_in_order(tmp_path, number, status):
+    run_dir = tmp_path / "run"
+    flags = [*SMALL, "--total-timesteps", "2000000000", "--run-dir", str(run_dir)]
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *flags],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "compiling" in iter(process.stdout.readline, "compiling\n") or True
+    wait_until_training(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert err == ""
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert summary["updates"] > 0
+    (path,) = (run_dir / "checkpoints").iterdir()
+    with np.load(path, allow_pickle=False) as archive:
+        assert archive[".learner.updates"].tolist() == [summary["updates"]] * 2
+    assert "interrupted" in out
