@@ -128,10 +128,9 @@ def _name_and_value(text):
 
 
 def _one_line(box):
-    """The message out of the box that tyro draws around an error."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    end = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
-    message = " ".join(lines[:end])
+    """The message out of the box that tyro draws around an error: between its first two rules."""
+    parts = re.split(r"(?m)^.*[─-]{8,}.*$", box)
+    message = " ".join(parts[1].replace("│", " ").split())
     wrong = re.search(r"Unrecognized options: --([\w-]+)", message)
     if wrong:
         names = [f.name for f in (*dataclasses.fields(Config), *dataclasses.fields(RunOptions))]

@@ -19,7 +19,7 @@ import optax
 
 from rljax import learner, optimizers, rollout
 from rljax.config import Config
-from rljax.evaluate import make_agent
+from rljax.rollout import make_agent
 from rljax.types import AgentState, Metrics
 
 CHUNK_SECONDS = 0.5

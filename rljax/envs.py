@@ -160,9 +160,7 @@ def _shapes(name, source, params, reset, draw, step):
             f"env = {name!r}: observations must be one array, not {type(obs).__name__}"
         )
     discrete = isinstance(action_space, Discrete)
-    action = jax.ShapeDtypeStruct(
-        () if discrete else action_space.shape, jnp.int32 if discrete else jnp.float32
-    )
+    action = jax.ShapeDtypeStruct(action_space.shape, jnp.int32 if discrete else jnp.float32)
 
     def reset_and_step(key, action):
         return step(draw(key), reset(key)[0], action)

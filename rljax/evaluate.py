@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import distributions, envs, networks, normalization
+from rljax import distributions, rollout
 from rljax.config import Config
 from rljax.types import LearnerState
 
@@ -37,7 +37,7 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
         learner: of one agent; take one member of a vmapped state by indexing its leaves.
         greedy: the distribution's mode rather than a sample. The key is then not used.
     """
-    env, network = make_agent(config)
+    env, network = rollout.make_agent(config)
     space = env.spec.action_space
 
     @jax.jit
@@ -47,19 +47,9 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
         noise = distributions.noise(space, key, batch.shape[:1])
         action = _act(network, learner, batch, None if greedy else noise)
         lead = obs.shape[: obs.ndim - len(env.spec.obs_shape)]
-        return action.reshape(*lead, *getattr(space, "shape", ()))
+        return action.reshape(*lead, *space.shape)
 
     return act
-
-
-def make_agent(config: Config) -> tuple[envs.Env, networks.ActorCritic]:
-    """The environment and the network that a config names.
-
-    Raises:
-        ValueError, TypeError: as `envs.make` and `networks.make` do.
-    """
-    env = envs.make(config.env, config.env_kwargs, config.env_params)
-    return env, networks.make(config, env.spec)
 
 
 def evaluation_keys(keys: jax.Array, updates: int) -> jax.Array:
@@ -88,7 +78,7 @@ def evaluate(
         num_episodes: N.
         greedy: the distribution's mode rather than samples.
     """
-    env, network = make_agent(config)
+    env, network = rollout.make_agent(config)
     play = partial(_play, env, network, num_episodes, greedy)
     return jax.vmap(play)(learners, keys)
 
@@ -96,14 +86,13 @@ def evaluate(
 def _play(env, network, num_episodes, greedy, learner, key):
     key, key_reset = jax.random.split(key)
     env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes))
-    action_shape = getattr(env.spec.action_space, "shape", ())
 
     def step(carry):
         env_state, obs, key, played, steps = carry
         key, key_action, key_env = jax.random.split(key, 3)
         noise = distributions.noise(env.spec.action_space, key_action, (num_episodes,))
         action = _act(network, learner, obs, None if greedy else noise)
-        action = action.reshape(num_episodes, *action_shape)
+        action = action.reshape(num_episodes, *env.spec.action_space.shape)
         draws = jax.vmap(env.draw)(jax.random.split(key_env, num_episodes))
         env_state, answer = jax.vmap(env.step)(draws, env_state, action)
         playing = jnp.logical_not(played.finished)
@@ -126,7 +115,6 @@ def _play(env, network, num_episodes, greedy, learner, key):
 
 def _act(network, learner, obs, noise):
     """What the environment takes, [B, ...]: sampled with noise, else the mode."""
-    inputs = normalization.standardize(learner.obs_moments, obs)
-    distribution = network.apply(learner.params, inputs, method="actor")
+    distribution = rollout.policy(network, learner, obs)
     action = distribution.mode() if noise is None else distribution.sample(noise)
     return distribution.to_env(action)

@@ -3,11 +3,21 @@
 import jax
 import jax.numpy as jnp
 
-from rljax import distributions, normalization
+from rljax import distributions, envs, networks, normalization
 from rljax.config import Config
 from rljax.envs import Env
 from rljax.networks import ActorCritic
 from rljax.types import ActorState, EpisodeStats, LearnerState, Transition
+
+
+def make_agent(config: Config) -> tuple[Env, ActorCritic]:
+    """The environment and the network that a config names.
+
+    Raises:
+        ValueError, TypeError: as `envs.make` and `networks.make` do.
+    """
+    env = envs.make(config.env, config.env_kwargs, config.env_params)
+    return env, networks.make(config, env.spec)
 
 
 def init(env: Env, num_envs: int, key: jax.Array) -> ActorState:
@@ -16,6 +26,12 @@ def init(env: Env, num_envs: int, key: jax.Array) -> ActorState:
     env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_envs))
     zeros = jnp.zeros(num_envs)
     return ActorState(env_state, obs, key, EpisodeStats(zeros, zeros.astype(jnp.int32), zeros))
+
+
+def policy(network: ActorCritic, learner: LearnerState, obs: jax.Array):
+    """The distribution over actions for observations [B, *obs_shape]."""
+    inputs = normalization.standardize(learner.obs_moments, obs)
+    return network.apply(learner.params, inputs, method="actor")
 
 
 def collect(
@@ -33,15 +49,15 @@ def collect(
     shape = (config.num_steps, config.num_envs)
     noise = distributions.noise(env.spec.action_space, key_action, shape)
     draws = jax.vmap(jax.vmap(env.draw))(jax.random.split(key_env, shape))
-    action_shape = getattr(env.spec.action_space, "shape", ())
 
     def step(carry, chance):
         env_state, obs = carry
         noise, draw = chance
-        inputs = normalization.standardize(learner.obs_moments, obs)
-        distribution = network.apply(learner.params, inputs, method="actor")
+        distribution = policy(network, learner, obs)
         action = distribution.sample(noise)
-        env_action = distribution.to_env(action).reshape(config.num_envs, *action_shape)
+        env_action = distribution.to_env(action).reshape(
+            config.num_envs, *env.spec.action_space.shape
+        )
         env_state, answer = jax.vmap(env.step)(draw, env_state, env_action)
         transition = Transition(
             obs, action, answer.reward, answer.terminated, answer.truncated, answer.final_obs

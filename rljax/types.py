@@ -14,6 +14,10 @@ class Discrete(NamedTuple):
 
     n: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
 
 class Box(NamedTuple):
     """Continuous actions of a shape, with bounds for each component (flattened)."""

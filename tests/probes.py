@@ -122,3 +122,10 @@ class Scripted(Probe):
 
     def rule(self, state, action):
         return state.mark, state.mark + 1.0, state.mark == 2.0
+
+
+class Unplayable(Scripted):
+    """Its action space is of a kind that no policy here can play."""
+
+    def action_space(self, params):
+        return spaces.Dict({"left": spaces.Discrete(2)})

@@ -12,7 +12,7 @@ import probes
 import pytest
 
 from rljax import Config, a2c, evaluate, runs
-from rljax.evaluate import make_agent
+from rljax.rollout import make_agent
 
 SMALL = Config(
     env="probes:RewardByObservation",

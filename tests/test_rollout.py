@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import Config, learner, networks, rollout
-from rljax.evaluate import make_agent
+from rljax.rollout import make_agent
 from rljax.types import EpisodeStats, Transition
 
 

@@ -1,0 +1,221 @@
+"""How fast it is: environment steps per second, and seconds of compilation.
+
+python experiments/benchmark.py --envs CartPole-v1 Breakout-MinAtar --sizes 16x5 256x32
+
+For every environment and size (environments x steps), one seed:
+
+environment   random actions, auto-reset, nothing else
+rollout       and the policy
+training      and the update
+bootstrap     the share of training that values of true successors take, against taking the next
+              row's value everywhere, which is wrong at truncations
+compile       seconds to trace and compile the training loop, with no compilation cache
+
+Each figure is the median of several runs, taken in turn.
+"""
+
+import dataclasses
+import json
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import common
+import tyro
+
+from rljax.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    envs: tuple[str, ...] = ("CartPole-v1",)
+    """Environment ids."""
+    sizes: tuple[str, ...] = ("16x5", "256x32")
+    """Environments x steps of a rollout."""
+    repeats: int = 5
+    """Runs of each figure."""
+    seconds: float = 1.0
+    """Length of a run, about."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+
+def main(argv: list[str]) -> int:
+    options = tyro.cli(Options, args=argv, description=__doc__)
+    try:
+        sizes = [parse_size(size) for size in options.sizes]
+        device = common.set_device(options.device)
+        configs = [config_for(env, *size).validate() for env in options.envs for size in sizes]
+        print(
+            f"{'environment':20}{'size':>10}  steps/s: environment     rollout    training", end=""
+        )
+        print("  bootstrap  compile")
+        figures = [measure(config, options) for config in configs]
+    except (ValueError, TypeError) as error:
+        return common.fail(error)
+    if options.json:
+        from rljax import runs
+
+        record = {"device": device, "versions": runs.versions(), "commit": runs.git_commit()}
+        options.json.write_text(json.dumps({**record, "figures": figures}, indent=2) + "\n")
+    return 0
+
+
+def parse_size(size):
+    found = re.fullmatch(r"(\d+)x(\d+)", size)
+    if not found:
+        raise ValueError(f"size {size!r}: must be environments x steps, such as 16x5")
+    return int(found[1]), int(found[2])
+
+
+def config_for(env, num_envs, num_steps):
+    """Separate 64x64 tanh towers, or for MinAtar the convolution and 128 relu units."""
+    config = Config(env=env, num_envs=num_envs, num_steps=num_steps, total_timesteps=2**30)
+    if env.endswith("-MinAtar"):
+        config = dataclasses.replace(config, hidden_sizes=(128,), activation="relu")
+    return config
+
+
+def measure(config, options) -> dict:
+    import jax
+
+    from rljax import a2c, learner
+
+    state = jax.jit(a2c.init)(config, jax.random.key(0))
+    started = time.perf_counter()
+    programs = {
+        "environment": compiled(environment_loop(config), state),
+        "rollout": compiled(rollout_loop(config), state),
+    }
+    started = time.perf_counter()
+    programs["training"] = compiled(training_loop(config), state)
+    compile_seconds = time.perf_counter() - started
+    exact = learner.successor_values
+    learner.successor_values = next_row
+    programs["next row"] = compiled(training_loop(config), state)
+    learner.successor_values = exact
+
+    speeds = in_turn(programs, state, config.batch_size, options)
+    figures = {
+        "env": config.env,
+        "size": f"{config.num_envs}x{config.num_steps}",
+        **{f"{name}_steps_per_second": round(speeds[name]) for name in list(programs)[:3]},
+        "bootstrap_share": round(1 - speeds["training"] / speeds["next row"], 4),
+        "compile_seconds": round(compile_seconds, 2),
+    }
+    print(
+        f"{figures['env']:20}{figures['size']:>10}"
+        f"{speeds['environment']:>22,.0f}{speeds['rollout']:>12,.0f}{speeds['training']:>12,.0f}"
+        f"{figures['bootstrap_share']:>11.1%}{compile_seconds:>7.1f} s"
+    )
+    return figures
+
+
+def in_turn(programs, state, batch_size, options) -> dict[str, float]:
+    """Median steps per second of each program, run in turn so that all see the same machine."""
+    lengths = dict.fromkeys(programs, 1)
+    for name, program in programs.items():
+        while (seconds := timed(program, state, lengths[name])) < options.seconds / 2:
+            lengths[name] = 2 * lengths[name]
+        lengths[name] = max(1, round(lengths[name] * options.seconds / seconds))
+    speeds = {name: [] for name in programs}
+    for _ in range(options.repeats):
+        for name, program in programs.items():
+            seconds = timed(program, state, lengths[name])
+            speeds[name].append(lengths[name] * batch_size / seconds)
+    return {name: statistics.median(found) for name, found in speeds.items()}
+
+
+def timed(program, state, length):
+    import jax
+    import numpy as np
+
+    started = time.perf_counter()
+    jax.block_until_ready(program(state, np.int32(length)))
+    return time.perf_counter() - started
+
+
+def compiled(function, state):
+    import jax
+    import numpy as np
+
+    return jax.jit(function).lower(state, np.int32(1)).compile()
+
+
+def environment_loop(config):
+    """Random actions, with all chance of a rollout drawn before it."""
+    import jax
+
+    from rljax.distributions import noise
+    from rljax.rollout import make_agent
+    from rljax.types import Discrete
+
+    env, _ = make_agent(config)
+    space = env.spec.action_space
+    shape = (config.num_steps, config.num_envs)
+
+    def rollout(_, carry):
+        key, env_state, total = carry
+        key, key_action, key_env = jax.random.split(key, 3)
+        chance = noise(space, key_action, shape)
+        discrete = isinstance(space, Discrete)
+        actions = (chance * space.n).astype("int32") if discrete else chance
+        draws = jax.vmap(jax.vmap(env.draw))(jax.random.split(key_env, shape))
+
+        def step(carry, action_and_draw):
+            env_state, total = carry
+            action, draw = action_and_draw
+            action = action.reshape(config.num_envs, *space.shape)
+            env_state, answer = jax.vmap(env.step)(draw, env_state, action)
+            return (env_state, total + answer.reward.sum() + answer.obs.sum()), None
+
+        (env_state, total), _ = jax.lax.scan(step, (env_state, total), (actions, draws))
+        return key, env_state, total
+
+    def loop(state, length):
+        carry = (state.actor.key, state.actor.env_state, 0.0)
+        return jax.lax.fori_loop(0, length, rollout, carry)
+
+    return loop
+
+
+def rollout_loop(config):
+    import jax
+
+    from rljax import rollout
+    from rljax.rollout import make_agent
+
+    env, network = make_agent(config)
+
+    def collect(_, carry):
+        state, total = carry
+        actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
+        total = sum((leaf.sum() for leaf in jax.tree.leaves(batch)), start=total)
+        return state._replace(actor=actor), total
+
+    return lambda state, length: jax.lax.fori_loop(0, length, collect, (state, 0.0))
+
+
+def training_loop(config):
+    import jax
+
+    from rljax import a2c
+
+    update = lambda _, state: a2c.update(config, state)[0]  # noqa: E731
+    return lambda state, length: jax.lax.fori_loop(0, length, update, state)
+
+
+def next_row(value, values, final_obs, truncated):
+    """Values of the next row, and of the true successors in the last row alone."""
+    import jax.numpy as jnp
+
+    return jnp.concatenate([values[1:], value(final_obs[-1])[None]])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
