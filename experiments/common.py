@@ -148,10 +148,9 @@ def set_device(device: str) -> str:
     Raises:
         ValueError: there is no such device.
     """
-    accelerators = metadata.entry_points(group="jax_plugins")
-    if device == "cpu" or not accelerators:
-        # XLA's heavier optimisations take most of its compile time on a CPU and gain these
-        # small programs nothing.
+    if device == "cpu" or not metadata.entry_points(group="jax_plugins"):
+        # XLA's heavier optimisations take most of its compile time on a CPU and gain these small
+        # programs nothing.
         level = "--xla_backend_optimization_level=1"
         os.environ["XLA_FLAGS"] = f"{level} {os.environ.get('XLA_FLAGS', '')}".strip()
     import jax
@@ -164,7 +163,6 @@ def set_device(device: str) -> str:
         raise ValueError(
             f"device = {device!r}: there is none here; 'cpu' is always there"
         ) from None
-    jax.config.update("jax_default_device", found)
     return found.device_kind if found.platform != "cpu" else "cpu"
 
 
@@ -418,7 +416,8 @@ class Display:
             BarColumn(bar_width=28),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("· ETA"),
+            TimeRemainingColumn(compact=True),
             console=self.console,
             disable=not self.live,
         )

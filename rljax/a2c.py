@@ -10,7 +10,6 @@ All environments step together; their experience is one batch, for one gradient 
 
 import time
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +94,7 @@ def chunks(
     config.validate()
     if states is None:
         states = _init_all(config, keys)
-    done = int(states.learner.updates[0])
+    done = int(np.asarray(states.learner.updates)[0])
     length = 1
     while done < config.num_updates:
         to_row = config.log_interval - done % config.log_interval
@@ -122,9 +121,13 @@ def _init_all(config, keys):
 
 @jax.jit
 def _advance_all(config, states, num_updates):
-    advance = partial(_advance, config, make_agent(config), num_updates=num_updates)
-    states = jax.vmap(advance)(states)
-    return states, jax.vmap(_means)(states.sums, states.learner.updates)
+    agent = make_agent(config)
+
+    def advance(state):
+        state = _advance(config, agent, state, num_updates)
+        return state, _means(state.sums, state.learner.updates)
+
+    return jax.vmap(advance)(states)
 
 
 def _advance(config, agent, state, num_updates):

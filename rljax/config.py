@@ -146,7 +146,9 @@ FLOAT_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is flo
 STATIC_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is not float)
 
 PRESETS: dict[tuple[str, str], dict] = {
-    ("a2c", "CartPole-v1"): dict(num_envs=16, num_steps=16, learning_rate=2e-3, gae_lambda=0.95),
+    ("a2c", "CartPole-v1"): dict(
+        num_envs=16, num_steps=8, gae_lambda=0.95, optimizer="rmsprop_torch", learning_rate=3e-3
+    ),
 }
 
 

@@ -123,7 +123,8 @@ class TanhGaussian(NamedTuple):
         return jnp.sum(0.5 * (1 + _LOG_2PI) + self.log_std + slope, axis=-1)
 
     def to_env(self, action: jax.Array) -> jax.Array:
-        return self.low + 0.5 * (self.high - self.low) * (1 + jnp.tanh(action))
+        action = self.low + 0.5 * (self.high - self.low) * (1 + jnp.tanh(action))
+        return jnp.clip(action, self.low, self.high)  # rounding can leave the bounds
 
     def _log_slope(self, u):
         """log da/du."""

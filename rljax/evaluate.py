@@ -62,7 +62,6 @@ def evaluation_keys(keys: jax.Array, updates: int) -> jax.Array:
     return jax.vmap(lambda key: jax.random.fold_in(key, updates))(apart)
 
 
-@partial(jax.jit, static_argnames=("num_episodes", "greedy"))
 def evaluate(
     config: Config, learners: LearnerState, keys: jax.Array, num_episodes: int, greedy: bool
 ) -> Evaluation:
@@ -77,7 +76,15 @@ def evaluate(
         keys: [S] one per learner, apart from the keys of training.
         num_episodes: N.
         greedy: the distribution's mode rather than samples.
+
+    Returns:
+        Evaluation [S, N], in NumPy.
     """
+    return jax.device_get(_evaluate(config, learners, keys, num_episodes, greedy))
+
+
+@partial(jax.jit, static_argnames=("num_episodes", "greedy"))
+def _evaluate(config, learners, keys, num_episodes, greedy):
     env, network = rollout.make_agent(config)
     play = partial(_play, env, network, num_episodes, greedy)
     return jax.vmap(play)(learners, keys)

@@ -98,19 +98,21 @@ def test_integer_rewards_come_out_as_float32():
     key = jax.random.key(0)
     _, state = jax.eval_shape(source.reset, key, params)
     assert jax.eval_shape(source.step, key, state, 0, params)[2].dtype == "int32"
-    reward = one_step(envs.make("UmbrellaChain-bsuite"), action=0).reward
-    assert reward.dtype == "float32"
-    assert abs(reward) == 1
+    rewards = first_steps(envs.make("UmbrellaChain-bsuite"), [0, 1]).reward
+    assert rewards.dtype == "float32"
+    np.testing.assert_array_equal(np.abs(rewards), [1, 1])
 
 
-def one_step(env, action):
-    """The first Step of an episode."""
+def first_steps(env, actions):
+    """What one episode's start answers to each of some actions: Step [A, ...]."""
+    key = jax.random.key(0)
 
     @jax.jit
-    def run(key, action):
+    @jax.vmap
+    def run(action):
         return env.step(env.draw(key), env.reset(key)[0], action)[1]
 
-    return run(jax.random.key(0), action)
+    return run(np.array(actions))
 
 
 # Keyword arguments and parameters
@@ -345,7 +347,7 @@ def test_a_wrapper_goes_through_its_own_step():
     stuck = envs.make(StickyActionWrapper(CartPole(), 1.0))
     free = envs.make(CartPole())
     assert stuck.spec.obs_shape == free.spec.obs_shape
-    pushed = one_step(stuck, action=1).final_obs
-    left, right = (one_step(free, action).final_obs for action in (0, 1))
+    left, right = first_steps(free, [0, 1]).final_obs
+    _, pushed = first_steps(stuck, [0, 1]).final_obs
     np.testing.assert_allclose(pushed, left, rtol=1e-5)
     assert np.abs(pushed - right).max() > 0.1

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import rljax.types  # noqa: F401  (registers Config as a pytree)
 from rljax import optimizers
 from rljax.config import Config
 

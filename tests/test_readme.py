@@ -1,0 +1,18 @@
+"""The README's Python examples run as written, from top to bottom."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_examples():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 4
+    names = {}
+    for block in blocks[:2]:
+        exec(block, names)
+    assert names["metrics"].episodic_return[-1] > 0.9  # the random walk is no longer random
+    for block in blocks[2:]:
+        exec(block, names)
+    assert names["state"].learner.updates == 100
