@@ -4,6 +4,7 @@ The submodules load on first use, so that reading a configuration or printing a 
 does not wait for JAX.
 """
 
+import sys
 from importlib import import_module
 
 _SUBMODULES = (
@@ -28,6 +29,8 @@ __all__ = ["Config", "preset", *_SUBMODULES]
 
 def __getattr__(name):
     if name in ("Config", "preset"):
+        if "jax" in sys.modules:
+            import_module("rljax.types")  # makes Config a pytree
         return getattr(import_module("rljax.config"), name)
     if name in _SUBMODULES:
         return import_module(f"rljax.{name}")

@@ -93,7 +93,8 @@ class Config:
             value = getattr(self, name)
             if isinstance(value, Mapping):
                 object.__setattr__(self, name, tuple(sorted(value.items())))
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        if isinstance(self.hidden_sizes, list):
+            object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
 
     @property
     def batch_size(self) -> int:
@@ -171,8 +172,10 @@ def preset(algorithm: str, name: str) -> Config:
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """An error message for an unknown name that offers the nearest known ones."""
     by_lower = {k.lower(): k for k in known}
-    near = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3)]
-    offer = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    offer = f"known are {', '.join(known) or 'none'}"
+    if near:
+        offer = f"did you mean {' or '.join(by_lower[k] for k in near)}?"
     return f"unknown {kind} {name!r}: {offer}"
 
 
@@ -185,7 +188,7 @@ def load_attribute(path: str):
     module_name, _, attribute = path.partition(":")
     try:
         found = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, TypeError, ValueError) as error:
         raise ValueError(f"{path!r}: {error}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -208,10 +211,11 @@ def _check_type(field, value):
         if not isinstance(value, bool):
             raise TypeError(f"{name} = {value!r}: must be True or False")
     elif name == "hidden_sizes":
-        if not all(isinstance(size, int | np.integer) for size in value):
-            raise TypeError(f"{name} = {value!r}: must be whole numbers")
+        if not isinstance(value, tuple) or not all(type(size) is int for size in value):
+            raise TypeError(f"{name} = {value!r}: must be a tuple of whole numbers")
     elif name in ("env_kwargs", "env_params"):
-        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+        pairs = isinstance(value, tuple) and all(isinstance(pair, tuple) for pair in value)
+        if not pairs or not all(len(pair) == 2 for pair in value):
             raise TypeError(f"{name} = {value!r}: must be a dict")
     elif value not in field.type.__args__:
         raise ValueError(unknown(name, str(value), list(field.type.__args__)))

@@ -34,8 +34,9 @@ class Categorical(NamedTuple):
     def sample(self, noise: jax.Array) -> jax.Array:
         """int32 [...], by inverting the distribution function at uniform noise [...].
 
-        An action of probability 0 is never drawn: the noise is below 1, and its interval of the
-        distribution function is empty.
+        An action of probability 0 is not drawn: the noise is below 1, and its interval of the
+        distribution function is empty. (With many hundreds of actions, XLA's cumulative sum can
+        round such an interval open.)
         """
         cdf = jnp.cumsum(jax.nn.softmax(self.logits), axis=-1)
         below = noise[..., None] * cdf[..., -1:] >= cdf[..., :-1]

@@ -16,6 +16,8 @@ import numpy as np
 from rljax.config import KeyValues, load_attribute, unknown
 from rljax.types import Box, Discrete, EnvSpec, Step
 
+_DOWNLOADS = "MNISTBandit-bsuite"
+
 
 class Env(NamedTuple):
     """One environment as pure functions."""
@@ -76,10 +78,11 @@ def _build(env, kwargs):
 def _gymnax_factory(name):
     import gymnax  # takes seconds, and starts JAX's backend
 
-    if name == "MNISTBandit-bsuite":
+    if name == _DOWNLOADS:
         raise ValueError(f"env = {name!r}: it downloads its data when made and is not supported")
     if name not in gymnax.registered_envs:
-        raise ValueError(unknown("environment", name, gymnax.registered_envs))
+        known = [env for env in gymnax.registered_envs if env != _DOWNLOADS]
+        raise ValueError(unknown("environment", name, known))
     return lambda **kwargs: gymnax.make(name, **kwargs)[0]
 
 

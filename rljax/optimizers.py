@@ -2,6 +2,7 @@
 
 import optax
 
+from rljax import types  # noqa: F401  makes Config a pytree
 from rljax.config import Config
 
 

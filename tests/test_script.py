@@ -117,7 +117,7 @@ def test_saved_state_is_the_whole_state(finished_run):
         ("--num-steps 1000", "one rollout must not be longer than total_timesteps = 3000"),
         ("--gamma 1.5", "gamma = 1.5: must be in [0, 1]"),
         ("--learning-rate nan", "learning_rate = nan: must be finite"),
-        ("--gama 0.9", "unknown flag '--gama': did you mean --gamma?"),
+        ("--gama 0.9", "unknown flag '--gama': did you mean --gamma"),
         ("--gamma high", "--gamma: could not convert string to float: 'high'"),
         ("--optimizer adamw", "invalid choice 'adamw' for argument '--optimizer'"),
         ("--env-params speed=2", "unknown environment parameter 'speed'"),
@@ -218,3 +218,16 @@ def wait_for_rows(run_dir, process):
     while not (metrics.exists() and metrics.read_text().count("\n") > 1):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_the_main_job(tmp_path):
+    """The README's command, as typed: every one of 8 seeds solves CartPole."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert len(summary["seeds"]) == 8
+    assert min(summary["final_return"]["per_seed"]) >= 475
