@@ -154,7 +154,7 @@ def test_layers_start_orthogonal_with_their_gains_and_without_bias(obs_shape):
 )
 def test_auto_takes_convolutions_for_images(obs_shape, has_convolution):
     _, params = build(spec_of(obs_shape))
-    assert ("Conv_0" in params["params"]["actor_torso"]) == has_convolution
+    assert ("conv" in params["params"]["actor_torso"]) == has_convolution
 
 
 def test_hidden_sizes_and_activation_are_taken():
@@ -230,3 +230,14 @@ def test_what_is_no_network_is_refused(settings, spec, error, message):
 
 def test_unbounded_actions_are_allowed_if_not_squashed():
     build(spec_of(action_space=UNBOUNDED), action_bounds="clip")
+
+
+def test_the_cnn_is_a_convolution():
+    """Its first layer, on patches, equals Flax's 3x3 convolution with the same kernel."""
+    obs = jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
+    cnn = networks.CNN((), lambda x: x)
+    params = cnn.init(jax.random.key(1), obs)
+    dense = params["params"]["conv"]
+    conv = {"params": {"kernel": dense["kernel"].reshape(3, 3, 3, 16), "bias": dense["bias"]}}
+    expected = nn.Conv(16, (3, 3), padding="VALID").apply(conv, obs)
+    np.testing.assert_allclose(cnn.apply(params, obs), expected.reshape(2, -1), atol=1e-5)
