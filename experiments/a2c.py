@@ -3,6 +3,7 @@
 python experiments/a2c.py --env CartPole-v1 --num-seeds 8
 """
 
+import dataclasses
 import sys
 import time
 
@@ -38,6 +39,7 @@ def prepare(config, options, device):
 
     jax.eval_shape(a2c.init, config, jax.random.key(0))
     run_dir = options.run_dir or common.default_run_dir(config, ALGORITHM, options.seed)
+    options = dataclasses.replace(options, run_dir=run_dir)
     return runs.create(run_dir, common.config_record(ALGORITHM, config, options, device))
 
 
@@ -56,7 +58,7 @@ def train(config, options, run_dir, device, signals, begun):
         greedy = options.eval_mode == "greedy"
         return evaluate.evaluate(config, state.learner, eval_keys, options.eval_episodes, greedy)
 
-    title = f"A2C · {config.env} · {len(seeds)} seeds · {device}"
+    title = f"A2C · {config.env} · {len(seeds)} seed{'s' * (len(seeds) > 1)} · {device}"
     total = config.num_updates * config.batch_size * len(seeds)
     with common.Display(title, total, options.quiet) as display:
         run = common.Run(ALGORITHM, config, options, run_dir, seeds, display, signals, play, begun)

@@ -48,9 +48,11 @@ class Options:
 def main(argv: list[str]) -> int:
     options = tyro.cli(Options, args=argv, description=__doc__)
     try:
-        sizes = [parse_size(size) for size in options.sizes]
+        sizes = [parse_size(size) for size in split(options.sizes)]
         device = common.set_device(options.device)
-        configs = [config_for(env, *size).validate() for env in options.envs for size in sizes]
+        configs = [
+            config_for(env, *size).validate() for env in split(options.envs) for size in sizes
+        ]
         print(
             f"{'environment':20}{'size':>10}  steps/s: environment     rollout    training", end=""
         )
@@ -64,6 +66,11 @@ def main(argv: list[str]) -> int:
         record = {"device": device, "versions": runs.versions(), "commit": runs.git_commit()}
         options.json.write_text(json.dumps({**record, "figures": figures}, indent=2) + "\n")
     return 0
+
+
+def split(texts):
+    """Names one by one, whether separated by spaces or by commas."""
+    return [part for text in texts for part in text.split(",")]
 
 
 def parse_size(size):
@@ -87,7 +94,6 @@ def measure(config, options) -> dict:
     from rljax import a2c, learner
 
     state = jax.jit(a2c.init)(config, jax.random.key(0))
-    started = time.perf_counter()
     programs = {
         "environment": compiled(environment_loop(config), state),
         "rollout": compiled(rollout_loop(config), state),
@@ -164,7 +170,7 @@ def environment_loop(config):
         key, key_action, key_env = jax.random.split(key, 3)
         chance = noise(space, key_action, shape)
         discrete = isinstance(space, Discrete)
-        actions = (chance * space.n).astype("int32") if discrete else chance
+        actions = (chance * space.n).astype("int32") if discrete else chance.clip(-1, 1)
         draws = jax.vmap(jax.vmap(env.draw))(jax.random.split(key_env, shape))
 
         def step(carry, action_and_draw):

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import re
 import shlex
@@ -173,12 +174,12 @@ def fail(error: Exception) -> int:
 
 
 class Signals:
-    """Ctrl-C and SIGTERM. While `training`, the first one waits for the chunk in flight, so that
-    what was trained is whole; otherwise, and the second time, it interrupts at once."""
+    """Ctrl-C and SIGTERM. Where they are `deferred`, while there is something to save, the first
+    one is only noted in `received`; otherwise, and the second time, they interrupt at once."""
 
     def __enter__(self):
         self.received = None
-        self.training = False
+        self.deferred = False
         self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 
@@ -189,7 +190,7 @@ class Signals:
     def _receive(self, number, frame):
         again = self.received is not None
         self.received = number
-        if again or not self.training:
+        if again or not self.deferred:
             raise KeyboardInterrupt
 
     @property
@@ -199,7 +200,9 @@ class Signals:
 
 def default_run_dir(config: Config, algorithm: str, seed: int) -> Path:
     env = re.sub(r"[^\w.-]+", "_", config.env)
-    return Path("runs") / f"{env}__{algorithm}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+    path = Path("runs") / f"{env}__{algorithm}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+    again = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
+    return path if not path.exists() else next(p for p in again if not p.exists())
 
 
 def config_record(algorithm: str, config: Config, options: RunOptions, device: str) -> dict:
@@ -208,7 +211,11 @@ def config_record(algorithm: str, config: Config, options: RunOptions, device: s
 
     return {
         "algorithm": algorithm,
-        "config": dataclasses.asdict(config),
+        "config": {
+            **dataclasses.asdict(config),
+            "env_kwargs": dict(config.env_kwargs),
+            "env_params": dict(config.env_params),
+        },
         "run": {**dataclasses.asdict(options), "run_dir": str(options.run_dir)},
         "versions": {"python": sys.version.split()[0], **runs.versions()},
         "git_commit": runs.git_commit(),
@@ -247,9 +254,11 @@ class Outcome:
     """Training alone, compilation and evaluations excluded."""
     steps: int = 0
     """Environment steps taken in these seconds, over all seeds."""
+    last_return: float | None = None
+    """Mean return over seeds in training, at the last row that has one."""
     final_return: dict | None = None
     diverged: dict[int, int] = dataclasses.field(default_factory=dict)
-    """seed: update at which its gradient was no longer finite."""
+    """seed: update at which gradient or parameters were no longer finite."""
 
 
 def follow(run: Run, chunks) -> Outcome:
@@ -260,7 +269,7 @@ def follow(run: Run, chunks) -> Outcome:
         _follow(run, chunks, outcome)
     except KeyboardInterrupt:
         outcome.status = "interrupted"
-    run.signals.training = False
+    run.signals.deferred = True
     if outcome.status == "interrupted":
         outcome.exit_status = run.signals.exit_status
     return outcome
@@ -270,7 +279,7 @@ def _follow(run, chunks, outcome):
     from rljax import a2c, runs
 
     config, seeds, signals = run.config, run.seeds, run.signals
-    row_steps, row_seconds, mean_return = 0, 0.0, float("nan")
+    row_steps, row_seconds = 0, 0.0
     next_evaluation = run.options.eval_every or float("inf")
     start = last = time.perf_counter()
     for state, metrics in chunks:
@@ -279,7 +288,7 @@ def _follow(run, chunks, outcome):
         seconds, last = time.perf_counter() - last, time.perf_counter()
         if outcome.state is None:  # the first chunk: one update, and the compilation
             outcome.compile_seconds = seconds
-            signals.training = True
+            signals.deferred = True
         else:
             row_steps, row_seconds = row_steps + steps, row_seconds + seconds
             outcome.steps, outcome.seconds = outcome.steps + steps, outcome.seconds + seconds
@@ -288,15 +297,15 @@ def _follow(run, chunks, outcome):
 
         speed = row_steps / row_seconds if row_seconds else steps / seconds
         is_row = a2c.is_row(config, metrics)
-        if is_row or outcome.diverged:
+        if is_row or outcome.diverged or signals.received:
             rows = metrics_rows(metrics, config, seeds, last - start, speed)
             runs.append_metrics(run.run_dir, rows)
             row_steps, row_seconds = 0, 0.0
             if metrics.episodes.any():
                 ended = metrics.episodes > 0
-                mean_return = float(metrics.episodic_return[ended].mean())
+                outcome.last_return = float(metrics.episodic_return[ended].mean())
         env_steps = updates * config.batch_size
-        run.display.update(env_steps * len(seeds), speed, mean_return)
+        run.display.update(env_steps * len(seeds), speed, outcome.last_return)
 
         if outcome.diverged:
             outcome.status, outcome.exit_status = "diverged", 1
@@ -323,14 +332,15 @@ def finish(run: Run, outcome: Outcome) -> int:
     if outcome.status == "completed" and run.options.eval_episodes:
         run.display.phase("evaluating")
         try:
+            run.signals.deferred = False
+            if run.signals.received:
+                raise KeyboardInterrupt
             played = run.evaluate(outcome.state, outcome.updates)
             outcome.final_return = summarize_returns(played, run.options.eval_mode)
         except KeyboardInterrupt:
             outcome.status, outcome.exit_status = "interrupted", run.signals.exit_status
+        run.signals.deferred = True
     run.display.stop()
-    title = f"{run.algorithm.upper()} on {config.env}"
-    metrics = runs.read_metrics(run_dir)
-    analysis.plot_learning_curve(metrics, title, run_dir / "learning_curve.png")
     summary = {
         "algorithm": run.algorithm,
         "env": config.env,
@@ -339,6 +349,7 @@ def finish(run: Run, outcome: Outcome) -> int:
         "env_steps": env_steps,
         "updates": outcome.updates,
         "final_return": outcome.final_return,
+        "last_return": outcome.last_return,
         "steps_per_second": outcome.steps / outcome.seconds if outcome.seconds else 0.0,
         "compile_seconds": outcome.compile_seconds,
         "wall_seconds": time.perf_counter() - run.begun,
@@ -352,9 +363,14 @@ def finish(run: Run, outcome: Outcome) -> int:
     if outcome.diverged:
         summary["diverged"] = outcome.diverged
     runs.write_json(run_dir / "summary.json", summary)
+    title = f"{run.algorithm.upper()} on {config.env}"
+    curve = run_dir / "learning_curve.png"
+    analysis.plot_learning_curve(runs.read_metrics(run_dir), title, curve)
     print_summary(run.display.console, summary, run_dir)
     for seed, update in outcome.diverged.items():
-        message = f"error: seed {seed} diverged: its gradient was not finite at update {update}"
+        message = (
+            f"error: seed {seed} diverged: gradient or parameters not finite at update {update}"
+        )
         print(message, file=sys.stderr)
     return outcome.exit_status
 
@@ -405,7 +421,7 @@ class Display:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.console = Console(quiet=quiet, highlight=False)
+        self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
         self.live = self.console.is_terminal and not quiet
         self.total = total
         self.reported = 0
@@ -435,10 +451,10 @@ class Display:
     def stop(self) -> None:
         self.progress.stop()
 
-    def update(self, steps: int, speed: float, mean_return: float) -> None:
+    def update(self, steps: int, speed: float, mean_return: float | None) -> None:
         """After a chunk: environment steps, steps per second, mean return of late."""
         figures = f"{steps:,}/{self.total:,} env steps · {speed:,.0f} steps/s"
-        if mean_return == mean_return:
+        if mean_return is not None:
             figures += f" · return {mean_return:,.2f}"
         self.progress.update(self.task, completed=steps, figures=figures, description="training ")
         self.start = self.start or time.perf_counter()
@@ -457,8 +473,9 @@ class Display:
 def print_summary(console, summary: dict, run_dir: Path) -> None:
     """The ending table."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{summary['env']} · {summary['algorithm']} · {summary['status']}")
+    table = Table(title=Text(f"{summary['env']} · {summary['algorithm']} · {summary['status']}"))
     table.add_column("", style="bold")
     table.add_column("", justify="right")
     final = summary["final_return"]
@@ -470,6 +487,9 @@ def print_summary(console, summary: dict, run_dir: Path) -> None:
         table.add_row("IQM", f"{final['iqm']:,.2f}")
         low, high = final["ci95"]
         table.add_row("95% interval", f"{low:,.2f} … {high:,.2f}")
+        table.add_section()
+    elif summary["last_return"] is not None:
+        table.add_row("last return in training, mean", f"{summary['last_return']:,.2f}")
         table.add_section()
     table.add_row("env steps per seed", f"{summary['env_steps']:,}")
     table.add_row("steps per second", f"{summary['steps_per_second']:,.0f}")

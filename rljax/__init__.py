@@ -10,6 +10,7 @@ from importlib import import_module
 _SUBMODULES = (
     "a2c",
     "analysis",
+    "config",
     "distributions",
     "envs",
     "evaluate",

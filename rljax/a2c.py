@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from rljax import learner, optimizers, rollout
 from rljax.config import Config
@@ -55,8 +56,12 @@ def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
     """A whole run.
 
     Returns:
-        (state, Metrics [R]): one row for every `config.log_interval` updates, about a hundred.
+        (state, Metrics [R]): one row for every `config.log_interval` updates, at most a hundred.
         A run that diverged says so in `diverged_at`; it does not stop.
+
+    Raises:
+        ValueError, TypeError: as `init` does. Under `jax.jit` the floats have no values to check:
+            call `config.validate()` before.
     """
     state = init(config, key)
     agent = make_agent(config)
@@ -71,7 +76,7 @@ def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
 
 
 def chunks(
-    config: Config, keys: jax.Array, states: AgentState | None = None
+    config: Config, keys: jax.Array | None, states: AgentState | None = None
 ) -> Iterator[tuple[AgentState, Metrics]]:
     """A whole run of S seeds at once, in chunks of updates of half a second or so.
 
@@ -81,15 +86,15 @@ def chunks(
     row if `is_row(config, metrics)`.
 
     Args:
-        keys: [S] one key per seed.
-        states: where to go on from, instead of from fresh agents.
+        keys: [S] one key per seed; not used where there are states.
+        states: [S] agents to go on with, instead of fresh ones.
 
     Yields:
         (AgentState, Metrics) with leading axis [S]; the metrics, in NumPy, are of the updates
         since the last row ended.
 
     Raises:
-        ValueError, TypeError: as `init` does.
+        ValueError, TypeError: as `init` does, when the first chunk is asked for.
     """
     config.validate()
     if states is None:
@@ -155,11 +160,16 @@ def _update(config, agent, state):
         **terms._asdict(),
         grad_norm=grad_norm,
         learning_rate=optimizers.learning_rate(config, state.learner.updates),
-        diverged_at=jnp.where(jnp.isfinite(grad_norm), 0, moved.updates),
+        diverged_at=jnp.where(_is_finite(grad_norm, moved.params), 0, moved.updates),
     )
     actor = actor._replace(episodes=episodes)
     row = _add_to_row(state.sums, sums, state.learner.updates % config.log_interval == 0)
     return AgentState(moved, actor, row), sums
+
+
+def _is_finite(grad_norm, params):
+    """One sum over the parameters is enough: an infinity or a NaN in them stays in it."""
+    return jnp.isfinite(grad_norm + jnp.sum(ravel_pytree(params)[0]))
 
 
 def _add_to_row(row, sums, begins_row):

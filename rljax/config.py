@@ -7,7 +7,7 @@ This module imports neither JAX nor Flax, so that a script can read its flags an
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,16 +25,14 @@ class Config:
     """
 
     env: str = "CartPole-v1"
-    """Environment: a gymnax id, or 'package.module:attribute'. In Python also an object with
-    gymnax's interface."""
+    """A gymnax id or 'package.module:attribute'; in Python also an environment object."""
     env_kwargs: KeyValues = ()
-    """Keyword arguments of the environment's constructor. In Python also a dict."""
+    """Keyword arguments of the environment's constructor; in Python also a dict."""
     env_params: KeyValues = ()
-    """Overrides of the environment's parameters, such as max_steps_in_episode=200. In Python
-    also a dict."""
+    """Overrides of its parameters, such as max_steps_in_episode=200; in Python also a dict."""
 
     total_timesteps: int = 500_000
-    """Environment steps of the whole run, over all environments; rounded up to whole rollouts."""
+    """Environment steps of the run, over all environments; rounded up to whole rollouts."""
     num_envs: int = 16
     """Environments that step together."""
     num_steps: int = 5
@@ -51,26 +49,23 @@ class Config:
     normalize_advantage: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1."""
     loss_reduction: Literal["mean", "sum"] = "mean"
-    """How the loss is reduced over the batch: A2C takes the mean, the A3C paper the sum."""
+    """Over the batch: A2C takes the mean, the A3C paper the sum."""
 
     optimizer: Literal["rmsprop_tf", "rmsprop_torch", "rmsprop_a3c", "adam"] = "rmsprop_tf"
-    """RMSProp as in TensorFlow and OpenAI baselines (epsilon inside the root, statistics start
-    at 1), as in PyTorch and SB3 (outside, at 0), or as in the A3C paper (inside, at 0); or Adam."""
+    """RMSProp as in TensorFlow and baselines, PyTorch and SB3, or the A3C paper; or Adam."""
     learning_rate: float = 7e-4
     """Step size of the optimiser."""
     anneal_lr: bool = True
-    """Bring the learning rate down to 0 in a straight line over the run."""
+    """Bring the learning rate down to 0, in a straight line over the run."""
     rmsprop_decay: float = 0.99
     """Decay of RMSProp's running mean of squared gradients."""
     optimizer_eps: float = 1e-5
     """Epsilon of the optimiser."""
     max_grad_norm: float = 0.5
-    """Largest global norm of a gradient; larger ones are scaled down to it. inf turns it off."""
+    """Larger gradients are scaled down to this global norm; inf turns it off."""
 
     network: str = "auto"
-    """Torso: 'mlp', 'cnn' (for images [H, W, C]), 'auto' (by the observation's rank), or
-    'package.module:attribute'. In Python also a linen module that maps observations [B, ...] to
-    features [B, F]."""
+    """Torso: mlp, cnn, auto (cnn for images), 'package.module:attribute' or a linen module."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the dense layers."""
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
@@ -78,8 +73,7 @@ class Config:
     shared_torso: bool = False
     """One torso for policy and value instead of one each."""
     action_bounds: Literal["clip", "tanh"] = "clip"
-    """How continuous actions are kept in bounds: clipped by the environment's border, or squashed
-    by tanh with the exact log-probability."""
+    """Continuous actions: clip them, or squash them by tanh (with exact log-probability)."""
     log_std_init: float = 0.0
     """Initial logarithm of a continuous policy's standard deviation."""
 
@@ -108,7 +102,7 @@ class Config:
 
     @property
     def log_interval(self) -> int:
-        """Updates averaged into one row of metrics: a run has about a hundred rows."""
+        """Updates averaged into one row of metrics: a run of 100 or more has 50 to 100 rows."""
         return -(-self.num_updates // 100)
 
     def validate(self) -> "Config":
@@ -199,9 +193,10 @@ def load_attribute(path: str):
 
 def _check_type(field, value):
     name = field.name
-    if name in ("env", "network"):
-        return  # a name or an object; `envs.make` and `networks.make` judge it
-    if field.type is float:
+    if name in ("env", "network"):  # a name or an object; `make` judges which
+        if not isinstance(value, Hashable):
+            raise TypeError(f"{name} = {value!r}: must be hashable, such as a frozen dataclass")
+    elif field.type is float:
         if isinstance(value, bool | str) or not hasattr(value, "__float__"):
             raise TypeError(f"{name} = {value!r}: must be a number")
     elif field.type is int:
@@ -217,6 +212,9 @@ def _check_type(field, value):
         pairs = isinstance(value, tuple) and all(isinstance(pair, tuple) for pair in value)
         if not pairs or not all(len(pair) == 2 for pair in value):
             raise TypeError(f"{name} = {value!r}: must be a dict")
+        for key, item in value:
+            if not isinstance(item, bool | int | float | str):
+                raise TypeError(f"{name}: {key} = {item!r}: must be a number, a bool or a string")
     elif value not in field.type.__args__:
         raise ValueError(unknown(name, str(value), list(field.type.__args__)))
 

@@ -134,7 +134,9 @@ def _functions(source, params):
         obs, next_state, reward, terminated, truncated, info = source.step(
             key, state, action, params
         )
-        next_state = jax.tree.map(lambda old, new: new.astype(old.dtype), state, next_state)
+        next_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, next_state)
+        if "final_observation" not in info:
+            raise TypeError(f"{type(source).__name__}.step gives no info['final_observation']")
         final_obs = _float32(info["final_observation"])
         step = Step(_float32(obs), _float32(reward), _bool(terminated), _bool(truncated), final_obs)
         return next_state, step

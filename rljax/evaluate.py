@@ -14,6 +14,8 @@ from rljax.types import LearnerState
 MAX_EPISODE_STEPS = 100_000
 """An episode that has not ended by itself after so many steps is ended."""
 
+PIECE = 500
+"""Steps of an evaluation between two looks of the host."""
 _EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many children to reach it
 
 
@@ -80,44 +82,71 @@ def evaluate(
     Returns:
         Evaluation [S, N], in NumPy.
     """
-    return jax.device_get(_evaluate(config, learners, keys, num_episodes, greedy))
+    playing = _begin(config, keys, num_episodes)
+    while True:
+        playing = _play_on(config, learners, playing, greedy)
+        played = jax.device_get(playing.played)
+        if played.finished.all() or int(playing.steps[0]) >= MAX_EPISODE_STEPS:
+            return played
 
 
-@partial(jax.jit, static_argnames=("num_episodes", "greedy"))
-def _evaluate(config, learners, keys, num_episodes, greedy):
+class _Playing(NamedTuple):
+    """An evaluation under way."""
+
+    env_state: Any
+    obs: Any
+    key: Any
+    played: Evaluation
+    steps: Any
+
+
+@partial(jax.jit, static_argnames="num_episodes")
+def _begin(config, keys, num_episodes):
+    env, _ = rollout.make_agent(config)
+
+    def begin(key):
+        key, key_reset = jax.random.split(key)
+        env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes))
+        zeros = jnp.zeros(num_episodes)
+        played = Evaluation(zeros, zeros.astype(jnp.int32), zeros.astype(bool))
+        return _Playing(env_state, obs, key, played, jnp.int32(0))
+
+    return jax.vmap(begin)(keys)
+
+
+@partial(jax.jit, static_argnames="greedy")
+def _play_on(config, learners, playing, greedy):
+    """A piece of an evaluation: short enough for Ctrl-C."""
     env, network = rollout.make_agent(config)
-    play = partial(_play, env, network, num_episodes, greedy)
-    return jax.vmap(play)(learners, keys)
 
-
-def _play(env, network, num_episodes, greedy, learner, key):
-    key, key_reset = jax.random.split(key)
-    env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes))
-
-    def step(carry):
-        env_state, obs, key, played, steps = carry
-        key, key_action, key_env = jax.random.split(key, 3)
-        noise = distributions.noise(env.spec.action_space, key_action, (num_episodes,))
-        action = _act(network, learner, obs, None if greedy else noise)
-        action = action.reshape(num_episodes, *env.spec.action_space.shape)
-        draws = jax.vmap(env.draw)(jax.random.split(key_env, num_episodes))
-        env_state, answer = jax.vmap(env.step)(draws, env_state, action)
-        playing = jnp.logical_not(played.finished)
-        played = Evaluation(
-            returns=played.returns + jnp.where(playing, answer.reward, 0.0),
-            lengths=played.lengths + playing,
-            finished=played.finished | answer.terminated | answer.truncated,
+    def play(learner, playing):
+        end = jnp.minimum(playing.steps + PIECE, MAX_EPISODE_STEPS)
+        return jax.lax.while_loop(
+            lambda now: jnp.logical_not(jnp.all(now.played.finished)) & (now.steps < end),
+            partial(_step, env, network, learner, greedy),
+            playing,
         )
-        return env_state, answer.obs, key, played, steps + 1
 
-    def goes_on(carry):
-        *_, played, steps = carry
-        return jnp.logical_not(jnp.all(played.finished)) & (steps < MAX_EPISODE_STEPS)
+    # The member that needs the most steps sets the count of all: so they stay in step.
+    played = jax.vmap(play)(learners, playing)
+    return played._replace(steps=jnp.full_like(played.steps, jnp.max(played.steps)))
 
-    zeros = jnp.zeros(num_episodes)
-    played = Evaluation(zeros, zeros.astype(jnp.int32), zeros.astype(bool))
-    *_, played, _ = jax.lax.while_loop(goes_on, step, (env_state, obs, key, played, jnp.int32(0)))
-    return played
+
+def _step(env, network, learner, greedy, now):
+    num_episodes = len(now.obs)
+    key, key_action, key_env = jax.random.split(now.key, 3)
+    noise = distributions.noise(env.spec.action_space, key_action, (num_episodes,))
+    action = _act(network, learner, now.obs, None if greedy else noise)
+    action = action.reshape(num_episodes, *env.spec.action_space.shape)
+    draws = jax.vmap(env.draw)(jax.random.split(key_env, num_episodes))
+    env_state, answer = jax.vmap(env.step)(draws, now.env_state, action)
+    still = jnp.logical_not(now.played.finished)
+    played = Evaluation(
+        returns=now.played.returns + jnp.where(still, answer.reward, 0.0),
+        lengths=now.played.lengths + still,
+        finished=now.played.finished | answer.terminated | answer.truncated,
+    )
+    return _Playing(env_state, answer.obs, key, played, now.steps + 1)
 
 
 def _act(network, learner, obs, noise):

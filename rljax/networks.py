@@ -112,7 +112,7 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
     """The network that a config asks for, for an environment.
 
     Raises:
-        ValueError: an unknown torso or activation, or tanh-squashed actions without finite bounds.
+        ValueError: an unknown torso, or tanh-squashed actions without finite bounds.
         TypeError: the torso is no linen module.
     """
     bounds = () if isinstance(spec.action_space, Discrete) else spec.action_space[1:]

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -41,19 +42,23 @@ def create(run_dir: Path, config: Mapping) -> Path:
     """Makes a run directory with its config.json and an empty metrics.csv.
 
     Raises:
-        ValueError: the directory already holds something, or cannot be written.
+        ValueError: the directory already holds something, or cannot be written; nothing is left
+            behind.
     """
     run_dir = Path(run_dir)
+    name = f"run directory {str(run_dir)!r}"
+    made = next((p for p in (*reversed(run_dir.parents), run_dir) if not p.exists()), None)
     try:
-        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-            held = "already holds a run" if (run_dir / "config.json").exists() else "is not empty"
-            raise ValueError(f"run directory {str(run_dir)!r} {held}")
         run_dir.mkdir(parents=True, exist_ok=True)
+        if any(run_dir.iterdir()):
+            held = "already holds a run" if (run_dir / "config.json").exists() else "is not empty"
+            raise ValueError(f"{name} {held}")
         write_json(run_dir / "config.json", config)
         write(run_dir / "metrics.csv", ",".join(METRICS).encode() + b"\n")
     except OSError as error:
-        reason = f"cannot be written ({error.strerror})"
-        raise ValueError(f"run directory {str(run_dir)!r} {reason}") from error
+        if made:
+            shutil.rmtree(made, ignore_errors=True)
+        raise ValueError(f"{name} cannot be written ({error.strerror})") from error
     return run_dir
 
 

@@ -127,7 +127,8 @@ class Metrics(NamedTuple):
     """Global norm of the gradient, before clipping."""
     learning_rate: Any
     diverged_at: Any
-    """int32 the first update of the run whose gradient was not finite; 0 where there was none."""
+    """int32 the first update of the run after which gradient norm or parameters were not finite; 0
+    where there was none."""
 
 
 class AgentState(NamedTuple):

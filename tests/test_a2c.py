@@ -25,6 +25,7 @@ SMALL = Config(
     hidden_sizes=(16,),
 )
 TRAIN = jax.jit(a2c.train)
+UPDATE = jax.jit(a2c.update)
 KEYS = jax.random.split(jax.random.key(0), 2)
 SWEEP = jax.jit(jax.vmap(a2c.train, (0, None)))
 
@@ -136,9 +137,12 @@ def test_vmapped_seed_agrees_with_the_same_seed_alone():
     def after_ten(keys):
         return next(s for s, m in a2c.chunks(SMALL, keys) if m.updates[0] == 10)
 
-    together, alone = after_ten(KEYS), after_ten(KEYS[1:])
+    alone = a2c.init(SMALL, KEYS[1])
+    for _ in range(10):
+        alone, _ = UPDATE(SMALL, alone)
+    together = after_ten(KEYS)
     for one, many in zip(jax.tree.leaves(alone.learner), jax.tree.leaves(together.learner)):
-        np.testing.assert_allclose(one[0], many[1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one, many[1], rtol=1e-4, atol=1e-5)
 
 
 def test_stacked_config_is_a_sweep():
@@ -223,10 +227,9 @@ def test_saved_and_restored_state_continues_to_the_same_bits(tmp_path):
 
 def test_own_loop(small_run):
     """`init` and `update`, for people who write their own loop, do what `train` does."""
-    update = jax.jit(a2c.update)
     state = a2c.init(SMALL, jax.random.key(0))
     for _ in range(SMALL.num_updates):
-        state, metrics = update(SMALL, state)
+        state, metrics = UPDATE(SMALL, state)
     assert metrics.updates == SMALL.num_updates
     np.testing.assert_allclose(values(SMALL, state, [-1.0, 1.0]), [-1.0, 1.0], atol=0.1)
 
@@ -237,7 +240,7 @@ def test_divergence_is_reported():
     stacked = jax.tree.map(lambda *x: np.stack(x), *configs)
     _, metrics = SWEEP(stacked, jax.random.key(0))
     np.testing.assert_array_equal(metrics.diverged_at[0], 0)
-    assert 2 <= metrics.diverged_at[1, -1] <= 5
+    assert 1 <= metrics.diverged_at[1, -1] <= 5
     assert np.all(np.isfinite(metrics.policy_loss[0]))
 
 

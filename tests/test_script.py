@@ -1,8 +1,10 @@
 """experiments/a2c.py as a user meets it: its own main, real files, real signals."""
 
+import contextlib
 import csv
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -21,6 +23,16 @@ SMALL = (
     "--env probes:RewardByAction --total-timesteps 3000 --num-envs 4 --num-steps 4"
     " --hidden-sizes 8 --num-seeds 2 --seed 5 --eval-episodes 6 --learning-rate 0.01"
 ).split()
+
+
+CONFIG = Config(
+    env="probes:RewardByAction",
+    total_timesteps=3000,
+    num_envs=4,
+    num_steps=4,
+    hidden_sizes=(8,),
+    learning_rate=0.01,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,7 @@ def test_files_of_a_run(finished_run):
     files = {"config.json", "metrics.csv", "summary.json", "learning_curve.png", "evaluations.csv"}
     assert names == {*files, "checkpoints"}
     record = json.loads((finished_run / "config.json").read_text())
-    assert record["config"]["learning_rate"] == 0.01
+    assert Config(**record["config"]).validate() == CONFIG
     assert record["run"]["num_seeds"] == 2
     assert record["versions"]["jax"] == jax.__version__
     assert (finished_run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
@@ -67,16 +79,8 @@ def test_metrics_are_tidy_and_agree_with_the_library(finished_run):
     with open(finished_run / "metrics.csv") as file:
         table = list(csv.DictReader(file))
     assert tuple(table[0]) == runs.METRICS
-    config = Config(
-        env="probes:RewardByAction",
-        total_timesteps=3000,
-        num_envs=4,
-        num_steps=4,
-        hidden_sizes=(8,),
-        learning_rate=0.01,
-    )
     keys = jax.vmap(jax.random.key)(np.array([5, 6], np.uint32))
-    rows = [m for _, m in a2c.chunks(config, keys) if a2c.is_row(config, m)]
+    rows = [m for _, m in a2c.chunks(CONFIG, keys) if a2c.is_row(CONFIG, m)]
     assert len(table) == 2 * len(rows)
     for i, metrics in enumerate(rows):
         for j, seed in enumerate((5, 6)):
@@ -144,13 +148,14 @@ def test_a_run_directory_is_not_overwritten(main, finished_run, tmp_path, capsys
     (tmp_path / "file").write_text("")
     assert main([*SMALL, "--run-dir", str(tmp_path / "file" / "run")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_divergence_stops_the_run(main, tmp_path, capsys):
     run_dir = tmp_path / "run"
     assert main([*SMALL, "--learning-rate", "1e38", "--run-dir", str(run_dir)]) == 1
     out, err = capsys.readouterr()
-    assert "seed 5 diverged: its gradient was not finite at update" in err
+    assert "seed 5 diverged: gradient or parameters not finite at update" in err
     assert "diverged" in out
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["status"] == "diverged"
@@ -167,6 +172,65 @@ def test_plain_output_when_it_is_no_terminal(main, tmp_path, capsys):
     for text in ("100%", "env steps", "steps/s", "return", "ETA", "IQM", "95% interval", "seed 6"):
         assert text in out
     assert f"run directory: {tmp_path / 'run'}" in out
+
+
+def test_a_signal_while_the_end_is_written_loses_nothing(main, tmp_path, monkeypatch):
+    """It comes in the middle of the plot; the run is complete and stays so."""
+    from rljax import analysis
+
+    draw = analysis.plot_learning_curve
+    send = lambda *args: (os.kill(os.getpid(), signal.SIGTERM), draw(*args))  # noqa: E731
+    monkeypatch.setattr(analysis, "plot_learning_curve", send)
+    assert main([*SMALL, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "completed"
+    assert (tmp_path / "run" / "learning_curve.png").exists()
+
+
+def test_a_signal_during_evaluation_keeps_what_was_trained(main, tmp_path, monkeypatch):
+    from rljax import evaluate
+
+    interrupt = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    monkeypatch.setattr(evaluate, "evaluate", interrupt)
+    assert main([*SMALL, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 130
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["env_steps"]) == ("interrupted", 3008)
+    assert summary["final_return"] is None
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_options_at_their_limits(main, tmp_path, monkeypatch, capsys):
+    """One seed, no evaluation, no preset, a prefix, an odd path, in the default directory."""
+    flags = "--env gymnax/CartPole-v1 --preset none --num-seeds 1 --eval-episodes 0 --device cpu"
+    small = "--total-timesteps 64 --num-envs 4 --num-steps 4 --hidden-sizes 8"
+    monkeypatch.chdir(tmp_path)
+    for run_dir in ([], [], ["--run-dir", "runs/[odd]"]):
+        assert main([*flags.split(), *small.split(), *run_dir]) == 0
+    assert "runs/[odd]" in capsys.readouterr().out
+    made = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(made) == 3
+    record = json.loads((tmp_path / "runs" / made[1] / "config.json").read_text())
+    assert record["config"]["optimizer"] == "rmsprop_tf"
+    assert Path(record["run"]["run_dir"]).name == made[1]
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU here")
+def test_no_gpu(main, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "--device", "gpu"]) == 2
+    assert "device = 'gpu': there is none here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_benchmark_measures(tmp_path, capsys):
+    import benchmark
+
+    flags = f"--sizes 2x3,4x2 --repeats 1 --seconds 0.01 --json {tmp_path / 'figures.json'}"
+    assert benchmark.main(flags.split()) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert [figure["size"] for figure in figures] == ["2x3", "4x2"]
+    assert all(figure["training_steps_per_second"] > 0 for figure in figures)
+    assert benchmark.main(["--sizes", "2by3"]) == 2
+    assert "size '2by3'" in capsys.readouterr().err
 
 
 def test_help_is_quick_and_complete():
@@ -222,11 +286,17 @@ def wait_for_rows(run_dir, process):
 
 @pytest.mark.slow
 def test_the_main_job(tmp_path):
-    """The README's command, as typed: every one of 8 seeds solves CartPole."""
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
+    """The README's command on a terminal: the live display, and every one of 8 seeds solved."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, str(SCRIPT)], cwd=tmp_path, stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that the other side is closed
+        while piece := os.read(ours, 65536):
+            shown += piece
+    assert process.wait() == 0
+    for text in ("training", "━", "env steps", "steps/s", "return", "ETA", "IQM", "seed 7"):
+        assert text in shown.decode()
     (run_dir,) = (tmp_path / "runs").iterdir()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert len(summary["seeds"]) == 8
