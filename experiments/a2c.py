@@ -8,6 +8,7 @@ import sys
 import time
 
 import common
+from display import Display
 
 ALGORITHM = "a2c"
 
@@ -60,7 +61,7 @@ def train(config, options, run_dir, device, signals, begun):
 
     title = f"A2C · {config.env} · {len(seeds)} seed{'s' * (len(seeds) > 1)} · {device}"
     total = config.num_updates * config.batch_size * len(seeds)
-    with common.Display(title, total, options.quiet) as display:
+    with Display(title, total, options.quiet) as display:
         run = common.Run(ALGORITHM, config, options, run_dir, seeds, display, signals, play, begun)
         return common.finish(run, common.follow(run, a2c.chunks(config, keys)))
 

@@ -1,4 +1,4 @@
-"""What the training scripts share: flags, device, signals, display, run directory, summary."""
+"""What the training scripts share: flags, device, signals, the run and what is written of it."""
 
 import ast
 import contextlib
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from display import Display, print_summary
 
 from rljax.config import Config, KeyValues, preset, unknown
 
@@ -233,7 +234,7 @@ class Run:
     options: RunOptions
     run_dir: Path
     seeds: list[int]
-    display: "Display"
+    display: Display
     signals: "Signals"
     evaluate: Callable
     """(state, updates) -> `Evaluation` [S, N]."""
@@ -412,92 +413,3 @@ def summarize_returns(played, mode: str) -> dict:
         "episodes": played.returns.shape[1],
         "unfinished": int((~np.asarray(played.finished)).sum()),
     }
-
-
-class Display:
-    """A live line on a terminal, plain lines elsewhere, nothing if quiet."""
-
-    def __init__(self, title: str, total: int, quiet: bool):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
-        self.live = self.console.is_terminal and not quiet
-        self.total = total
-        self.reported = 0
-        self.start = None
-        self.console.print(title)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("· ETA"),
-            TimeRemainingColumn(compact=True),
-            console=self.console,
-            disable=not self.live,
-        )
-        self.task = self.progress.add_task("compiling", total=total, figures="")
-
-    def __enter__(self):
-        self.progress.start()
-        if not self.live:
-            self.console.print("compiling")
-        return self
-
-    def __exit__(self, *exception):
-        self.stop()
-
-    def stop(self) -> None:
-        self.progress.stop()
-
-    def update(self, steps: int, speed: float, mean_return: float | None) -> None:
-        """After a chunk: environment steps, steps per second, mean return of late."""
-        figures = f"{steps:,}/{self.total:,} env steps · {speed:,.0f} steps/s"
-        if mean_return is not None:
-            figures += f" · return {mean_return:,.2f}"
-        self.progress.update(self.task, completed=steps, figures=figures, description="training ")
-        self.start = self.start or time.perf_counter()
-        tenth = 10 * steps // self.total
-        if not self.live and tenth > self.reported:
-            self.reported = tenth
-            left = (time.perf_counter() - self.start) * (self.total - steps) / steps
-            self.console.print(f"{10 * tenth:3d}% · {figures} · ETA {left:.0f} s")
-
-    def phase(self, name: str) -> None:
-        self.progress.update(self.task, description=name)
-        if not self.live:
-            self.console.print(name)
-
-
-def print_summary(console, summary: dict, run_dir: Path) -> None:
-    """The ending table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(f"{summary['env']} · {summary['algorithm']} · {summary['status']}"))
-    table.add_column("", style="bold")
-    table.add_column("", justify="right")
-    final = summary["final_return"]
-    if final:
-        table.columns[1].header = f"return ({final['mode']}, {final['episodes']} episodes)"
-        for seed, value in zip(summary["seeds"], final["per_seed"]):
-            table.add_row(f"seed {seed}", f"{value:,.2f}")
-        table.add_section()
-        table.add_row("IQM", f"{final['iqm']:,.2f}")
-        low, high = final["ci95"]
-        table.add_row("95% interval", f"{low:,.2f} … {high:,.2f}")
-        table.add_section()
-    elif summary["last_return"] is not None:
-        table.add_row("last return in training, mean", f"{summary['last_return']:,.2f}")
-        table.add_section()
-    table.add_row("env steps per seed", f"{summary['env_steps']:,}")
-    table.add_row("steps per second", f"{summary['steps_per_second']:,.0f}")
-    table.add_row("compile", f"{summary['compile_seconds']:.1f} s")
-    table.add_row("wall", f"{summary['wall_seconds']:.1f} s")
-    console.print(table)
-    if "note" in summary:
-        console.print(summary["note"])
-    if final and final["unfinished"]:
-        console.print(f"{final['unfinished']} episodes did not end by themselves and were cut")
-    console.print(f"run directory: {run_dir}", soft_wrap=True)
