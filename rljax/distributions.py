@@ -103,13 +103,8 @@ class TanhGaussian(NamedTuple):
     low: jax.Array
     high: jax.Array
 
-    def sample(self, noise: jax.Array) -> jax.Array:
-        """float32 [..., A], before squashing, from normal noise [..., A]."""
-        return self.mean + jnp.exp(self.log_std) * noise
-
-    def mode(self) -> jax.Array:
-        """The median of the squashed distribution."""
-        return self.mean
+    sample = Gaussian.sample  # before squashing, [..., A]
+    mode = Gaussian.mode  # squashed, the median
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """[...] density of the squashed action, of actions before squashing [..., A]."""
