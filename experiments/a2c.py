@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
                 config.validate()
                 options.validate()
                 device = common.set_device(options.device)
-                run_dir = prepare(config, options, device)
+                signals.check()
+                run_dir = prepare(config, options, device, signals)
             except (ValueError, TypeError) as error:
                 return common.fail(error)
             return train(config, options, run_dir, device, signals, begun)
@@ -32,13 +33,14 @@ def main(argv: list[str]) -> int:
             return signals.exit_status
 
 
-def prepare(config, options, device):
+def prepare(config, options, device, signals):
     """Checks all that can be checked before training, then makes the run directory."""
     import jax
 
     from rljax import a2c, runs
 
     jax.eval_shape(a2c.init, config, jax.random.key(0))
+    signals.check()
     run_dir = options.run_dir or common.default_run_dir(config, ALGORITHM, options.seed)
     options = dataclasses.replace(options, run_dir=run_dir)
     return runs.create(run_dir, common.config_record(ALGORITHM, config, options, device))

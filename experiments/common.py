@@ -175,12 +175,14 @@ def fail(error: Exception) -> int:
 
 
 class Signals:
-    """Ctrl-C and SIGTERM. Where they are `deferred`, while there is something to save, the first
-    one is only noted in `received`; otherwise, and the second time, they interrupt at once."""
+    """Ctrl-C and SIGTERM. The first one is only noted in `received`, to be looked at where the
+    run can stop in order: an interrupt in the middle of an import or a compilation can be
+    swallowed there, or crash XLA. While not `deferred`, and the second time, they interrupt at
+    once."""
 
     def __enter__(self):
         self.received = None
-        self.deferred = False
+        self.deferred = True
         self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 
@@ -192,6 +194,11 @@ class Signals:
         again = self.received is not None
         self.received = number
         if again or not self.deferred:
+            raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if a signal has come."""
+        if self.received:
             raise KeyboardInterrupt
 
     @property
@@ -270,7 +277,6 @@ def follow(run: Run, chunks) -> Outcome:
         _follow(run, chunks, outcome)
     except KeyboardInterrupt:
         outcome.status = "interrupted"
-    run.signals.deferred = True
     if outcome.status == "interrupted":
         outcome.exit_status = run.signals.exit_status
     return outcome
@@ -289,7 +295,6 @@ def _follow(run, chunks, outcome):
         seconds, last = time.perf_counter() - last, time.perf_counter()
         if outcome.state is None:  # the first chunk: one update, and the compilation
             outcome.compile_seconds = seconds
-            signals.deferred = True
         else:
             row_steps, row_seconds = row_steps + steps, row_seconds + seconds
             outcome.steps, outcome.seconds = outcome.steps + steps, outcome.seconds + seconds
@@ -333,9 +338,8 @@ def finish(run: Run, outcome: Outcome) -> int:
     if outcome.status == "completed" and run.options.eval_episodes:
         run.display.phase("evaluating")
         try:
+            run.signals.check()
             run.signals.deferred = False
-            if run.signals.received:
-                raise KeyboardInterrupt
             played = run.evaluate(outcome.state, outcome.updates)
             outcome.final_return = summarize_returns(played, run.options.eval_mode)
         except KeyboardInterrupt:
