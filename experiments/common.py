@@ -276,9 +276,7 @@ def follow(run: Run, chunks) -> Outcome:
     try:
         _follow(run, chunks, outcome)
     except KeyboardInterrupt:
-        outcome.status = "interrupted"
-    if outcome.status == "interrupted":
-        outcome.exit_status = run.signals.exit_status
+        outcome.status, outcome.exit_status = "interrupted", run.signals.exit_status
     return outcome
 
 
@@ -316,9 +314,7 @@ def _follow(run, chunks, outcome):
         if outcome.diverged:
             outcome.status, outcome.exit_status = "diverged", 1
             return
-        if signals.received:
-            outcome.status = "interrupted"
-            return
+        signals.check()
         if is_row and env_steps >= next_evaluation:
             next_evaluation = (env_steps // run.options.eval_every + 1) * run.options.eval_every
             returns = run.evaluate(state, updates).returns
@@ -402,11 +398,9 @@ def metrics_rows(metrics, config: Config, seeds: list[int], wall: float, speed: 
 
 def summarize_returns(played, mode: str) -> dict:
     """`final_return` from an `Evaluation` [S, N]: statistics over the seeds' means."""
-    import numpy as np
-
     from rljax import analysis
 
-    per_seed = np.asarray(played.returns, float).mean(axis=1)
+    per_seed = played.returns.astype(float).mean(axis=1)
     low, high = analysis.interval(per_seed)
     return {
         "mean": float(per_seed.mean()),
@@ -415,5 +409,5 @@ def summarize_returns(played, mode: str) -> dict:
         "per_seed": [float(x) for x in per_seed],
         "mode": mode,
         "episodes": played.returns.shape[1],
-        "unfinished": int((~np.asarray(played.finished)).sum()),
+        "unfinished": int((~played.finished).sum()),
     }

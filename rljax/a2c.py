@@ -19,7 +19,6 @@ from jax.flatten_util import ravel_pytree
 
 from rljax import learner, optimizers, rollout
 from rljax.config import Config
-from rljax.rollout import make_agent
 from rljax.types import AgentState, Metrics
 
 CHUNK_SECONDS = 0.5
@@ -30,10 +29,10 @@ def init(config: Config, key: jax.Array) -> AgentState:
     """A fresh agent and fresh episodes.
 
     Raises:
-        ValueError, TypeError: as `Config.validate` and `make_agent` do.
+        ValueError, TypeError: as `Config.validate` and `rollout.make_agent` do.
     """
     config.validate()
-    env, network = make_agent(config)
+    env, network = rollout.make_agent(config)
     key_learner, key_actor = jax.random.split(key)
     return AgentState(
         learner=learner.init(config, network, env.spec, key_learner),
@@ -48,7 +47,7 @@ def update(config: Config, state: AgentState) -> tuple[AgentState, Metrics]:
     Returns:
         (state, Metrics of this update).
     """
-    state, sums = _update(config, make_agent(config), state)
+    state, sums = _update(config, rollout.make_agent(config), state)
     return state, _means(sums, state.learner.updates)
 
 
@@ -64,7 +63,7 @@ def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
             call `config.validate()` before.
     """
     state = init(config, key)
-    agent = make_agent(config)
+    agent = rollout.make_agent(config)
     whole, rest = divmod(config.num_updates, config.log_interval)
     rows = jnp.array([config.log_interval] * whole + [rest] * (rest > 0), jnp.int32)
 
@@ -126,7 +125,7 @@ def _init_all(config, keys):
 
 @jax.jit
 def _advance_all(config, states, num_updates):
-    agent = make_agent(config)
+    agent = rollout.make_agent(config)
 
     def advance(state):
         state = _advance(config, agent, state, num_updates)

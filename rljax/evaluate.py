@@ -127,8 +127,8 @@ def _play_on(config, learners, playing, greedy):
             playing,
         )
 
-    # The member that needs the most steps sets the count of all: so they stay in step.
     played = jax.vmap(play)(learners, playing)
+    # One count for all, that of the member that needs the most steps.
     return played._replace(steps=jnp.full_like(played.steps, jnp.max(played.steps)))
 
 

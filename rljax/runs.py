@@ -79,7 +79,6 @@ def append_evaluations(
     Args:
         returns: [S, N] of full episodes.
     """
-    returns = np.asarray(returns)
     path = run_dir / "evaluations.csv"
     header = "" if path.exists() else "seed,env_steps,updates,episodes,episodic_return\n"
     rows = (
