@@ -1,14 +1,20 @@
 """Trains A2C on a gymnax environment, several seeds at once, and writes a run directory.
 
 python experiments/a2c.py --env CartPole-v1 --num-seeds 8
+python experiments/a2c.py --resume RUN_DIR
 """
 
-import dataclasses
+import contextlib
 import sys
 import time
 
 import common
+import flags
 from display import Display
+from signals import Signals
+from start import fresh, resumed
+
+from rljax import files
 
 ALGORITHM = "a2c"
 
@@ -16,56 +22,77 @@ ALGORITHM = "a2c"
 def main(argv: list[str]) -> int:
     """Runs; returns the exit status."""
     begun = time.perf_counter()
-    with common.Signals() as signals:
+    with Signals() as signals, contextlib.ExitStack() as stack:
         try:
             try:
-                config, options = common.parse(ALGORITHM, __doc__.splitlines()[0], argv)
+                config, options = flags.parse(ALGORITHM, __doc__.splitlines()[0], argv)
                 config.validate()
                 options.validate()
-                device = common.set_device(options.device)
+                device = flags.set_device(options.device)
                 signals.check()
-                run_dir = prepare(config, options, device, signals)
+                seeds = list(range(options.seed, options.seed + options.num_seeds))
+                start = stack.enter_context(prepare(config, options, device, seeds, signals))
             except (ValueError, TypeError) as error:
-                return common.fail(error)
-            return train(config, options, run_dir, device, signals, begun)
+                return flags.fail(error)
+            if start.complete:
+                print(f"{start.run_dir} is complete: there is nothing left to do")
+                return 0
+            return train(config, options, start, seeds, device, signals, begun)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return signals.exit_status
+        except files.WriteError as error:
+            print(f"error: {error}; what was saved before is whole, to be resumed", file=sys.stderr)
+            return 1
 
 
-def prepare(config, options, device, signals):
-    """Checks all that can be checked before training, then makes the run directory."""
+def prepare(config, options, device, seeds, signals):
+    """Checks all that can be checked before training; a context that gives the `Start`."""
     import jax
 
-    from rljax import a2c, runs
+    from rljax import a2c
 
-    jax.eval_shape(a2c.init, config, jax.random.key(0))
+    like = jax.eval_shape(a2c.init_seeds, config, seed_keys(seeds))
     signals.check()
-    run_dir = options.run_dir or common.default_run_dir(config, ALGORITHM, options.seed)
-    options = dataclasses.replace(options, run_dir=run_dir)
-    return runs.create(run_dir, common.config_record(ALGORITHM, config, options, device))
+    if options.resume:
+        return resumed(config, options, device, seeds, like)
+    return fresh(ALGORITHM, config, options, device)
 
 
-def train(config, options, run_dir, device, signals, begun):
-    """Trains, evaluates and writes; returns the exit status."""
+def seed_keys(seeds):
     import jax
     import numpy as np
 
+    return jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+
+
+def train(config, options, start, seeds, device, signals, begun):
+    """Trains, evaluates and writes; returns the exit status."""
     from rljax import a2c, evaluate
 
-    seeds = list(range(options.seed, options.seed + options.num_seeds))
-    keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+    keys = seed_keys(seeds)
 
-    def play(state, updates):
+    def play(states, updates):
         eval_keys = evaluate.evaluation_keys(keys, updates)
         greedy = options.eval_mode == "greedy"
-        return evaluate.evaluate(config, state.learner, eval_keys, options.eval_episodes, greedy)
+        return evaluate.evaluate(config, states.learner, eval_keys, options.eval_episodes, greedy)
 
     title = f"A2C · {config.env} · {len(seeds)} seed{'s' * (len(seeds) > 1)} · {device}"
-    total = config.num_updates * config.batch_size * len(seeds)
-    with Display(title, total, options.quiet) as display:
-        run = common.Run(ALGORITHM, config, options, run_dir, seeds, display, signals, play, begun)
-        return common.finish(run, common.follow(run, a2c.chunks(config, keys)))
+    if start.updates:
+        title += f" · from {start.updates * config.batch_size:,} steps each"
+    step = config.batch_size * len(seeds)
+    done, total = start.updates * step, config.num_updates * step
+    with Display(title, done, total, options.quiet) as display:
+        begun -= start.progress.wall_seconds
+        run = common.Run(
+            ALGORITHM, config, options, start.run_dir, seeds, display, signals, play, begun
+        )
+        clock = time.perf_counter()
+        states = a2c.init_seeds(config, keys) if start.states is None else start.states
+        if start.extended:
+            states = a2c.begin_row(states)
+        chunks = a2c.chunks(config, keys, states)
+        return common.finish(run, common.follow(run, start, states, chunks, clock))
 
 
 if __name__ == "__main__":

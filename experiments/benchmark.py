@@ -1,6 +1,7 @@
 """How fast it is: environment steps per second, and seconds of compilation.
 
 python experiments/benchmark.py --envs CartPole-v1 Breakout-MinAtar --sizes 16x5 256x32
+python experiments/benchmark.py --sizes --checkpoints
 
 For every environment and size (environments x steps), one seed:
 
@@ -12,21 +13,24 @@ bootstrap     the share of training that values of true successors take, against
 compile       seconds to trace and compile the training loop, with no compilation cache
 
 Each figure is the median of several runs, taken in turn.
+
+With --checkpoints, also what checkpoints cost a run of the CartPole preset of a minute, eight
+seeds, ten checkpoints: the share of its time by which chunks of updates with a save before them
+take longer than those without.
 """
 
 import dataclasses
-import json
 import re
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Literal
 
-import common
-import tyro
+import flags
 
-from rljax.config import Config
+from rljax.config import Config, preset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Options:
     """Runs of each figure."""
     seconds: float = 1.0
     """Length of a run, about."""
+    checkpoints: bool = False
+    """Also measure what checkpoints cost."""
+    checkpoint_seconds: float = 60.0
+    """Length of the run that is saved."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     json: Path | None = None
@@ -46,10 +54,10 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    options = tyro.cli(Options, args=argv, description=__doc__)
     try:
+        options = flags.parse_options(Options, __doc__, argv)
         sizes = [parse_size(size) for size in split(options.sizes)]
-        device = common.set_device(options.device)
+        device = flags.set_device(options.device)
         configs = [
             config_for(env, *size).validate() for env in split(options.envs) for size in sizes
         ]
@@ -58,13 +66,14 @@ def main(argv: list[str]) -> int:
         )
         print("  bootstrap  compile")
         figures = [measure(config, options) for config in configs]
+        checkpoints = measure_checkpoints(options) if options.checkpoints else None
     except (ValueError, TypeError) as error:
-        return common.fail(error)
+        return flags.fail(error)
     if options.json:
-        from rljax import runs
+        from rljax import files, runs
 
         record = {"device": device, "versions": runs.versions(), "commit": runs.git_commit()}
-        options.json.write_text(json.dumps({**record, "figures": figures}, indent=2) + "\n")
+        files.write_json(options.json, {**record, "figures": figures, "checkpoints": checkpoints})
     return 0
 
 
@@ -118,6 +127,49 @@ def measure(config, options) -> dict:
         f"{figures['env']:20}{figures['size']:>10}"
         f"{speeds['environment']:>22,.0f}{speeds['rollout']:>12,.0f}{speeds['training']:>12,.0f}"
         f"{figures['bootstrap_share']:>11.1%}{compile_seconds:>7.1f} s"
+    )
+    return figures
+
+
+def measure_checkpoints(options) -> dict:
+    """What saving the whole state ten times costs a run."""
+    import jax
+    import numpy as np
+
+    from rljax import a2c
+    from rljax.checkpoints import Saver
+
+    config = dataclasses.replace(preset("a2c", "CartPole-v1"), total_timesteps=2**30)
+    keys = jax.vmap(jax.random.key)(np.arange(8, dtype=np.uint32))
+    chunks = a2c.chunks(config, keys)
+    for _ in range(10):  # the compilation, and chunks that are still short
+        states, metrics = next(chunks)
+    updates, begun = int(metrics.updates[0]), time.perf_counter()
+    plain, saved, waited, passed = [], [], 0.0, 0.0
+    with tempfile.TemporaryDirectory() as folder, Saver(Path(folder), keep=3) as saver:
+        while passed < options.checkpoint_seconds:
+            saves = 10 * passed > options.checkpoint_seconds * (len(saved) + 0.5)
+            started, before = time.perf_counter(), updates
+            if saves:
+                saver.save(before, {"state": states}, {})
+                waited += time.perf_counter() - started
+            states, metrics = next(chunks)
+            updates = int(metrics.updates[0])
+            seconds = time.perf_counter() - started
+            (saved if saves else plain).append((seconds, updates - before))
+            passed = time.perf_counter() - begun
+    usual = statistics.median(seconds / updates for seconds, updates in plain)
+    lost = sum(seconds - usual * updates for seconds, updates in saved)
+    whole = sum(seconds for seconds, _ in plain + saved)
+    figures = {
+        "saves": len(saved),
+        "seconds": round(whole, 2),
+        "share": round(lost / whole, 4),
+        "share_waited": round(waited / whole, 5),
+    }
+    print(
+        f"{len(saved)} checkpoints in {whole:.0f} s of training take {figures['share']:.2%} of it;"
+        f" training waits for {figures['share_waited']:.2%}"
     )
     return figures
 

@@ -1,5 +1,6 @@
 """What a training script shows: how far it is, and the ending table."""
 
+import shlex
 import time
 from pathlib import Path
 
@@ -7,14 +8,14 @@ from pathlib import Path
 class Display:
     """A live line on a terminal, plain lines elsewhere, nothing if quiet."""
 
-    def __init__(self, title: str, total: int, quiet: bool):
+    def __init__(self, title: str, done: int, total: int, quiet: bool):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
         self.live = self.console.is_terminal and not quiet
-        self.total = total
-        self.reported = 0
+        self.done, self.total = done, total
+        self.reported = 10 * done // total
         self.start = None
         self.console.print(title)
         self.progress = Progress(
@@ -27,7 +28,7 @@ class Display:
             console=self.console,
             disable=not self.live,
         )
-        self.task = self.progress.add_task("compiling", total=total, figures="")
+        self.task = self.progress.add_task("compiling", completed=done, total=total, figures="")
 
     def __enter__(self):
         self.progress.start()
@@ -51,7 +52,8 @@ class Display:
         tenth = 10 * steps // self.total
         if not self.live and tenth > self.reported:
             self.reported = tenth
-            left = (time.perf_counter() - self.start) * (self.total - steps) / steps
+            seconds = time.perf_counter() - self.start
+            left = seconds * (self.total - steps) / max(1, steps - self.done)
             self.console.print(f"{10 * tenth:3d}% · {figures} · ETA {left:.0f} s")
 
     def phase(self, name: str) -> None:
@@ -70,14 +72,7 @@ def print_summary(console, summary: dict, run_dir: Path) -> None:
     table.add_column("", justify="right")
     final = summary["final_return"]
     if final:
-        table.columns[1].header = f"return ({final['mode']}, {final['episodes']} episodes)"
-        for seed, value in zip(summary["seeds"], final["per_seed"]):
-            table.add_row(f"seed {seed}", f"{value:,.2f}")
-        table.add_section()
-        table.add_row("IQM", f"{final['iqm']:,.2f}")
-        low, high = final["ci95"]
-        table.add_row("95% interval", f"{low:,.2f} … {high:,.2f}")
-        table.add_section()
+        _add_returns(table, summary["seeds"], final)
     elif summary["last_return"] is not None:
         table.add_row("last return in training, mean", f"{summary['last_return']:,.2f}")
         table.add_section()
@@ -88,6 +83,43 @@ def print_summary(console, summary: dict, run_dir: Path) -> None:
     console.print(table)
     if "note" in summary:
         console.print(summary["note"])
-    if final and final["unfinished"]:
-        console.print(f"{final['unfinished']} episodes did not end by themselves and were cut")
+    if final:
+        _print_unfinished(console, final)
     console.print(f"run directory: {run_dir}", soft_wrap=True)
+    if summary["status"] == "interrupted":
+        console.print(f"to go on: --resume {shlex.quote(str(run_dir))}", soft_wrap=True)
+
+
+def print_evaluation(figures: dict) -> None:
+    """What evaluation.json holds."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(f"{figures['env']} · checkpoint {figures['checkpoint']}"))
+    table.add_column("", style="bold")
+    table.add_column("", justify="right")
+    _add_returns(table, figures["seeds"], figures)
+    at = sorted(set(figures["env_steps"]))
+    steps = f"{at[0]:,}" if len(at) == 1 else f"{at[0]:,} to {at[-1]:,}"
+    table.add_row("mean", f"{figures['mean']:,.2f}")
+    table.add_row("env steps per seed", steps)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(table)
+    _print_unfinished(console, figures)
+
+
+def _add_returns(table, seeds, final):
+    table.columns[1].header = f"return ({final['mode']}, {final['episodes']} episodes)"
+    for seed, value in zip(seeds, final["per_seed"]):
+        table.add_row(f"seed {seed}", f"{value:,.2f}")
+    table.add_section()
+    table.add_row("IQM", f"{final['iqm']:,.2f}")
+    low, high = final["ci95"]
+    table.add_row("95% interval", f"{low:,.2f} … {high:,.2f}")
+    table.add_section()
+
+
+def _print_unfinished(console, final):
+    if final["unfinished"]:
+        console.print(f"{final['unfinished']} episodes did not end by themselves and were cut")

@@ -10,10 +10,12 @@ from importlib import import_module
 _SUBMODULES = (
     "a2c",
     "analysis",
+    "checkpoints",
     "config",
     "distributions",
     "envs",
     "evaluate",
+    "files",
     "learner",
     "losses",
     "networks",
@@ -22,6 +24,7 @@ _SUBMODULES = (
     "returns",
     "rollout",
     "runs",
+    "tables",
     "types",
 )
 

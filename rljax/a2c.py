@@ -74,6 +74,12 @@ def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
     return jax.lax.scan(row, state, rows)
 
 
+@jax.jit
+def init_seeds(config: Config, keys: jax.Array) -> AgentState:
+    """Fresh agents [S], one for each key [S]."""
+    return jax.vmap(init, in_axes=(None, 0))(config, keys)
+
+
 def chunks(
     config: Config, keys: jax.Array | None, states: AgentState | None = None
 ) -> Iterator[tuple[AgentState, Metrics]]:
@@ -97,7 +103,7 @@ def chunks(
     """
     config.validate()
     if states is None:
-        states = _init_all(config, keys)
+        states = init_seeds(config, keys)
     done = int(np.asarray(states.learner.updates)[0])
     length = 1
     while done < config.num_updates:
@@ -114,13 +120,13 @@ def chunks(
 
 def is_row(config: Config, metrics: Metrics) -> bool:
     """Whether metrics from `chunks` are a whole row: always at the same updates of a run."""
-    updates = int(metrics.updates[0])
-    return updates % config.log_interval == 0 or updates == config.num_updates
+    return config.ends_row(int(metrics.updates[0]))
 
 
-@jax.jit
-def _init_all(config, keys):
-    return jax.vmap(init, in_axes=(None, 0))(config, keys)
+def begin_row(states: AgentState) -> AgentState:
+    """States in NumPy that begin a row of metrics here: for a run that goes on from its end, with
+    another `config.log_interval`."""
+    return states._replace(sums=jax.tree.map(np.zeros_like, states.sums))
 
 
 @jax.jit

@@ -1,9 +1,15 @@
 """Statistics over seeds, and plots, from tidy tables."""
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from rljax import files
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+STYLES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 
 
 def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -63,28 +69,50 @@ def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nd
     return env_steps[known], returns[:, known]
 
 
-def plot_learning_curve(metrics: Mapping[str, np.ndarray], title: str, path: Path) -> None:
-    """Draws the IQM over seeds with its 95% interval, and every seed, into a PNG file."""
+def plot_learning_curves(
+    curves: Mapping[str, Mapping[str, np.ndarray]], title: str, *paths: Path
+) -> None:
+    """Draws the return of one or several runs: the IQM over seeds with its 95% interval.
+
+    Colours (Okabe and Ito) stay apart for colour-blind readers, and line styles without colour. Of
+    a single run every seed is drawn as well.
+
+    Args:
+        curves: label to columns of metrics.csv.
+        paths: the files; their suffixes say the kinds, such as .png and .svg.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    env_steps, returns = learning_curve(metrics)
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    color = "#0072B2"
-    axes.plot(env_steps, returns.T, color=color, alpha=0.22, linewidth=0.7)
-    if len(env_steps):
-        low, high = interval(returns)
-        axes.fill_between(env_steps, low, high, color=color, alpha=0.25, linewidth=0)
-        seeds = "1 seed" if len(returns) == 1 else f"IQM of {len(returns)} seeds, 95% interval"
-        axes.plot(env_steps, iqm(returns, axis=0), color=color, linewidth=2, label=seeds)
-        axes.legend(frameon=False, loc="best")
+    for i, (label, metrics) in enumerate(curves.items()):
+        env_steps, returns = learning_curve(metrics)
+        color, style = COLORS[i % len(COLORS)], STYLES[i % len(STYLES)]
+        seeds = "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
+        if len(curves) == 1:
+            axes.plot(env_steps, returns.T, color=color, alpha=0.22, linewidth=0.7)
+        if len(env_steps):
+            low, high = interval(returns)
+            axes.fill_between(env_steps, low, high, color=color, alpha=0.2, linewidth=0)
+            middle = iqm(returns, axis=0)
+            label = ", ".join(part for part in (label, seeds) if part)
+            axes.plot(env_steps, middle, color=color, linestyle=style, linewidth=2, label=label)
+    if axes.get_legend_handles_labels()[0]:
+        settings = dict(frameon=False, title="IQM and 95% interval", handlelength=3)
+        if len(curves) == 1:
+            axes.legend(loc="best", **settings)
+        else:  # long labels would cover the curves
+            figure.legend(loc="outside lower center", **settings)
     axes.set(title=title, xlabel="environment steps per seed", ylabel="return per episode")
     axes.xaxis.set_major_formatter(_short_number)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    for path in paths:
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix[1:])
+        files.write(path, picture.getvalue())
 
 
 def _short_number(x, _=None):

@@ -7,7 +7,7 @@ This module imports neither JAX nor Flax, so that a script can read its flags an
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -105,6 +105,10 @@ class Config:
         """Updates averaged into one row of metrics: a run of 100 or more has 50 to 100 rows."""
         return -(-self.num_updates // 100)
 
+    def ends_row(self, updates: int) -> bool:
+        """Whether a row of metrics ends after so many updates of the run."""
+        return updates % self.log_interval == 0 or updates == self.num_updates
+
     def validate(self) -> "Config":
         """Checks every setting; runs on the host, before anything is traced.
 
@@ -171,6 +175,12 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
     if near:
         offer = f"did you mean {' or '.join(by_lower[k] for k in near)}?"
     return f"unknown {kind} {name!r}: {offer}"
+
+
+def differing(records: Sequence[Mapping]) -> list[str]:
+    """The names whose values are not the same in all records; one that is absent is None."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return [n for n in names if any(r.get(n) != records[0].get(n) for r in records)]
 
 
 def load_attribute(path: str):

@@ -1,21 +1,25 @@
 """Trained policies: as plain functions, and judged over full episodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rljax import distributions, rollout
+from rljax import checkpoints, distributions, rollout
 from rljax.config import Config
-from rljax.types import LearnerState
+from rljax.types import LearnerState, Moments
 
 MAX_EPISODE_STEPS = 100_000
 """An episode that has not ended by itself after so many steps is ended."""
 
 PIECE = 500
 """Steps of an evaluation between two looks of the host."""
+FRESH = 2**32 - 1
+"""For `evaluation_keys`: episodes that no evaluation during a run has played; no run has so many
+updates."""
 _EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many children to reach it
 
 
@@ -26,6 +30,66 @@ class Evaluation(NamedTuple):
     lengths: Any
     finished: Any
     """bool: the episode ended by itself, within MAX_EPISODE_STEPS."""
+
+
+class Best(NamedTuple):
+    """Of each of S seeds the learner that did best in an evaluation so far, in NumPy."""
+
+    learner: LearnerState
+    """[S, ...] what a policy needs: parameters and moments of observations."""
+    returns: np.ndarray
+    """[S] its mean return."""
+    env_steps: np.ndarray
+    """[S] when that was."""
+
+
+def best(before: Best | None, learners: LearnerState, returns: np.ndarray, env_steps: int) -> Best:
+    """The best so far, after an evaluation. Among equals the first stays.
+
+    Args:
+        learners: the leaves are [S, ...].
+        returns: [S] mean returns.
+    """
+    learners = jax.device_get(learners._replace(opt_state=(), return_moments=None))
+    now = Best(learners, np.asarray(returns, float), np.full(len(returns), env_steps))
+    if before is None:
+        return now
+    better = now.returns > before.returns
+
+    def choose(new, old):
+        return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, now, before)
+
+
+def learners(config: Config, state: Mapping) -> LearnerState:
+    """The learners in a saved state, without what only training needs.
+
+    Args:
+        config: the one that the state was trained with.
+        state: nested dicts of arrays [S, ...], as `runs.load` gives them.
+
+    Raises:
+        ValueError: the parameters are not those of the config's network; the message names the
+            first one that differs.
+    """
+    env, network = rollout.make_agent(config)
+    saved = state["learner"]
+    num_seeds = len(saved["updates"])
+
+    def init(key):
+        return network.init(key, jnp.zeros((1, *env.spec.obs_shape)))
+
+    like = jax.eval_shape(jax.vmap(init), jax.eval_shape(jax.random.split, jax.random.key(0)))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape[1:]), x.dtype), like)
+    moments = saved.get("obs_moments")
+    return LearnerState(
+        params=checkpoints.restore(dict(checkpoints.named_leaves(saved["params"])), like),
+        opt_state=(),
+        updates=saved["updates"],
+        obs_moments=Moments(**moments) if moments else None,
+        return_moments=None,
+    )
 
 
 def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Callable:

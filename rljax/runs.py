@@ -1,44 +1,42 @@
-"""Run directories: what a run leaves on disk.
+"""Run directories: what a run leaves on disk, and how to take it up again.
 
-Files are written beside their place and renamed, so that a reader, or a crash, finds the old
-file or the new one and never half of one. `metrics.csv` grows by whole rows.
+Files are written whole: a reader, or a crash, finds the old file or the new one and never half
+of one.
 """
 
-import csv
-import io
+import contextlib
 import json
-import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-METRICS = (
-    "seed",
-    "env_steps",
-    "updates",
-    "wall_seconds",
-    "episodes",
-    "episodic_return",
-    "episodic_length",
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "explained_variance",
-    "grad_norm",
-    "learning_rate",
-    "steps_per_second",
-)
-"""Columns of metrics.csv: one row per seed and log point."""
+from rljax import checkpoints, files, tables
+from rljax.config import Config, unknown
 
 _PACKAGES = ("rljax", "jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
 
 
-def create(run_dir: Path, config: Mapping) -> Path:
+class Saved(NamedTuple):
+    """A run as it was saved."""
+
+    config: Config
+    metrics: Any
+    """metrics.csv as a `pandas.DataFrame`."""
+    seeds: list[int]
+    env_steps: list[int]
+    """[S] of each seed at the checkpoint."""
+    state: dict
+    """The algorithm's state of all seeds, as nested dicts of NumPy arrays [S, ...]; of the best
+    checkpoint only what its policy needs: {"learner": {"params": ...}}."""
+
+
+def create(run_dir: Path, record: Mapping) -> Path:
     """Makes a run directory with its config.json and an empty metrics.csv.
 
     Raises:
@@ -47,117 +45,172 @@ def create(run_dir: Path, config: Mapping) -> Path:
     """
     run_dir = Path(run_dir)
     name = f"run directory {str(run_dir)!r}"
-    made = next((p for p in (*reversed(run_dir.parents), run_dir) if not p.exists()), None)
+    ours = [p for p in (*reversed(run_dir.parents), run_dir) if not p.exists()][:1]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if any(run_dir.iterdir()):
             held = "already holds a run" if (run_dir / "config.json").exists() else "is not empty"
             raise ValueError(f"{name} {held}")
-        write_json(run_dir / "config.json", config)
-        write(run_dir / "metrics.csv", ",".join(METRICS).encode() + b"\n")
+        ours = ours or [run_dir / "config.json", run_dir / "metrics.csv"]
+        files.write_json(run_dir / "config.json", record)
+        tables.begin(run_dir)
     except OSError as error:
-        if made:
-            shutil.rmtree(made, ignore_errors=True)
-        raise ValueError(f"{name} cannot be written ({error.strerror})") from error
+        for left in ours:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            elif left.exists():
+                left.unlink()
+        raise ValueError(f"{name} cannot be written ({error.strerror or error})") from error
     return run_dir
 
 
-def append_metrics(run_dir: Path, rows: Iterable[Mapping]) -> None:
-    """Adds rows to metrics.csv, in one write. Floats keep every digit that they have."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, METRICS, lineterminator="\n")
-    writer.writerows(rows)
-    with open(run_dir / "metrics.csv", "a") as file:
-        file.write(text.getvalue())
-
-
-def append_evaluations(
-    run_dir: Path, seeds: list[int], env_steps: int, updates: int, returns: np.ndarray
-) -> None:
-    """Adds an evaluation during training to evaluations.csv: one row per seed.
-
-    Args:
-        returns: [S, N] of full episodes.
-    """
-    path = run_dir / "evaluations.csv"
-    header = "" if path.exists() else "seed,env_steps,updates,episodes,episodic_return\n"
-    rows = (
-        f"{seed},{env_steps},{updates},{len(row)},{row.mean()}\n"
-        for seed, row in zip(seeds, returns)
-    )
-    with open(path, "a") as file:
-        file.write(header + "".join(rows))
-
-
-def read_metrics(run_dir: Path) -> dict[str, np.ndarray]:
-    """The columns of metrics.csv; an empty field, such as the return where no episode ended, is
-    NaN."""
-    with open(Path(run_dir) / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in METRICS}
-
-
-def write_json(path: Path, tree: Any) -> None:
-    """Writes a JSON file, whole."""
-    write(path, json.dumps(tree, indent=2, default=str).encode() + b"\n")
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes a file beside its place, to the disk, and renames it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def save_state(path: Path, state: Any) -> None:
-    """Saves a pytree of arrays, such as an `AgentState`, as a NumPy archive without pickles.
-
-    A leaf is named by its path in the tree; one that holds typed random keys, also by their
-    kind: "path|kind".
-    """
-    import jax
-
-    leaves = {}
-    for name, leaf in _named_leaves(state):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            name, leaf = f"{name}|{jax.random.key_impl(leaf)}", jax.random.key_data(leaf)
-        leaves[name] = np.asarray(leaf)
-    archive = io.BytesIO()
-    np.savez(archive, **leaves)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, archive.getvalue())
-
-
-def load_state(path: Path, like: Any) -> Any:
-    """Loads what `save_state` saved.
-
-    Args:
-        like: a pytree of the same structure, of arrays or `jax.ShapeDtypeStruct`s.
+@contextlib.contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes from training in a run directory. It ends with the process, however
+    that ends.
 
     Raises:
-        ValueError: the file holds another state than `like`; the message names the first leaf
-            that differs.
+        ValueError: another process trains in it.
+    """
+    try:
+        with files.lock(Path(run_dir) / ".lock"):
+            yield
+    except BlockingIOError as error:
+        raise ValueError(f"run directory {str(run_dir)!r} is in use by {error}") from error
+
+
+def read_record(run_dir: Path) -> dict:
+    """config.json: the settings are in its "config", the options of the run in its "run".
+
+    Raises:
+        ValueError: it is no run directory, or the file is damaged.
+    """
+    path = Path(run_dir) / "config.json"
+    try:
+        record = json.loads(path.read_bytes())
+    except OSError as error:
+        what = "is no run directory" if Path(run_dir).is_dir() else "is no directory"
+        raise ValueError(f"{str(run_dir)!r} {what}: {path} ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    for part in ("config", "run"):
+        if not isinstance(record, dict) or not isinstance(record.get(part), dict):
+            raise ValueError(f"{str(path)!r} is of no run: it has no {part!r}")
+    return record
+
+
+def read_config(record: Mapping) -> Config:
+    """The settings in a config.json or a checkpoint's manifest.
+
+    Raises:
+        ValueError, TypeError: they are not those of a `Config`.
+    """
+    known = Config.__dataclass_fields__
+    for name in record["config"]:
+        if name not in known:
+            raise ValueError(f"config.json: {unknown('setting', name, list(known))}")
+    return Config(**record["config"]).validate()
+
+
+def load(run_dir: Path, checkpoint: str | int = "last") -> Saved:
+    """A run: its settings, its metrics, and the state that a checkpoint holds.
+
+    Args:
+        checkpoint: "last", "best" (of each seed what did best in the evaluations during
+            training) or the environment steps of one.
+
+    Raises:
+        ValueError: there is no such run or checkpoint, or it is not whole. Where the newest is
+            damaged, "last" and "best" take the one before and warn.
+    """
+    run_dir = Path(run_dir)
+    read_record(run_dir)
+    if checkpoint in ("last", "best"):
+        manifest, trees, problems = checkpoints.newest(run_dir)
+        for problem in problems:
+            warnings.warn(f"{problem}; the one before is used", stacklevel=2)
+    else:
+        manifest, trees = checkpoints.load(_chosen(run_dir, checkpoint))
+    env_steps = [manifest["env_steps"]] * len(manifest["seeds"])
+    if checkpoint == "best":
+        if "best" not in trees:
+            raise ValueError(
+                f"{str(run_dir)!r} has no checkpoint 'best': it was not evaluated in training"
+                f" (--eval-every); there are 'last' and {_listed(run_dir)}"
+            )
+        env_steps = manifest["best"]["env_steps"]
+    state = checkpoints.nest(trees["best" if checkpoint == "best" else "state"])
+    config = read_config(manifest)
+    return Saved(config, tables.read_metrics(run_dir), manifest["seeds"], env_steps, state)
+
+
+def load_policy(
+    run_dir: Path,
+    checkpoint: str | int = "last",
+    seed: int | None = None,
+    greedy: bool = False,
+) -> Callable:
+    """A run's policy as a plain function `policy(obs, key) -> action`, as `evaluate.policy` gives
+    it.
+
+    The environment and the network are made anew from the run's config: those that it names as
+    'package.module:attribute' are imported.
+
+    Args:
+        checkpoint: as in `load`.
+        seed: which of the run's; by default the first.
+        greedy: the distribution's mode rather than a sample.
+
+    Raises:
+        ValueError: as `load` does; the run has no such seed; its network is another one now.
     """
     import jax
 
-    saved = {}
-    with np.load(path, allow_pickle=False) as archive:
-        for key in archive.files:
-            name, _, kind = key.partition("|")
-            leaf = archive[key]
-            saved[name] = jax.random.wrap_key_data(leaf, impl=kind) if kind else leaf
-    wanted = dict(_named_leaves(like))
-    for name in [*wanted, *saved]:
-        here, there = (_describe(leaves.get(name)) for leaves in (saved, wanted))
-        if here != there:
-            raise ValueError(f"{str(path)!r} holds another state: {name} is {here}, not {there}")
-    return jax.tree.structure(like).unflatten([saved[name] for name in wanted])
+    from rljax import evaluate
+
+    saved = load(run_dir, checkpoint)
+    index = _index(saved, seed)
+    learner = jax.tree.map(lambda leaf: leaf[index], evaluate.learners(saved.config, saved.state))
+    return evaluate.policy(saved.config, learner, greedy)
+
+
+def export_params(
+    run_dir: Path, path: Path, checkpoint: str | int = "last", seed: int | None = None
+) -> Path:
+    """Writes a policy's parameters as safetensors, and the run's config beside them as JSON.
+
+    The arrays are named by their paths, joined by dots: "params.params.actor_head.kernel". Where
+    observations are standardised, "obs_moments.mean" and "obs_moments.var" are with them.
+
+    Args:
+        path: such as "policy.safetensors"; the config goes to "policy.json".
+        checkpoint, seed: as in `load_policy`.
+
+    Raises:
+        ValueError: as `load_policy` does.
+        WriteError: a file could not be written.
+    """
+    import safetensors.numpy
+
+    saved = load(run_dir, checkpoint)
+    index = _index(saved, seed)
+    learner = {name: saved.state["learner"].get(name) for name in ("params", "obs_moments")}
+    arrays = {name: np.array(leaf[index]) for name, leaf in _joined(learner)}
+    path = Path(path)
+    record = {
+        "config": config_record(saved.config),
+        "seed": saved.seeds[index],
+        "env_steps": saved.env_steps[index],
+    }
+    files.write(path, safetensors.numpy.save(arrays))
+    files.write_json(path.with_suffix(".json"), record)
+    return path
+
+
+def config_record(config: Config) -> dict:
+    """The settings as JSON, as `read_config` reads them."""
+    record = {n: x.item() if isinstance(x, np.generic) else x for n, x in vars(config).items()}
+    return {**record, **{n: dict(record[n]) for n in ("env_kwargs", "env_params")}}
 
 
 def versions() -> dict[str, str]:
@@ -173,15 +226,8 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of the source tree that this package runs from, marked where it is changed."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    here = str(Path(__file__).parent)
+    git = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -189,12 +235,32 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _named_leaves(tree):
-    import jax
+def _chosen(run_dir, checkpoint):
+    there = checkpoints.existing(run_dir)
+    if not str(checkpoint).isdecimal() or int(checkpoint) not in there:
+        raise ValueError(
+            f"{str(run_dir)!r} has no checkpoint {checkpoint!r}: there are 'last' and"
+            f" {_listed(run_dir)}"
+        )
+    return checkpoints.folder(run_dir, int(checkpoint))
 
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path), leaf
+
+def _listed(run_dir):
+    return ", ".join(map(str, checkpoints.existing(run_dir))) or "no others"
 
 
-def _describe(leaf):
-    return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
+def _index(saved, seed):
+    if seed is None:
+        return 0
+    if seed not in saved.seeds:
+        raise ValueError(f"seed = {seed}: the run has {', '.join(map(str, saved.seeds))}")
+    return saved.seeds.index(seed)
+
+
+def _joined(tree, above=()):
+    """(name, leaf) of nested dicts."""
+    for name, inner in tree.items():
+        if isinstance(inner, Mapping):
+            yield from _joined(inner, (*above, name))
+        elif inner is not None:
+            yield ".".join((*above, name)), inner

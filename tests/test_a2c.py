@@ -11,7 +11,7 @@ import numpy as np
 import probes
 import pytest
 
-from rljax import Config, a2c, evaluate, runs
+from rljax import Config, a2c, checkpoints, evaluate
 from rljax.rollout import make_agent
 
 SMALL = Config(
@@ -218,9 +218,10 @@ def test_metrics_do_not_grow_with_the_number_of_updates(monkeypatch):
 def test_saved_and_restored_state_continues_to_the_same_bits(tmp_path):
     chunks = a2c.chunks(SMALL, KEYS)
     state = next(state for state, metrics in chunks if metrics.updates[0] >= 51)
-    runs.save_state(tmp_path / "state.npz", state)
+    checkpoints.save(tmp_path / "51", {"state": state}, {})
     *_, (whole, metrics) = chunks
-    restored = runs.load_state(tmp_path / "state.npz", jax.eval_shape(lambda x: x, state))
+    _, trees = checkpoints.load(tmp_path / "51")
+    restored = checkpoints.restore(trees["state"], jax.eval_shape(a2c.init_seeds, SMALL, KEYS))
     *_, (continued, continued_metrics) = a2c.chunks(SMALL, KEYS, restored)
     jax.tree.map(assert_same_bits, (whole, metrics), (continued, continued_metrics))
 

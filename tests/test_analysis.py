@@ -92,7 +92,7 @@ def test_a_learning_curve_sorts_its_rows_by_seed_and_step():
 )
 def test_the_plot_is_a_picture(metrics, tmp_path):
     path = tmp_path / "curve.png"
-    analysis.plot_learning_curve(metrics, "CartPole-v1", path)
+    analysis.plot_learning_curves({"": metrics}, "CartPole-v1", path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     picture = matplotlib.image.imread(path)
     assert picture.shape[:2] == (600, 960)

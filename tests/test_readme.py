@@ -9,13 +9,14 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.slow
-def test_examples():
+def test_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names = {}
-    for block in blocks[:2]:
+    for block in blocks[:3]:
         exec(block, names)
     assert names["metrics"].episodic_return[-1] > 0.9  # the random walk is no longer random
-    for block in blocks[2:]:
+    for block in blocks[3:]:
         exec(block, names)
     assert names["state"].learner.updates == 100

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from rljax import Config, a2c, runs
+from rljax import Config, a2c, checkpoints, tables
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "a2c.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -52,7 +52,7 @@ def finished_run(main, tmp_path_factory):
 def test_files_of_a_run(finished_run):
     names = {path.name for path in finished_run.iterdir()}
     files = {"config.json", "metrics.csv", "summary.json", "learning_curve.png", "evaluations.csv"}
-    assert names == {*files, "checkpoints"}
+    assert names == {*files, "checkpoints", ".lock"}
     record = json.loads((finished_run / "config.json").read_text())
     assert Config(**record["config"]).validate() == CONFIG
     assert record["run"]["num_seeds"] == 2
@@ -78,7 +78,7 @@ def test_metrics_are_tidy_and_agree_with_the_library(finished_run):
     """One row per seed and log point, and the figures of `chunks` with the same keys."""
     with open(finished_run / "metrics.csv") as file:
         table = list(csv.DictReader(file))
-    assert tuple(table[0]) == runs.METRICS
+    assert tuple(table[0]) == tables.METRICS
     keys = jax.vmap(jax.random.key)(np.array([5, 6], np.uint32))
     rows = [m for _, m in a2c.chunks(CONFIG, keys) if a2c.is_row(CONFIG, m)]
     assert len(table) == 2 * len(rows)
@@ -101,12 +101,14 @@ def test_evaluations_during_training(finished_run):
 
 
 def test_saved_state_is_the_whole_state(finished_run):
-    (path,) = (finished_run / "checkpoints").iterdir()
-    assert path.name == "000000003008.npz"
-    with np.load(path, allow_pickle=False) as archive:
-        assert ".learner.updates" in archive.files
-        assert archive[".learner.updates"].tolist() == [188, 188]
-        assert any(name.startswith(".actor.key|") for name in archive.files)
+    """About ten checkpoints were saved at rows of metrics; the newest three are there."""
+    steps = checkpoints.existing(finished_run)
+    assert steps == [2400, 2720, 3008]
+    manifest, trees = checkpoints.load(checkpoints.folder(finished_run, 3008))
+    assert (manifest["seeds"], manifest["updates"]) == ([5, 6], 188)
+    assert trees["state"]["learner/updates"].tolist() == [188, 188]
+    assert any(name.startswith("actor/key|") for name in trees["state"])
+    assert manifest["best"]["returns"] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,8 @@ def test_saved_state_is_the_whole_state(finished_run):
         ("--env-params speed=2", "unknown environment parameter 'speed'"),
         ("--env probes:Unplayable", "unsupported action space"),
         ("--network mpl", "unknown network 'mpl': did you mean mlp?"),
+        ("--checkpoint-every -1", "checkpoint_every = -1: must be at least 0"),
+        ("--keep-checkpoints 0", "keep_checkpoints = 0: must be at least 1"),
     ],
 )
 def test_bad_input_is_one_line(main, tmp_path, monkeypatch, capsys, flags, expected):
@@ -161,7 +165,7 @@ def test_divergence_stops_the_run(main, tmp_path, capsys):
     assert summary["status"] == "diverged"
     assert set(summary["diverged"]) == {"5", "6"}
     assert summary["final_return"] is None
-    assert len(runs.read_metrics(run_dir)["seed"]) >= 2
+    assert len(tables.read_metrics(run_dir)["seed"]) >= 2
 
 
 def test_plain_output_when_it_is_no_terminal(main, tmp_path, capsys):
@@ -178,9 +182,9 @@ def test_a_signal_while_the_end_is_written_loses_nothing(main, tmp_path, monkeyp
     """It comes in the middle of the plot; the run is complete and stays so."""
     from rljax import analysis
 
-    draw = analysis.plot_learning_curve
+    draw = analysis.plot_learning_curves
     send = lambda *args: (os.kill(os.getpid(), signal.SIGTERM), draw(*args))  # noqa: E731
-    monkeypatch.setattr(analysis, "plot_learning_curve", send)
+    monkeypatch.setattr(analysis, "plot_learning_curves", send)
     assert main([*SMALL, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "completed"
     assert (tmp_path / "run" / "learning_curve.png").exists()
@@ -271,9 +275,8 @@ def test_signals_end_a_run_in_order(tmp_path, number, status):
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert summary["updates"] > 0
-    (path,) = (run_dir / "checkpoints").iterdir()
-    with np.load(path, allow_pickle=False) as archive:
-        assert archive[".learner.updates"].tolist() == [summary["updates"]] * 2
+    _, trees, _ = checkpoints.newest(run_dir)
+    assert trees["state"]["learner/updates"].tolist() == [summary["updates"]] * 2
     assert "interrupted" in out
 
 

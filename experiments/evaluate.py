@@ -1,0 +1,85 @@
+"""Evaluates a run's policies over fresh full episodes.
+
+python experiments/evaluate.py RUN_DIR --episodes 100
+python experiments/evaluate.py RUN_DIR --checkpoint best --sampled
+"""
+
+import dataclasses
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+import common
+import flags
+import tyro
+from display import print_evaluation
+
+from rljax import files, runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    run_dir: tyro.conf.Positional[Path]
+    """The run."""
+    episodes: int = 100
+    """Full episodes per seed; fresh ones, not those that chose the best checkpoint."""
+    sampled: bool = False
+    """Sample from the policy instead of taking its mode."""
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="last|best|STEP")] = "last"
+    """The newest; of each seed the best in evaluations during training; or after STEP steps."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs; returns the exit status."""
+    try:
+        options = flags.parse_options(Options, __doc__.splitlines()[0], argv)
+        if options.episodes < 1:
+            raise ValueError(f"episodes = {options.episodes}: must be at least 1")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            saved = runs.load(options.run_dir, options.checkpoint)
+        for warning in caught:
+            print(f"warning: {warning.message}", file=sys.stderr)
+        flags.set_device(options.device)
+        figures = evaluate(saved, options)
+        files.write_json(options.run_dir / "evaluation.json", figures)
+    except (ValueError, TypeError) as error:
+        return flags.fail(error)
+    except files.WriteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print_evaluation(figures)
+    return 0
+
+
+def evaluate(saved, options) -> dict:
+    """What evaluation.json holds."""
+    import jax
+    import numpy as np
+
+    from rljax import evaluate
+
+    keys = jax.vmap(jax.random.key)(np.array(saved.seeds, np.uint32))
+    learners = evaluate.learners(saved.config, saved.state)
+    mode = "sampled" if options.sampled else "greedy"
+    played = evaluate.evaluate(
+        saved.config,
+        learners,
+        evaluate.evaluation_keys(keys, evaluate.FRESH),
+        options.episodes,
+        greedy=not options.sampled,
+    )
+    return {
+        "env": saved.config.env,
+        "checkpoint": options.checkpoint,
+        "seeds": saved.seeds,
+        "env_steps": saved.env_steps,
+        **common.summarize_returns(played, mode),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,247 @@
+"""What the scripts are told: flags on top of presets or of a saved run, and the device."""
+
+import ast
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rljax import runs
+from rljax.config import Config, KeyValues, differing, preset, unknown
+
+sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
+
+RESULTS = ("preset", "seed", "num_seeds", "eval_episodes", "eval_mode", "eval_every")
+"""The options that change what a run's files hold: they stay as they are on resume."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Options of this run; they change nothing of what is learned from a seed."""
+
+    preset: str | None = None
+    """Settings to start from: an environment id, or 'none'. By default those of --env."""
+    seed: int = 0
+    """The first seed."""
+    num_seeds: int = 8
+    """Seeds trained at once: --seed and the following ones."""
+    run_dir: Path | None = None
+    """Where the run is written. By default runs/{env}__{algorithm}__{seed}__{time}."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    eval_episodes: int = 100
+    """Full episodes per seed in an evaluation; 0 turns the final one off."""
+    eval_mode: Literal["greedy", "sampled"] = "greedy"
+    """Whether evaluations take the policy's mode or sample from it."""
+    eval_every: int = 0
+    """Also evaluate during training, about every so many environment steps; 0 never."""
+    checkpoint_every: int | None = None
+    """Save everything about every so many environment steps, at a row of metrics; 0 only at the
+    end. By default ten times in a run."""
+    keep_checkpoints: int = 3
+    """The newest checkpoints that are kept."""
+    resume: Path | None = None
+    """Go on with the run in this directory, from its newest whole checkpoint, with its settings;
+    --total-timesteps may be raised."""
+    quiet: bool = False
+    """Print nothing but errors and warnings."""
+
+    def validate(self):
+        at_least = dict(
+            seed=0,
+            num_seeds=1,
+            eval_episodes=0,
+            eval_every=0,
+            checkpoint_every=0,
+            keep_checkpoints=1,
+        )
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} = {value}: must be at least {least}")
+        if self.seed + self.num_seeds > 2**32:
+            raise ValueError(f"seed = {self.seed}: the last seed must be below 2**32")
+        if self.eval_every and not self.eval_episodes:
+            raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")
+
+
+def parse(algorithm: str, description: str, argv: list[str]) -> tuple[Config, RunOptions]:
+    """The settings and options that the flags ask for, on top of the preset, or of the saved run
+    that is to be resumed.
+
+    Raises:
+        SystemExit: with 0 after --help.
+        ValueError: a flag, its value or the preset is unknown, or may not change on resume; in
+            one line.
+    """
+    first = {name: _given(name, argv) for name in ("env", "preset", "resume")}
+    first = {name: value for name, value in first.items() if value is not None}
+    if "resume" in first:
+        start = _saved(algorithm, first["resume"])
+    else:
+        start = _preset(algorithm, first), RunOptions()
+
+    @dataclasses.dataclass(frozen=True)
+    class Flags:
+        config: Annotated[Config, tyro.conf.arg(name="")]
+        options: Annotated[RunOptions, tyro.conf.arg(name="")]
+
+    known = [f.name for f in (*dataclasses.fields(Config), *dataclasses.fields(RunOptions))]
+    flags = _cli(Flags, argv, description, known, default=Flags(*start), registry=_registry())
+    if flags.options.resume:
+        _check_unchanged(start, (flags.config, flags.options))
+    return flags.config, flags.options
+
+
+def parse_options(kind: type, description: str, argv: list[str]):
+    """Options of a script that are no `Config`, from a dataclass of them.
+
+    Raises:
+        SystemExit: with 0 after --help.
+        ValueError: a flag or its value is wrong; in one line.
+    """
+    return _cli(kind, argv, description, [field.name for field in dataclasses.fields(kind)])
+
+
+def _given(name, argv):
+    """The value of a flag, before all flags are known."""
+    for i, arg in enumerate(argv):
+        if arg.startswith(f"--{name}="):
+            return arg.partition("=")[2]
+        if arg == f"--{name}" and i + 1 < len(argv):
+            return argv[i + 1]
+    return None
+
+
+def _cli(kind, argv, description, names, **options):
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=argv, description=description, **options)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ValueError(_one_line(errors.getvalue(), names)) from None
+
+
+def _preset(algorithm, first):
+    env = first.get("env", first.get("preset", "CartPole-v1"))
+    name = first.get("preset", env)
+    try:
+        start = preset(algorithm, name.removeprefix("gymnax/"))
+    except ValueError:
+        if "preset" in first and name != "none":
+            raise
+        start = Config()
+    return dataclasses.replace(start, env=Config().env if env == "none" else env)
+
+
+def _saved(algorithm, run_dir):
+    """The settings and options of a run that is to be resumed."""
+    record = runs.read_record(run_dir)
+    if record.get("algorithm") != algorithm:
+        raise ValueError(f"{run_dir!r} is a run of {record.get('algorithm')}, not of {algorithm}")
+    known = {name: record["run"][name] for name in RESULTS if name in record["run"]}
+    every = record["run"].get("checkpoint_every")
+    keep = record["run"].get("keep_checkpoints", RunOptions.keep_checkpoints)
+    options = RunOptions(
+        **known, checkpoint_every=every, keep_checkpoints=keep, run_dir=Path(run_dir)
+    )
+    return runs.read_config(record), options
+
+
+def _check_unchanged(before, after):
+    """That nothing is asked for on resume but what may change."""
+    configs = [runs.config_record(config) for config, _ in (before, after)]
+    options = [{name: getattr(o, name) for name in RESULTS} for _, o in (before, after)]
+    options = [{**o, "run_dir": pair[1].run_dir} for o, pair in zip(options, (before, after))]
+    saved, asked = ({**c, **o} for c, o in zip(configs, options))
+    if asked["total_timesteps"] < saved["total_timesteps"]:
+        raise ValueError(
+            f"total_timesteps = {asked['total_timesteps']}: may only be raised on resume, from"
+            f" {saved['total_timesteps']}"
+        )
+    changed = [name for name in differing([saved, asked]) if name != "total_timesteps"]
+    if changed:
+        names = ", ".join(f"{name} = {saved[name]!r}, not {asked[name]!r}" for name in changed)
+        raise ValueError(f"on resume only total_timesteps may be raised: the run has {names}")
+
+
+def _registry():
+    """Teaches tyro name=value pairs."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def key_values(type_info: tyro.constructors.PrimitiveTypeInfo):
+        if type_info.type != KeyValues:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[NAME=VALUE ...]",
+            instance_from_str=lambda texts: tuple(_name_and_value(text) for text in texts),
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda pairs: [f"{name}={value}" for name, value in pairs],
+        )
+
+    return registry
+
+
+def _name_and_value(text):
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not of the form name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _one_line(box, names):
+    """The message out of the box that tyro draws around an error: between its first two rules."""
+    parts = re.split(r"(?m)^.*[─-]{8,}.*$", box)
+    message = " ".join(parts[1].replace("│", " ").split())
+    wrong = re.search(r"Unrecognized options: --([\w-]+)", message)
+    if wrong:
+        flags = [f"--{name.replace('_', '-')}" for name in names]
+        return unknown("flag", f"--{wrong[1]}", flags).split(": known")[0]
+    return message
+
+
+def set_device(device: str) -> str:
+    """Chooses where JAX computes; must run before JAX starts.
+
+    Returns:
+        The device's name.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if device == "cpu" or not metadata.entry_points(group="jax_plugins"):
+        # XLA's heavier optimisations take most of its compile time on a CPU and gain these small
+        # programs nothing.
+        level = "--xla_backend_optimization_level=1"
+        os.environ["XLA_FLAGS"] = f"{level} {os.environ.get('XLA_FLAGS', '')}".strip()
+    import jax
+
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        found = jax.devices(None if device == "auto" else device)[0]
+    except RuntimeError:
+        raise ValueError(
+            f"device = {device!r}: there is none here; 'cpu' is always there"
+        ) from None
+    return found.device_kind if found.platform != "cpu" else "cpu"
+
+
+def fail(error: Exception) -> int:
+    """Prints what is wrong in one line; the exit status for bad input."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2

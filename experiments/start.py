@@ -1,0 +1,217 @@
+"""How a run starts: in a directory of its own, or from a checkpoint."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flags import RunOptions
+
+from rljax import checkpoints, files, runs, tables
+from rljax.config import Config, differing
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the host knows of a run, besides the algorithm's state."""
+
+    wall_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    train_seconds: float = 0.0
+    """Training alone, compilation and evaluations excluded."""
+    train_steps: int = 0
+    """Environment steps taken in these seconds, over all seeds."""
+    last_return: float | None = None
+    """Mean return over seeds in training, at the last row that has one."""
+    evaluated: int = 0
+    """Environment steps at the last evaluation during training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a run starts."""
+
+    run_dir: Path
+    updates: int = 0
+    states: Any = None
+    """The checkpoint's state of all seeds, or None for a fresh start."""
+    best: Any = None
+    """`evaluate.Best`, if there has been an evaluation."""
+    progress: Progress = dataclasses.field(default_factory=Progress)
+    extended: bool = False
+    """The run was raised to more steps, and stands where its last row of metrics ended."""
+    complete: bool = False
+    """There is nothing left to do."""
+
+
+@contextlib.contextmanager
+def fresh(algorithm: str, config: Config, options: RunOptions, device: str) -> Iterator[Start]:
+    """A new run directory, locked.
+
+    Raises:
+        ValueError: it is taken or cannot be written.
+    """
+    run_dir = options.run_dir or _default_run_dir(config, algorithm, options.seed)
+    options = dataclasses.replace(options, run_dir=run_dir)
+    runs.create(run_dir, _record(algorithm, config, options, device))
+    with runs.lock(run_dir):
+        yield Start(run_dir)
+
+
+@contextlib.contextmanager
+def resumed(
+    config: Config, options: RunOptions, device: str, seeds: list[int], like: Any
+) -> Iterator[Start]:
+    """A run taken up from its newest whole checkpoint, locked.
+
+    What the run wrote after that checkpoint is cut off: rows of the tables, its summary, damaged
+    checkpoints (which are renamed to `*.damaged`).
+
+    Args:
+        like: the shapes of the algorithm's state of all seeds.
+
+    Raises:
+        ValueError: another process is at work on it, no checkpoint is whole, or it is of other
+            settings.
+    """
+    run_dir = options.resume
+    with runs.lock(run_dir):
+        record = runs.read_record(run_dir)
+        files.tidy(run_dir)
+        files.tidy(run_dir / "checkpoints")
+        if _never_began(run_dir):
+            _warn(f"{run_dir} has no checkpoint and no metrics: the run starts at its beginning")
+            tables.begin(run_dir)
+            start = Start(run_dir)
+        else:
+            start = _from_checkpoint(run_dir, config, seeds, like)
+        if not start.complete:
+            _note_resume(run_dir, record, config, device, start)
+        yield start
+
+
+def _never_began(run_dir):
+    """Killed before its first checkpoint, of the initial state: then there are no metrics."""
+    if checkpoints.existing(run_dir):
+        return False
+    metrics = run_dir / "metrics.csv"
+    return not metrics.exists() or metrics.read_text().count("\n") <= 1
+
+
+def _from_checkpoint(run_dir, config, seeds, like):
+    from rljax import evaluate
+
+    manifest, trees, problems = checkpoints.newest(
+        run_dir, lambda manifest: tables.check(run_dir, manifest["tables"])
+    )
+    before = runs.read_config(manifest)
+    _check_same(config, before, seeds, manifest)
+    best = None
+    try:
+        states = checkpoints.restore(trees["state"], like)
+        if "best" in manifest:
+            policy = like.learner._replace(opt_state=(), return_moments=None)
+            best = evaluate.Best(
+                learner=checkpoints.restore(trees["best"], {"learner": policy})["learner"],
+                **{name: np.array(figures) for name, figures in manifest["best"].items()},
+            )
+    except ValueError as error:
+        raise ValueError(f"the checkpoint is of another network or environment: {error}") from error
+    for problem in problems:
+        _warn(f"{problem}; the checkpoint before is used")
+
+    updates, env_steps = manifest["updates"], manifest["env_steps"]
+    start = Start(run_dir, updates, states, best, Progress(**manifest["progress"]))
+    if updates >= config.num_updates and _is_completed(run_dir) and not problems:
+        return dataclasses.replace(start, complete=True)
+    raised = config.total_timesteps != before.total_timesteps
+    if raised:
+        _warn(
+            f"total_timesteps raised from {before.total_timesteps:,} to"
+            f" {config.total_timesteps:,}: the learning rate's schedule and the spacing of rows"
+            " follow the new total"
+        )
+    for newer in checkpoints.existing(run_dir):
+        if newer > env_steps:
+            path = checkpoints.folder(run_dir, newer)
+            files.remove_folder(path.with_name(f"{path.name}.damaged"))
+            path.rename(path.with_name(f"{path.name}.damaged"))
+    tables.cut(run_dir, manifest["tables"])
+    (run_dir / "summary.json").unlink(missing_ok=True)
+    return dataclasses.replace(start, extended=raised and before.ends_row(updates))
+
+
+def _is_completed(run_dir):
+    path = run_dir / "summary.json"
+    return path.exists() and json.loads(path.read_bytes())["status"] == "completed"
+
+
+def _check_same(config, before, seeds, manifest):
+    """That the checkpoint is of this run."""
+    here, there = runs.config_record(config), runs.config_record(before)
+    here, there = {**here, "seeds": seeds}, {**there, "seeds": manifest["seeds"]}
+    names = [name for name in differing([here, there]) if name != "total_timesteps"]
+    if names:
+        texts = ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
+        raise ValueError(f"the checkpoint is of another run: it has {texts}")
+    if here["total_timesteps"] < there["total_timesteps"]:
+        raise ValueError(
+            f"total_timesteps = {here['total_timesteps']}: the checkpoint is of a run of"
+            f" {there['total_timesteps']}"
+        )
+
+
+def _note_resume(run_dir, record, config, device, start):
+    """Adds this resumption to config.json, and says what is not as it was."""
+    now = _provenance(device)
+    last = {"versions": {}, **record, **(record.get("resumed") or [{}])[-1]}
+    then, here = last["versions"], now["versions"]
+    changes = [f"{n} {then.get(n)} -> {here.get(n)}" for n in differing([then, here])]
+    if last.get("device") != device:
+        changes.append(f"device {last.get('device')} -> {device}")
+    if changes:
+        _warn(f"not as when the run was last at work: {', '.join(changes)}: its bits may differ")
+    again = {"env_steps": start.updates * config.batch_size, **now}
+    resumptions = [*record.get("resumed", []), again]
+    settings = runs.config_record(config)
+    files.write_json(
+        run_dir / "config.json", {**record, "config": settings, "resumed": resumptions}
+    )
+
+
+def _warn(text):
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _default_run_dir(config, algorithm, seed):
+    env = re.sub(r"[^\w.-]+", "_", config.env)
+    path = Path("runs") / f"{env}__{algorithm}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+    again = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
+    return path if not path.exists() else next(p for p in again if not p.exists())
+
+
+def _record(algorithm, config, options, device):
+    """What config.json holds."""
+    return {
+        "algorithm": algorithm,
+        "config": runs.config_record(config),
+        "run": {**dataclasses.asdict(options), "run_dir": str(options.run_dir)},
+        **_provenance(device),
+    }
+
+
+def _provenance(device):
+    return {
+        "versions": {"python": sys.version.split()[0], **runs.versions()},
+        "git_commit": runs.git_commit(),
+        "device": device,
+        "command_line": shlex.join(sys.orig_argv),
+    }

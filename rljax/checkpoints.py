@@ -1,0 +1,270 @@
+"""Checkpoints: folders of arrays that can tell whether they are whole.
+
+    checkpoints/000000500000/     named by the environment steps of each seed
+        manifest.json             what is in it; the SHA-256 of every other file and of itself
+        state.safetensors         the arrays of a pytree, each named by its path in the tree
+
+A checkpoint is written beside its place, to the disk, and renamed. Loading reads every byte
+against the manifest, unpickles nothing and executes nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax import files
+
+FORMAT = 1
+"""Of the folder. One that this version does not know is refused."""
+
+_PLAIN = frozenset(
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+)
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what was saved. The message names file and damage."""
+
+
+def folder(run_dir: Path, env_steps: int) -> Path:
+    """Where the checkpoint after so many environment steps of each seed is."""
+    return Path(run_dir) / "checkpoints" / f"{env_steps:012d}"
+
+
+def existing(run_dir: Path) -> list[int]:
+    """The environment steps of the checkpoints that there are, whole or not, newest last."""
+    parent = Path(run_dir) / "checkpoints"
+    names = [path.name for path in parent.iterdir()] if parent.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def save(path: Path, trees: Mapping[str, Any], facts: Mapping) -> None:
+    """Saves pytrees of arrays, such as an `AgentState`, as one checkpoint.
+
+    Args:
+        trees: name to pytree; a name becomes a file.
+        facts: JSON that goes into the manifest.
+
+    Raises:
+        WriteError: as `files.write_folder` does.
+    """
+    _write(path, {name: _flatten(tree) for name, tree in trees.items()}, facts)
+
+
+def load(path: Path) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
+    """Loads a checkpoint and verifies every byte of it.
+
+    Returns:
+        (manifest, arrays of each tree by their names in it, as `restore` and `nest` take them).
+
+    Raises:
+        DamagedError: it is not whole.
+        ValueError: it is of another format.
+    """
+    import safetensors.numpy
+
+    manifest = _unseal(path / "manifest.json")
+    trees = {}
+    for name, wanted in manifest["files"].items():
+        data = _read(path / name)
+        if len(data) != wanted["bytes"]:
+            raise DamagedError(f"{path / name} has {len(data)} bytes, not {wanted['bytes']}")
+        if _sha256(data) != wanted["sha256"]:
+            raise DamagedError(f"{path / name} is damaged: its SHA-256 is not the manifest's")
+        trees[Path(name).stem] = safetensors.numpy.load(data)
+    return manifest, trees
+
+
+def newest(
+    run_dir: Path, check: Callable[[dict], None] = lambda manifest: None
+) -> tuple[dict, dict[str, dict[str, np.ndarray]], list[str]]:
+    """Loads the newest checkpoint of a run that is whole.
+
+    Args:
+        check: may find more damage in what a manifest says, and raise DamagedError.
+
+    Returns:
+        (manifest, arrays of each tree, what is wrong with the newer ones).
+
+    Raises:
+        ValueError: there is none; the message says what is wrong with each.
+    """
+    problems = []
+    for env_steps in reversed(existing(run_dir)):
+        try:
+            manifest, trees = load(folder(run_dir, env_steps))
+            check(manifest)
+        except DamagedError as error:
+            problems.append(str(error))
+        else:
+            return manifest, trees, problems
+    why = "; ".join(problems) or "there are none"
+    raise ValueError(f"no whole checkpoint in {str(run_dir)!r}: {why}")
+
+
+def restore(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
+    """The pytree whose arrays these are.
+
+    Args:
+        like: a pytree of the same structure, of arrays or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+        ValueError: the arrays are of another tree; the message names the first leaf that differs.
+    """
+    import jax
+
+    saved = dict(_typed(name, array) for name, array in arrays.items())
+    wanted = dict(named_leaves(like))
+    for name in [*wanted, *saved]:
+        here, there = (_describe(leaves.get(name)) for leaves in (saved, wanted))
+        if here != there:
+            raise ValueError(f"the saved {name} is {here}, not {there}")
+    return jax.tree.structure(like).unflatten([saved[name] for name in wanted])
+
+
+def nest(arrays: Mapping[str, np.ndarray]) -> dict:
+    """The arrays as nested dicts, named by the parts of their paths; random keys as raw data."""
+    tree = {}
+    for name, array in arrays.items():
+        *above, last = name.partition("|")[0].split("/")
+        inner = tree
+        for part in above:
+            inner = inner.setdefault(part, {})
+        inner[last] = _typed(name, array, keys=False)[1]
+    return tree
+
+
+def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of a pytree, each with its path in it, such as "learner/updates"."""
+    import jax
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+class Saver:
+    """Saves checkpoints of a run in the background, one at a time, and keeps the newest ones.
+
+    The arrays are fetched before `save` returns; checksums and the disk are left to a thread. A
+    context: leaving it waits for the last one. What went wrong is raised by the next call.
+    """
+
+    def __init__(self, run_dir: Path, keep: int):
+        self.run_dir, self.keep = Path(run_dir), keep
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.under_way: Future | None = None
+
+    def save(self, env_steps: int, trees: Mapping[str, Any], facts: Mapping) -> None:
+        self.wait()
+        arrays = {name: _flatten(tree) for name, tree in trees.items()}
+        self.under_way = self.thread.submit(self._write, env_steps, arrays, facts)
+
+    def check(self) -> None:
+        """Raises what has gone wrong, without waiting."""
+        if self.under_way and self.under_way.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until what was given to `save` is on the disk.
+
+        Raises:
+            WriteError: it could not be written.
+        """
+        if self.under_way:
+            under_way, self.under_way = self.under_way, None
+            under_way.result()
+
+    def _write(self, env_steps, arrays, facts):
+        _write(folder(self.run_dir, env_steps), arrays, facts)
+        for old in existing(self.run_dir)[: -self.keep]:
+            files.remove_folder(folder(self.run_dir, old))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.thread.shutdown()
+
+
+def _write(path, trees, facts):
+    """A checkpoint of the arrays of each tree by their names."""
+    import safetensors.numpy
+
+    contents = {f"{name}.safetensors": safetensors.numpy.save(a) for name, a in trees.items()}
+    sums = {name: {"bytes": len(d), "sha256": _sha256(d)} for name, d in contents.items()}
+    contents["manifest.json"] = _seal({"format": FORMAT, "files": sums, **facts})
+    files.write_folder(path, contents)
+
+
+def _seal(facts):
+    """A JSON file that ends with the SHA-256 of the rest."""
+    return _json({**facts, "sha256": _sha256(_json(facts))})
+
+
+def _unseal(path):
+    data = _read(path)
+    try:
+        facts = json.loads(data)
+        known = facts["format"] == FORMAT
+        whole = _seal({name: fact for name, fact in facts.items() if name != "sha256"}) == data
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{path} is damaged: it is no manifest") from None
+    if not known and whole:
+        raise ValueError(f"{path}: format {facts['format']}, not {FORMAT}: of another version")
+    if not whole:
+        raise DamagedError(f"{path} is damaged: its SHA-256 is not that of its contents")
+    return facts
+
+
+def _json(tree):
+    return json.dumps(tree, indent=1, default=str).encode() + b"\n"
+
+
+def _sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _flatten(tree):
+    """Name to plain array. What safetensors has no type for is stored as unsigned integers, and
+    its type goes into the name: "path|threefry2x32" for random keys, "path|bfloat16"."""
+    import jax
+
+    arrays = {}
+    for name, leaf in named_leaves(jax.device_get(tree)):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            name, leaf = f"{name}|{jax.random.key_impl(leaf)}", jax.random.key_data(leaf)
+        array = np.array(leaf, order="C")  # safetensors writes other orders wrongly
+        if array.dtype.name not in _PLAIN:
+            name, array = f"{name}|{array.dtype.name}", array.view(f"uint{8 * array.itemsize}")
+        if name in arrays:
+            raise ValueError(f"two leaves of the tree have the path {name!r}")
+        arrays[name] = array
+    return arrays
+
+
+def _typed(name, array, keys=True):
+    """(path, leaf) from a name and an array of `_flatten`."""
+    import jax
+
+    path, _, kind = name.partition("|")
+    if kind and hasattr(jax.numpy, kind):
+        array = array.view(jax.numpy.dtype(kind))
+    elif kind and keys:
+        array = jax.random.wrap_key_data(array, impl=kind)
+    return path, array
+
+
+def _describe(leaf):
+    return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"

@@ -1,0 +1,124 @@
+"""The tables of a run, which grow by whole rows: metrics.csv and evaluations.csv."""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rljax import checkpoints, files
+
+METRICS = (
+    "seed",
+    "env_steps",
+    "updates",
+    "wall_seconds",
+    "episodes",
+    "episodic_return",
+    "episodic_length",
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "explained_variance",
+    "grad_norm",
+    "learning_rate",
+    "steps_per_second",
+)
+"""Columns of metrics.csv: one row per seed and log point."""
+
+EVALUATIONS = ("seed", "env_steps", "updates", "episodes", "episodic_return")
+"""Columns of evaluations.csv: one row per seed and evaluation during training."""
+
+TABLES = ("metrics.csv", "evaluations.csv")
+
+
+def begin(run_dir: Path) -> None:
+    """Makes the tables, empty."""
+    (run_dir / "evaluations.csv").unlink(missing_ok=True)
+    files.write(run_dir / "metrics.csv", ",".join(METRICS).encode() + b"\n")
+
+
+def read_metrics(run_dir: Path):
+    """metrics.csv as a `pandas.DataFrame`; the return is NaN where no episode ended. A last line
+    that is still being written, or was cut, is left out.
+
+    Raises:
+        ValueError: there is none, or it is no such table.
+    """
+    import pandas as pd
+
+    path = Path(run_dir) / "metrics.csv"
+    counts = dict.fromkeys(("seed", "env_steps", "updates", "episodes"), int)
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text().rpartition("\n")[0]))
+        rows, names = list(reader), dict.fromkeys((*METRICS, *(reader.fieldnames or ())))
+        columns = {n: [float(row[n] or "nan") for row in rows] for n in names}  # every digit
+        return pd.DataFrame(columns).astype(counts)
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error})") from error
+
+
+def append_metrics(run_dir: Path, rows: Iterable[Mapping]) -> None:
+    """Adds rows to metrics.csv. Floats keep every digit that they have."""
+    text = io.StringIO()
+    csv.DictWriter(text, METRICS, lineterminator="\n").writerows(rows)
+    files.append(run_dir / "metrics.csv", text.getvalue())
+
+
+def append_evaluations(
+    run_dir: Path, seeds: list[int], env_steps: int, updates: int, returns: np.ndarray
+) -> None:
+    """Adds an evaluation during training to evaluations.csv: one row per seed.
+
+    Args:
+        returns: [S, N] of full episodes.
+    """
+    path = run_dir / "evaluations.csv"
+    header = "" if path.exists() else ",".join(EVALUATIONS) + "\n"
+    rows = (
+        f"{seed},{env_steps},{updates},{len(row)},{row.mean()}\n"
+        for seed, row in zip(seeds, returns)
+    )
+    files.append(path, header + "".join(rows))
+
+
+def mark(run_dir: Path) -> dict:
+    """What the tables hold now, put on the disk: for a checkpoint, which goes with just these
+    rows."""
+    marks = {}
+    for name in TABLES:
+        if (run_dir / name).exists():
+            with open(run_dir / name, "rb") as file:
+                data = file.read()
+                os.fsync(file.fileno())
+            marks[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return marks
+
+
+def check(run_dir: Path, marks: Mapping) -> None:
+    """That the tables still begin with the rows that they held when they were marked.
+
+    Raises:
+        checkpoints.DamagedError: they do not.
+    """
+    for name, wanted in marks.items():
+        path = run_dir / name
+        data = path.read_bytes()[: wanted["bytes"]] if path.exists() else b""
+        if hashlib.sha256(data).hexdigest() != wanted["sha256"]:
+            raise checkpoints.DamagedError(
+                f"{path} was changed or cut: it does not begin with the rows that it had"
+            )
+
+
+def cut(run_dir: Path, marks: Mapping) -> None:
+    """Takes the tables back to where they were when they were marked."""
+    for name in TABLES:
+        if name in marks:
+            os.truncate(run_dir / name, marks[name]["bytes"])
+        else:
+            (run_dir / name).unlink(missing_ok=True)
