@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
             print("interrupted", file=sys.stderr)
             return signals.exit_status
         except files.WriteError as error:
-            print(f"error: {error}; what was saved before is whole, to be resumed", file=sys.stderr)
+            print(f"error: {error}; --resume goes on from what was saved", file=sys.stderr)
             return 1
 
 
@@ -68,6 +68,8 @@ def seed_keys(seeds):
 
 def train(config, options, start, seeds, device, signals, begun):
     """Trains, evaluates and writes; returns the exit status."""
+    import jax
+
     from rljax import a2c, evaluate
 
     keys = seed_keys(seeds)
@@ -83,16 +85,26 @@ def train(config, options, start, seeds, device, signals, begun):
     step = config.batch_size * len(seeds)
     done, total = start.updates * step, config.num_updates * step
     with Display(title, done, total, options.quiet) as display:
-        begun -= start.progress.wall_seconds
         run = common.Run(
-            ALGORITHM, config, options, start.run_dir, seeds, display, signals, play, begun
+            algorithm=ALGORITHM,
+            config=config,
+            options=options,
+            run_dir=start.run_dir,
+            seeds=seeds,
+            display=display,
+            signals=signals,
+            evaluate=play,
+            progress=start.progress,
+            begun=begun - start.progress.wall_seconds,
         )
-        clock = time.perf_counter()
+        making = time.perf_counter()
         states = a2c.init_seeds(config, keys) if start.states is None else start.states
-        if start.extended:
-            states = a2c.begin_row(states)
+        if start.raised:
+            states, row = a2c.begin_row(states)
+            if start.in_row:
+                common.append_rows(run, jax.device_get(row), speed=0.0)
         chunks = a2c.chunks(config, keys, states)
-        return common.finish(run, common.follow(run, start, states, chunks, clock))
+        return common.finish(run, common.follow(run, start, states, chunks, making))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Run:
     signals: Signals
     evaluate: Callable
     """(states, updates) -> `Evaluation` [S, N]."""
+    progress: Progress
     begun: float
     """time.perf_counter() when the command began, less the seconds of a run that goes on."""
 
@@ -40,7 +41,6 @@ class Outcome:
     updates: int
     best: object
     """`evaluate.Best`, if there has been an evaluation during training."""
-    progress: Progress
     saved: int
     """Environment steps of each seed at the last checkpoint."""
     status: str = "completed"
@@ -51,19 +51,20 @@ class Outcome:
     """seed: update at which gradient or parameters were no longer finite."""
 
 
-def follow(run: Run, start: Start, states, chunks, clock: float) -> Outcome:
+def follow(run: Run, start: Start, states, chunks, begun: float) -> Outcome:
     """Trains: follows chunks, (states, Metrics [S]), to the end, or until the run diverges or a
     signal comes; evaluates and saves on the way.
 
     Args:
         states: those that the chunks begin with.
-        clock: time.perf_counter() when the making of states and chunks began.
+        begun: time.perf_counter() when the making of states and chunks began.
 
     Raises:
         WriteError: something could not be written.
     """
     saved = start.updates * run.config.batch_size
-    outcome = Outcome(states, start.updates, start.best, start.progress, saved)
+    outcome = Outcome(states, start.updates, start.best, saved)
+    clock = Clock(run.progress, begun)
     with checkpoints.Saver(run.run_dir, run.options.keep_checkpoints) as saver:
         try:
             _follow(run, chunks, clock, outcome, saver)
@@ -76,43 +77,70 @@ def follow(run: Run, start: Start, states, chunks, clock: float) -> Outcome:
 def _follow(run, chunks, clock, outcome, saver):
     from rljax import a2c
 
-    config, signals, progress = run.config, run.signals, outcome.progress
-    origin, last = clock - progress.wall_seconds, clock
-    row_steps, row_seconds, compiled = 0, 0.0, False
-    if outcome.updates == 0 or _evaluate_if_due(run, outcome):  # a signal may have put it off
+    if outcome.updates == 0:
+        _save(run, outcome, saver)
+        saver.wait()  # so that a run that has rows has a checkpoint
+    elif _evaluate_if_due(run, outcome):  # a signal had put it off
         _save(run, outcome, saver)
     for states, metrics in chunks:
-        seconds, last = time.perf_counter() - last, time.perf_counter()
-        steps = _take(run, outcome, states, metrics)
-        if compiled:
-            row_steps, row_seconds = row_steps + steps, row_seconds + seconds
-            progress.train_steps += steps
-            progress.train_seconds += seconds
-        else:  # the first chunk: one update, and the compilation
-            progress.compile_seconds += seconds
-            compiled = True
-        speed = row_steps / row_seconds if row_seconds else steps / seconds
-        progress.wall_seconds = last - origin
-
-        is_row = a2c.is_row(config, metrics)
-        stops = outcome.diverged or signals.received
-        rows = list(metrics_rows(metrics, config, run.seeds, progress.wall_seconds, speed))
+        clock.lap(_take(run, outcome, states, metrics))
+        is_row = a2c.is_row(run.config, metrics)
         if is_row:
-            tables.append_metrics(run.run_dir, rows)
-            row_steps, row_seconds = 0, 0.0
-            if not stops and _evaluate_if_due(run, outcome):
-                last = time.perf_counter()
-        if stops or (is_row and _is_save_due(run, outcome)):
-            _save(run, outcome, saver)
-        if stops and not is_row:  # after the checkpoint, which goes with whole rows alone
-            tables.append_metrics(run.run_dir, rows)
-        env_steps = outcome.updates * config.batch_size
-        run.display.update(env_steps * len(run.seeds), speed, progress.last_return)
-        if outcome.diverged:
+            _end_row(run, outcome, metrics, clock, saver)
+        elif run.signals.received:
+            if not outcome.diverged:
+                _save(run, outcome, saver)  # before the row, for it goes with whole rows alone
+            append_rows(run, metrics, clock.speed)
+        env_steps = outcome.updates * run.config.batch_size * len(run.seeds)
+        run.display.update(env_steps, clock.speed, run.progress.last_return)
+        if is_row and outcome.diverged:
             outcome.status, outcome.exit_status = "diverged", 1
             return
         saver.check()
-        signals.check()
+        run.signals.check()
+
+
+def _end_row(run, outcome, metrics, clock, saver):
+    (run.run_dir / "summary.json").unlink(missing_ok=True)  # of a run that now goes on
+    append_rows(run, metrics, clock.speed)
+    clock.begin_row()
+    if outcome.diverged:  # the checkpoint before stays the newest
+        return
+    if not run.signals.received and _evaluate_if_due(run, outcome):
+        clock.pause()
+    if run.signals.received or _is_save_due(run, outcome):
+        _save(run, outcome, saver)
+
+
+class Clock:
+    """Seconds and speed of training, into a `Progress`."""
+
+    def __init__(self, progress: Progress, begun: float):
+        self.progress, self.last = progress, begun
+        self.origin = begun - progress.wall_seconds
+        self.speed, self.compiled = 0.0, False
+        self.begin_row()
+
+    def lap(self, steps: int) -> None:
+        """After a chunk of so many environment steps; the first one is left to the compilation."""
+        now = time.perf_counter()
+        seconds, self.last = now - self.last, now
+        self.progress.wall_seconds = now - self.origin
+        if not self.compiled:
+            self.progress.compile_seconds += seconds
+            self.speed, self.compiled = steps / seconds, True
+            return
+        self.steps, self.seconds = self.steps + steps, self.seconds + seconds
+        self.speed = self.steps / self.seconds
+        self.progress.train_steps += steps
+        self.progress.train_seconds += seconds
+
+    def begin_row(self) -> None:
+        self.steps, self.seconds = 0, 0.0
+
+    def pause(self) -> None:
+        """What was done since the lap is no training."""
+        self.last = time.perf_counter()
 
 
 def _take(run, outcome, states, metrics):
@@ -122,7 +150,7 @@ def _take(run, outcome, states, metrics):
     outcome.states, outcome.updates, outcome.played = states, updates, None
     ended = metrics.episodes > 0
     if ended.any():
-        outcome.progress.last_return = float(metrics.episodic_return[ended].mean())
+        run.progress.last_return = float(metrics.episodic_return[ended].mean())
     outcome.diverged = {seed: int(at) for seed, at in zip(run.seeds, metrics.diverged_at) if at}
     return steps
 
@@ -132,7 +160,7 @@ def _evaluate_if_due(run, outcome):
     did."""
     from rljax import evaluate
 
-    every, progress = run.options.eval_every, outcome.progress
+    every, progress = run.options.eval_every, run.progress
     env_steps = outcome.updates * run.config.batch_size
     at_end = outcome.updates == run.config.num_updates
     due = _passed(every, progress.evaluated, env_steps) or (every and at_end)
@@ -170,7 +198,7 @@ def _save(run, outcome, saver):
         "seeds": run.seeds,
         "env_steps": outcome.updates * run.config.batch_size,
         "updates": outcome.updates,
-        "progress": dataclasses.asdict(outcome.progress),
+        "progress": dataclasses.asdict(run.progress),
         "tables": tables.mark(run.run_dir),
     }
     if outcome.best:
@@ -192,7 +220,7 @@ def finish(run: Run, outcome: Outcome) -> int:
     """
     from rljax import analysis
 
-    config, run_dir, progress = run.config, run.run_dir, outcome.progress
+    config, run_dir, progress = run.config, run.run_dir, run.progress
     final_return = None
     if outcome.status == "completed" and run.options.eval_episodes:
         run.display.phase("evaluating")
@@ -227,10 +255,10 @@ def finish(run: Run, outcome: Outcome) -> int:
         )
     if outcome.diverged:
         summary["diverged"] = outcome.diverged
-    files.write_json(run_dir / "summary.json", summary)
     title = f"{run.algorithm.upper()} on {config.env}"
     curves = {"": tables.read_metrics(run_dir)}
     analysis.plot_learning_curves(curves, title, run_dir / "learning_curve.png")
+    files.write_json(run_dir / "summary.json", summary)  # last: then all is there
     print_summary(run.display.console, summary, run_dir)
     for seed, update in outcome.diverged.items():
         message = (
@@ -240,12 +268,16 @@ def finish(run: Run, outcome: Outcome) -> int:
     return outcome.exit_status
 
 
-def metrics_rows(metrics, config: Config, seeds: list[int], wall: float, speed: float):
-    """Rows of metrics.csv, one per seed, from metrics [S].
+def append_rows(run: Run, metrics, speed: float) -> None:
+    """Adds a row for each seed to metrics.csv, from metrics [S].
 
     `steps_per_second` is each seed's own share: the sum over seeds is the speed of the run.
     """
-    for i, seed in enumerate(seeds):
+    tables.append_metrics(run.run_dir, _rows(run, metrics, speed))
+
+
+def _rows(run, metrics, speed):
+    for i, seed in enumerate(run.seeds):
         row = {name: str(x[i]) for name, x in metrics._asdict().items()}
         del row["diverged_at"]
         if metrics.episodes[i] == 0:
@@ -253,10 +285,10 @@ def metrics_rows(metrics, config: Config, seeds: list[int], wall: float, speed: 
         yield {
             **row,
             "seed": seed,
-            "env_steps": int(metrics.updates[i]) * config.batch_size,
+            "env_steps": int(metrics.updates[i]) * run.config.batch_size,
             "episodes": int(metrics.episodes[i]),
-            "wall_seconds": f"{wall:.3f}",
-            "steps_per_second": f"{speed / len(seeds):.0f}",
+            "wall_seconds": f"{run.progress.wall_seconds:.3f}",
+            "steps_per_second": f"{speed / len(run.seeds):.0f}",
         }
 
 

@@ -45,13 +45,13 @@ def main(argv: list[str]) -> int:
             print(f"warning: {warning.message}", file=sys.stderr)
         flags.set_device(options.device)
         figures = evaluate(saved, options)
+        print_evaluation(figures)
         files.write_json(options.run_dir / "evaluation.json", figures)
     except (ValueError, TypeError) as error:
         return flags.fail(error)
     except files.WriteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print_evaluation(figures)
     return 0
 
 

@@ -22,6 +22,10 @@ RESULTS = ("preset", "seed", "num_seeds", "eval_episodes", "eval_mode", "eval_ev
 """The options that change what a run's files hold: they stay as they are on resume."""
 
 
+DEVICES = ("auto", "cpu", "gpu")
+EVAL_MODES = ("greedy", "sampled")
+
+
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
     """Options of this run; they change nothing of what is learned from a seed."""
@@ -34,11 +38,11 @@ class RunOptions:
     """Seeds trained at once: --seed and the following ones."""
     run_dir: Path | None = None
     """Where the run is written. By default runs/{env}__{algorithm}__{seed}__{time}."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Literal[DEVICES] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     eval_episodes: int = 100
     """Full episodes per seed in an evaluation; 0 turns the final one off."""
-    eval_mode: Literal["greedy", "sampled"] = "greedy"
+    eval_mode: Literal[EVAL_MODES] = "greedy"
     """Whether evaluations take the policy's mode or sample from it."""
     eval_every: int = 0
     """Also evaluate during training, about every so many environment steps; 0 never."""
@@ -53,23 +57,29 @@ class RunOptions:
     quiet: bool = False
     """Print nothing but errors and warnings."""
 
-    def validate(self):
-        at_least = dict(
-            seed=0,
-            num_seeds=1,
-            eval_episodes=0,
-            eval_every=0,
-            checkpoint_every=0,
-            keep_checkpoints=1,
-        )
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
+    def validate(self) -> "RunOptions":
+        """Checks what flags, or the config.json of a run, ask for.
+
+        Raises:
+            ValueError, TypeError: an option is out of its range or of another type.
+        """
+        from_one = ("num_seeds", "keep_checkpoints")
+        for name in (*from_one, "seed", "eval_episodes", "eval_every", "checkpoint_every"):
+            value, least = getattr(self, name), int(name in from_one)
+            if value is None and name == "checkpoint_every":
+                continue
+            if type(value) is not int:
+                raise TypeError(f"{name} = {value!r}: must be a whole number")
+            if value < least:
                 raise ValueError(f"{name} = {value}: must be at least {least}")
+        for name, allowed in (("eval_mode", EVAL_MODES), ("device", DEVICES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(unknown(name, str(getattr(self, name)), list(allowed)))
         if self.seed + self.num_seeds > 2**32:
             raise ValueError(f"seed = {self.seed}: the last seed must be below 2**32")
         if self.eval_every and not self.eval_episodes:
             raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")
+        return self
 
 
 def parse(algorithm: str, description: str, argv: list[str]) -> tuple[Config, RunOptions]:
@@ -115,7 +125,7 @@ def _given(name, argv):
     for i, arg in enumerate(argv):
         if arg.startswith(f"--{name}="):
             return arg.partition("=")[2]
-        if arg == f"--{name}" and i + 1 < len(argv):
+        if arg == f"--{name}" and i + 1 < len(argv) and not argv[i + 1].startswith("--"):
             return argv[i + 1]
     return None
 
@@ -148,21 +158,14 @@ def _saved(algorithm, run_dir):
     record = runs.read_record(run_dir)
     if record.get("algorithm") != algorithm:
         raise ValueError(f"{run_dir!r} is a run of {record.get('algorithm')}, not of {algorithm}")
-    known = {name: record["run"][name] for name in RESULTS if name in record["run"]}
-    every = record["run"].get("checkpoint_every")
-    keep = record["run"].get("keep_checkpoints", RunOptions.keep_checkpoints)
-    options = RunOptions(
-        **known, checkpoint_every=every, keep_checkpoints=keep, run_dir=Path(run_dir)
-    )
-    return runs.read_config(record), options
+    names = (*RESULTS, "checkpoint_every", "keep_checkpoints", "device")
+    kept = {name: record["run"][name] for name in names if name in record["run"]}
+    return runs.read_config(record), RunOptions(**kept, run_dir=Path(run_dir)).validate()
 
 
 def _check_unchanged(before, after):
     """That nothing is asked for on resume but what may change."""
-    configs = [runs.config_record(config) for config, _ in (before, after)]
-    options = [{name: getattr(o, name) for name in RESULTS} for _, o in (before, after)]
-    options = [{**o, "run_dir": pair[1].run_dir} for o, pair in zip(options, (before, after))]
-    saved, asked = ({**c, **o} for c, o in zip(configs, options))
+    saved, asked = (_settings(*pair) for pair in (before, after))
     if asked["total_timesteps"] < saved["total_timesteps"]:
         raise ValueError(
             f"total_timesteps = {asked['total_timesteps']}: may only be raised on resume, from"
@@ -172,6 +175,12 @@ def _check_unchanged(before, after):
     if changed:
         names = ", ".join(f"{name} = {saved[name]!r}, not {asked[name]!r}" for name in changed)
         raise ValueError(f"on resume only total_timesteps may be raised: the run has {names}")
+
+
+def _settings(config, options):
+    """All that may not change."""
+    results = {name: getattr(options, name) for name in RESULTS}
+    return {**runs.config_record(config), **results, "run_dir": str(options.run_dir)}
 
 
 def _registry():
@@ -227,7 +236,9 @@ def set_device(device: str) -> str:
         # XLA's heavier optimisations take most of its compile time on a CPU and gain these small
         # programs nothing.
         level = "--xla_backend_optimization_level=1"
-        os.environ["XLA_FLAGS"] = f"{level} {os.environ.get('XLA_FLAGS', '')}".strip()
+        given = os.environ.get("XLA_FLAGS", "")
+        if level not in given:
+            os.environ["XLA_FLAGS"] = f"{level} {given}".strip()
     import jax
 
     if device == "cpu":

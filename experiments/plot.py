@@ -4,6 +4,7 @@ python experiments/plot.py RUN_DIR [RUN_DIR ...] --output curves
 """
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def main(argv: list[str]) -> int:
         records = [runs.read_record(run_dir) for run_dir in options.run_dirs]
         metrics = [tables.read_metrics(run_dir) for run_dir in options.run_dirs]
         curves = dict(zip(labels(options.run_dirs, records), metrics))
-        paths = [options.output.with_name(options.output.name + s) for s in (".png", ".svg")]
+        name = re.sub(r"\.(png|svg)$", "", options.output.name)
+        paths = [options.output.with_name(name + suffix) for suffix in (".png", ".svg")]
         analysis.plot_learning_curves(curves, title(records), *paths)
     except (ValueError, TypeError) as error:
         return flags.fail(error)
@@ -57,8 +59,8 @@ def labels(run_dirs, records) -> list[str]:
 
 def title(records) -> str:
     """What all runs share, of algorithm and environment."""
-    algorithms = sorted({record.get("algorithm", "").upper() for record in records})
-    envs = sorted({record["config"].get("env", "") for record in records})
+    algorithms = sorted({str(record.get("algorithm")).upper() for record in records})
+    envs = sorted({str(record["config"].get("env")) for record in records})
     return f"{' and '.join(algorithms)} on {' and '.join(envs)}"
 
 

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
+import platform
 import re
 import shlex
 import sys
@@ -46,8 +48,10 @@ class Start:
     best: Any = None
     """`evaluate.Best`, if there has been an evaluation."""
     progress: Progress = dataclasses.field(default_factory=Progress)
-    extended: bool = False
-    """The run was raised to more steps, and stands where its last row of metrics ended."""
+    raised: bool = False
+    """The run was raised to more steps: its rows of metrics are spaced anew from here."""
+    in_row: bool = False
+    """It was stopped between two rows."""
     complete: bool = False
     """There is nothing left to do."""
 
@@ -72,8 +76,8 @@ def resumed(
 ) -> Iterator[Start]:
     """A run taken up from its newest whole checkpoint, locked.
 
-    What the run wrote after that checkpoint is cut off: rows of the tables, its summary, damaged
-    checkpoints (which are renamed to `*.damaged`).
+    What the run wrote after that checkpoint is cut off: rows of the tables, and checkpoints that
+    cannot be gone on from, which are renamed to `*.aside`.
 
     Args:
         like: the shapes of the algorithm's state of all seeds.
@@ -82,20 +86,30 @@ def resumed(
         ValueError: another process is at work on it, no checkpoint is whole, or it is of other
             settings.
     """
-    run_dir = options.resume
-    with runs.lock(run_dir):
-        record = runs.read_record(run_dir)
-        files.tidy(run_dir)
-        files.tidy(run_dir / "checkpoints")
-        if _never_began(run_dir):
-            _warn(f"{run_dir} has no checkpoint and no metrics: the run starts at its beginning")
-            tables.begin(run_dir)
-            start = Start(run_dir)
-        else:
-            start = _from_checkpoint(run_dir, config, seeds, like)
-        if not start.complete:
-            _note_resume(run_dir, record, config, device, start)
+    with runs.lock(options.resume):
+        try:
+            start = _take_up(config, options, device, seeds, like)
+        except files.WriteError:
+            raise
+        except OSError as error:
+            raise ValueError(f"{options.resume} cannot be gone on with: {error}") from error
         yield start
+
+
+def _take_up(config, options, device, seeds, like):
+    run_dir = options.resume
+    record = runs.read_record(run_dir)
+    files.tidy(run_dir)
+    files.tidy(run_dir / "checkpoints")
+    if _never_began(run_dir):
+        _warn(f"{run_dir} has no checkpoint and no metrics: the run starts at its beginning")
+        tables.begin(run_dir)
+        start = Start(run_dir)
+    else:
+        start = _from_checkpoint(run_dir, config, seeds, like)
+    if not start.complete:
+        _note_resume(run_dir, record, config, options, device, start)
+    return start
 
 
 def _never_began(run_dir):
@@ -110,8 +124,9 @@ def _from_checkpoint(run_dir, config, seeds, like):
     from rljax import evaluate
 
     manifest, trees, problems = checkpoints.newest(
-        run_dir, lambda manifest: tables.check(run_dir, manifest["tables"])
+        run_dir, lambda manifest: tables.check(run_dir, manifest.get("tables", {}))
     )
+    runs.check_facts(manifest)
     before = runs.read_config(manifest)
     _check_same(config, before, seeds, manifest)
     best = None
@@ -142,16 +157,18 @@ def _from_checkpoint(run_dir, config, seeds, like):
     for newer in checkpoints.existing(run_dir):
         if newer > env_steps:
             path = checkpoints.folder(run_dir, newer)
-            files.remove_folder(path.with_name(f"{path.name}.damaged"))
-            path.rename(path.with_name(f"{path.name}.damaged"))
+            files.remove_folder(path.with_name(f"{path.name}.aside"))
+            with files.writing(path):
+                path.rename(path.with_name(f"{path.name}.aside"))
     tables.cut(run_dir, manifest["tables"])
-    (run_dir / "summary.json").unlink(missing_ok=True)
-    return dataclasses.replace(start, extended=raised and before.ends_row(updates))
+    return dataclasses.replace(start, raised=raised, in_row=not before.ends_row(updates))
 
 
 def _is_completed(run_dir):
-    path = run_dir / "summary.json"
-    return path.exists() and json.loads(path.read_bytes())["status"] == "completed"
+    try:
+        return json.loads((run_dir / "summary.json").read_bytes())["status"] == "completed"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _check_same(config, before, seeds, manifest):
@@ -169,22 +186,28 @@ def _check_same(config, before, seeds, manifest):
         )
 
 
-def _note_resume(run_dir, record, config, device, start):
+def _note_resume(run_dir, record, config, options, device, start):
     """Adds this resumption to config.json, and says what is not as it was."""
     now = _provenance(device)
-    last = {"versions": {}, **record, **(record.get("resumed") or [{}])[-1]}
-    then, here = last["versions"], now["versions"]
-    changes = [f"{n} {then.get(n)} -> {here.get(n)}" for n in differing([then, here])]
-    if last.get("device") != device:
-        changes.append(f"device {last.get('device')} -> {device}")
+    then = {**record, **(record.get("resumed") or [{}])[-1]}
+    changes = [
+        f"{name} {then.get(name)} -> {now[name]}"
+        for name in differing([{n: then.get(n) for n in now}, now])
+        if name not in ("versions", "command_line")
+    ]
+    then, here = then.get("versions", {}), now["versions"]
+    changes += [f"{n} {then.get(n)} -> {here.get(n)}" for n in differing([then, here])]
     if changes:
         _warn(f"not as when the run was last at work: {', '.join(changes)}: its bits may differ")
     again = {"env_steps": start.updates * config.batch_size, **now}
-    resumptions = [*record.get("resumed", []), again]
-    settings = runs.config_record(config)
-    files.write_json(
-        run_dir / "config.json", {**record, "config": settings, "resumed": resumptions}
-    )
+    kept = {name: getattr(options, name) for name in ("checkpoint_every", "keep_checkpoints")}
+    record = {
+        **record,
+        "config": runs.config_record(config),
+        "run": {**record["run"], **kept, "device": options.device},
+        "resumed": [*record.get("resumed", []), again],
+    }
+    files.write_json(run_dir / "config.json", record)
 
 
 def _warn(text):
@@ -213,5 +236,15 @@ def _provenance(device):
         "versions": {"python": sys.version.split()[0], **runs.versions()},
         "git_commit": runs.git_commit(),
         "device": device,
+        "processor": _processor(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "command_line": shlex.join(sys.orig_argv),
     }
+
+
+def _processor():
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()

@@ -123,10 +123,16 @@ def is_row(config: Config, metrics: Metrics) -> bool:
     return config.ends_row(int(metrics.updates[0]))
 
 
-def begin_row(states: AgentState) -> AgentState:
-    """States in NumPy that begin a row of metrics here: for a run that goes on from its end, with
-    another `config.log_interval`."""
-    return states._replace(sums=jax.tree.map(np.zeros_like, states.sums))
+@jax.jit
+def begin_row(states: AgentState) -> tuple[AgentState, Metrics]:
+    """Ends a row of metrics here and begins another: for a run [S] that goes on with another
+    `config.log_interval`.
+
+    Returns:
+        (states, Metrics of the row so far).
+    """
+    row = jax.vmap(_means)(states.sums, states.learner.updates)
+    return states._replace(sums=jax.tree.map(jnp.zeros_like, states.sums)), row
 
 
 @jax.jit

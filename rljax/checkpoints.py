@@ -48,9 +48,10 @@ def save(path: Path, trees: Mapping[str, Any], facts: Mapping) -> None:
 
     Args:
         trees: name to pytree; a name becomes a file.
-        facts: JSON that goes into the manifest.
+        facts: JSON that goes into the manifest; not "format", "files" or "sha256".
 
     Raises:
+        ValueError: such a fact, or leaves whose paths cannot be told apart in a file.
         WriteError: as `files.write_folder` does.
     """
     _write(path, {name: _flatten(tree) for name, tree in trees.items()}, facts)
@@ -102,8 +103,8 @@ def newest(
         except DamagedError as error:
             problems.append(str(error))
         else:
-            return manifest, trees, problems
-    why = "; ".join(problems) or "there are none"
+            return manifest, trees, list(dict.fromkeys(problems))
+    why = "; ".join(dict.fromkeys(problems)) or "there are none"
     raise ValueError(f"no whole checkpoint in {str(run_dir)!r}: {why}")
 
 
@@ -128,13 +129,21 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
 
 
 def nest(arrays: Mapping[str, np.ndarray]) -> dict:
-    """The arrays as nested dicts, named by the parts of their paths; random keys as raw data."""
+    """The arrays as nested dicts, named by the parts of their paths; random keys as raw data.
+
+    Raises:
+        ValueError: a path leads through a leaf: a name in the tree had a "/".
+    """
     tree = {}
     for name, array in arrays.items():
         *above, last = name.partition("|")[0].split("/")
         inner = tree
         for part in above:
             inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{name!r} lies below a leaf of the tree")
+        if last in inner:
+            raise ValueError(f"{name!r} is both a leaf and a part of a path in the tree")
         inner[last] = _typed(name, array, keys=False)[1]
     return tree
 
@@ -197,6 +206,9 @@ def _write(path, trees, facts):
 
     contents = {f"{name}.safetensors": safetensors.numpy.save(a) for name, a in trees.items()}
     sums = {name: {"bytes": len(d), "sha256": _sha256(d)} for name, d in contents.items()}
+    taken = {"format", "files", "sha256"} & set(facts)
+    if taken:
+        raise ValueError(f"facts = {dict(facts)}: a manifest has its own {' and '.join(taken)}")
     contents["manifest.json"] = _seal({"format": FORMAT, "files": sums, **facts})
     files.write_folder(path, contents)
 
@@ -232,8 +244,10 @@ def _sha256(data):
 def _read(path):
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise DamagedError(f"{path} cannot be read ({error.strerror})") from error
+    except OSError as error:  # such as a permission: no damage, and nothing to put aside
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _flatten(tree):
@@ -243,6 +257,8 @@ def _flatten(tree):
 
     arrays = {}
     for name, leaf in named_leaves(jax.device_get(tree)):
+        if "|" in name:
+            raise ValueError(f"a leaf of the tree has a '|' in its path {name!r}")
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             name, leaf = f"{name}|{jax.random.key_impl(leaf)}", jax.random.key_data(leaf)
         array = np.array(leaf, order="C")  # safetensors writes other orders wrongly

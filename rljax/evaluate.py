@@ -54,7 +54,7 @@ def best(before: Best | None, learners: LearnerState, returns: np.ndarray, env_s
     now = Best(learners, np.asarray(returns, float), np.full(len(returns), env_steps))
     if before is None:
         return now
-    better = now.returns > before.returns
+    better = ~(now.returns <= before.returns)  # also than a NaN
 
     def choose(new, old):
         return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)

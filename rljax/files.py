@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,12 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         WriteError: the disk is full, or the like.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with _writing(path):
+    beside = _beside(path, "part")
+    with writing(path):
         try:
             _write_to_disk(beside, data)
             os.replace(beside, path)
+            sync_folder(path.parent)
         except OSError:
             with contextlib.suppress(OSError):
                 beside.unlink()
@@ -42,7 +44,7 @@ def append(path: Path, text: str) -> None:
     Raises:
         WriteError: the disk is full, or the like.
     """
-    with _writing(path):
+    with writing(path):
         is_new = not path.exists()
         with open(path, "ab", buffering=0) as file:
             size, data = os.fstat(file.fileno()).st_size, text.encode()
@@ -62,17 +64,20 @@ def write_folder(path: Path, contents: dict[str, bytes]) -> None:
     Raises:
         WriteError: the disk is full, or the like; the folder is as it was before.
     """
-    beside, before = _hidden(path, "new"), _hidden(path, "old")
-    with _writing(path):
+    beside, before = _beside(path, "new"), _beside(path, "old")
+    with writing(path):
         try:
-            beside.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _settle(beside, before)  # a process that was killed can have had this one's number
+            beside.mkdir()
             for name, data in contents.items():
                 _write_to_disk(beside / name, data)
-            _sync_folder(beside)
+            sync_folder(beside)
             if path.exists():
                 os.rename(path, before)
             os.rename(beside, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
+            sync_folder(path.parent.parent)
             shutil.rmtree(before, ignore_errors=True)
         except OSError:
             shutil.rmtree(beside, ignore_errors=True)
@@ -88,25 +93,41 @@ def remove_folder(path: Path) -> None:
         WriteError: it is not ours to remove, or the like.
     """
     if path.exists():
-        with _writing(path):
-            os.rename(path, _hidden(path, "gone"))
-        shutil.rmtree(_hidden(path, "gone"), ignore_errors=True)
+        gone = _beside(path, "gone")
+        with writing(path):
+            _settle(gone)
+            os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a process that was killed in one of these functions left this behind."""
+    return _BESIDE.fullmatch(path.name) is not None
 
 
 def tidy(parent: Path) -> None:
-    """Clears up after a process that was killed while it wrote or removed something here."""
-    for left in parent.glob(".*.*"):
-        kind = left.suffix[1:]
-        place = parent / left.name[1:].rsplit(".", 2)[0]
-        if kind.isdecimal():
-            left.unlink()
-        elif kind == "old" and not place.exists():
-            os.rename(left, place)
-        elif kind in ("new", "old", "gone"):
+    """Clears up after processes that were killed in one of these functions, and are not at work
+    here now."""
+    if parent.is_dir():
+        _settle(*filter(is_leftover, list(parent.iterdir())))
+
+
+def _settle(*leftovers):
+    """What was replaced goes back to its place if nothing came there; all else is removed."""
+    for left in leftovers:
+        name, kind = _BESIDE.fullmatch(left.name).groups()
+        if kind == "part":
+            left.unlink(missing_ok=True)
+        elif kind == "old" and left.exists() and not left.with_name(name).exists():
+            os.rename(left, left.with_name(name))
+        elif left.exists():
             shutil.rmtree(left)
 
 
-def _hidden(path, kind):
+_BESIDE = re.compile(r"\.(.+)\.\d+\.(part|new|old|gone)")
+
+
+def _beside(path, kind):
     return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
 
 
@@ -124,17 +145,19 @@ def lock(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise BlockingIOError(file.read().strip()) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # the disk may be full; the lock holds without
+            file.truncate(0)
+            os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}\n".encode())
         yield
 
 
 @contextlib.contextmanager
-def _writing(path):
-    """Errors of writing do not name their file by themselves."""
+def writing(path: Path) -> Iterator[None]:
+    """Makes a WriteError, with the file's name, of an OSError, which need not name it."""
     try:
         yield
+    except WriteError:
+        raise
     except OSError as error:
         raise WriteError(f"{path} could not be written ({error.strerror})") from error
 
@@ -146,10 +169,9 @@ def _write_to_disk(path, data):
         os.fsync(file.fileno())
 
 
-def _sync_folder(path):
-    """A renamed or new file is on the disk for good only after this."""
+def sync_folder(path: Path) -> None:
+    """Puts a folder's names on the disk: a new or renamed file is safe only after this."""
     descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with contextlib.suppress(OSError):  # not every network file system offers it
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)

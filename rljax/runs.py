@@ -44,24 +44,32 @@ def create(run_dir: Path, record: Mapping) -> Path:
             behind.
     """
     run_dir = Path(run_dir)
-    name = f"run directory {str(run_dir)!r}"
     ours = [p for p in (*reversed(run_dir.parents), run_dir) if not p.exists()][:1]
     try:
+        if not ours:
+            _check_free(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        if any(run_dir.iterdir()):
-            held = "already holds a run" if (run_dir / "config.json").exists() else "is not empty"
-            raise ValueError(f"{name} {held}")
-        ours = ours or [run_dir / "config.json", run_dir / "metrics.csv"]
-        files.write_json(run_dir / "config.json", record)
-        tables.begin(run_dir)
+        with lock(run_dir):  # another process may make it at the same moment
+            _check_free(run_dir)
+            ours = ours or [run_dir / name for name in (".lock", "config.json", "metrics.csv")]
+            files.write_json(run_dir / "config.json", record)
+            tables.begin(run_dir)
     except OSError as error:
         for left in ours:
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             elif left.exists():
                 left.unlink()
-        raise ValueError(f"{name} cannot be written ({error.strerror or error})") from error
+        why = error.strerror or error
+        raise ValueError(f"run directory {str(run_dir)!r} cannot be written ({why})") from error
     return run_dir
+
+
+def _check_free(run_dir):
+    there = [path for path in run_dir.iterdir() if path.name != ".lock"]
+    if not all(files.is_leftover(path) for path in there):
+        held = "already holds a run" if (run_dir / "config.json").exists() else "is not empty"
+        raise ValueError(f"run directory {str(run_dir)!r} {held}")
 
 
 @contextlib.contextmanager
@@ -70,13 +78,17 @@ def lock(run_dir: Path) -> Iterator[None]:
     that ends.
 
     Raises:
-        ValueError: another process trains in it.
+        ValueError: another process trains in it, or it cannot be written.
     """
-    try:
-        with files.lock(Path(run_dir) / ".lock"):
-            yield
-    except BlockingIOError as error:
-        raise ValueError(f"run directory {str(run_dir)!r} is in use by {error}") from error
+    name = f"run directory {str(run_dir)!r}"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(Path(run_dir) / ".lock"))
+        except BlockingIOError as error:
+            raise ValueError(f"{name} is in use by {error}") from error
+        except OSError as error:
+            raise ValueError(f"{name} cannot be written ({error.strerror})") from error
+        yield
 
 
 def read_record(run_dir: Path) -> dict:
@@ -108,8 +120,19 @@ def read_config(record: Mapping) -> Config:
     known = Config.__dataclass_fields__
     for name in record["config"]:
         if name not in known:
-            raise ValueError(f"config.json: {unknown('setting', name, list(known))}")
+            raise ValueError(f"the run's config: {unknown('setting', name, list(known))}")
     return Config(**record["config"]).validate()
+
+
+def check_facts(manifest: Mapping) -> None:
+    """That a checkpoint is one of a run, as the scripts save them.
+
+    Raises:
+        ValueError: it lacks a fact; the message names it.
+    """
+    for name in ("config", "seeds", "env_steps", "updates", "progress", "tables"):
+        if name not in manifest:
+            raise ValueError(f"the checkpoint is of no run: its manifest has no {name!r}")
 
 
 def load(run_dir: Path, checkpoint: str | int = "last") -> Saved:
@@ -131,12 +154,13 @@ def load(run_dir: Path, checkpoint: str | int = "last") -> Saved:
             warnings.warn(f"{problem}; the one before is used", stacklevel=2)
     else:
         manifest, trees = checkpoints.load(_chosen(run_dir, checkpoint))
+    check_facts(manifest)
     env_steps = [manifest["env_steps"]] * len(manifest["seeds"])
     if checkpoint == "best":
         if "best" not in trees:
             raise ValueError(
                 f"{str(run_dir)!r} has no checkpoint 'best': it was not evaluated in training"
-                f" (--eval-every); there are 'last' and {_listed(run_dir)}"
+                " (--eval-every)"
             )
         env_steps = manifest["best"]["env_steps"]
     state = checkpoints.nest(trees["best" if checkpoint == "best" else "state"])
@@ -183,7 +207,7 @@ def export_params(
     observations are standardised, "obs_moments.mean" and "obs_moments.var" are with them.
 
     Args:
-        path: such as "policy.safetensors"; the config goes to "policy.json".
+        path: such as "policy.safetensors"; the config goes to "policy.json" then.
         checkpoint, seed: as in `load_policy`.
 
     Raises:
@@ -192,11 +216,13 @@ def export_params(
     """
     import safetensors.numpy
 
+    path = Path(path)
+    if path.suffix == ".json":
+        raise ValueError(f"path = {str(path)!r}: must not end in .json, where the config goes")
     saved = load(run_dir, checkpoint)
     index = _index(saved, seed)
     learner = {name: saved.state["learner"].get(name) for name in ("params", "obs_moments")}
     arrays = {name: np.array(leaf[index]) for name, leaf in _joined(learner)}
-    path = Path(path)
     record = {
         "config": config_record(saved.config),
         "seed": saved.seeds[index],
@@ -236,17 +262,15 @@ def git_commit() -> str | None:
 
 
 def _chosen(run_dir, checkpoint):
-    there = checkpoints.existing(run_dir)
-    if not str(checkpoint).isdecimal() or int(checkpoint) not in there:
+    if not str(checkpoint).isdecimal() or int(checkpoint) not in checkpoints.existing(run_dir):
         raise ValueError(
-            f"{str(run_dir)!r} has no checkpoint {checkpoint!r}: there are 'last' and"
-            f" {_listed(run_dir)}"
+            f"{str(run_dir)!r} has no checkpoint {checkpoint!r}: there are {_listed(run_dir)}"
         )
     return checkpoints.folder(run_dir, int(checkpoint))
 
 
 def _listed(run_dir):
-    return ", ".join(map(str, checkpoints.existing(run_dir))) or "no others"
+    return ", ".join(["last", "best", *map(str, checkpoints.existing(run_dir))])
 
 
 def _index(saved, seed):

@@ -93,10 +93,11 @@ def mark(run_dir: Path) -> dict:
     marks = {}
     for name in TABLES:
         if (run_dir / name).exists():
-            with open(run_dir / name, "rb") as file:
+            with files.writing(run_dir / name), open(run_dir / name, "rb") as file:
                 data = file.read()
                 os.fsync(file.fileno())
             marks[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    files.sync_folder(run_dir)
     return marks
 
 
@@ -111,14 +112,15 @@ def check(run_dir: Path, marks: Mapping) -> None:
         data = path.read_bytes()[: wanted["bytes"]] if path.exists() else b""
         if hashlib.sha256(data).hexdigest() != wanted["sha256"]:
             raise checkpoints.DamagedError(
-                f"{path} was changed or cut: it does not begin with the rows that it had"
+                f"{path} was changed or cut: it does not begin with the rows of the checkpoint"
             )
 
 
 def cut(run_dir: Path, marks: Mapping) -> None:
     """Takes the tables back to where they were when they were marked."""
     for name in TABLES:
-        if name in marks:
-            os.truncate(run_dir / name, marks[name]["bytes"])
-        else:
-            (run_dir / name).unlink(missing_ok=True)
+        with files.writing(run_dir / name):
+            if name in marks:
+                os.truncate(run_dir / name, marks[name]["bytes"])
+            else:
+                (run_dir / name).unlink(missing_ok=True)

@@ -193,7 +193,7 @@ def test_a_damaged_checkpoint_is_named_and_put_aside(main, undisturbed, stopped,
     assert f"warning: {newest / 'state.safetensors'} has 100 bytes" in err
     assert "the checkpoint before is used" in err
     assert results(stopped) == results(undisturbed)
-    assert newest.with_name(f"{newest.name}.damaged").is_dir()
+    assert newest.with_name(f"{newest.name}.aside").is_dir()
 
 
 def test_total_timesteps_may_be_raised(main, undisturbed, tmp_path, capsys):
@@ -219,10 +219,16 @@ def test_total_timesteps_may_be_raised(main, undisturbed, tmp_path, capsys):
     assert main(["--resume", str(run_dir), "--quiet"]) == 0  # and stays raised
 
 
-def test_raising_between_two_rows_loses_no_episode(main, stopped):
-    assert main(["--resume", str(stopped), "--total-timesteps", "6400", "--quiet"]) == 0
+@pytest.mark.parametrize("updates", [400, 300])  # rows of 4; or of 3, of which one ends at 111
+def test_raising_between_two_rows_loses_no_episode(main, stopped, updates):
+    steps = 16 * updates
+    assert main(["--resume", str(stopped), "--total-timesteps", str(steps), "--quiet"]) == 0
     table = tables.read_metrics(stopped)
-    assert table.groupby("seed")["episodes"].sum().tolist() == [6400, 6400]
+    assert table.groupby("seed")["episodes"].sum().tolist() == [steps, steps]
+    assert table["updates"].tolist()[2 * 55 :: 2][:3] == [
+        111,
+        *{400: (112, 116), 300: (114, 117)}[updates],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -402,7 +408,7 @@ def test_evaluate_plays_fresh_episodes_of_a_checkpoint(undisturbed, capsys):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("--checkpoint 17", "has no checkpoint '17': there are 'last' and"),
+        ("--checkpoint 17", "has no checkpoint '17': there are last, best, 2560, "),
         ("--checkpoint newest", "has no checkpoint 'newest'"),
         ("--episodes 0", "episodes = 0: must be at least 1"),
         ("--episode 5", "unknown flag '--episode': did you mean --episodes"),
@@ -416,6 +422,74 @@ def test_evaluate_refuses_in_one_line(undisturbed, capsys, flags, expected):
     assert expected in err
     assert err.count("\n") == 1
     assert not (undisturbed / "evaluation.json").exists()
+
+
+def test_the_end_of_a_diverged_run_is_the_same_when_resumed(main, tmp_path, capsys, monkeypatch):
+    """No checkpoint holds what is not finite: each resumption diverges at the same update."""
+    from rljax import a2c
+
+    flags = [*SMALL, "--learning-rate", "1e38"]
+    found = []
+    for name, seconds in (("run", 0.5), ("other", 1e-9)):
+        monkeypatch.setattr(a2c, "CHUNK_SECONDS", seconds)
+        run_dir = tmp_path / name
+        assert main([*flags, "--run-dir", str(run_dir)]) == 1
+        for _ in range(3):
+            assert main(["--resume", str(run_dir), "--quiet"]) == 1
+            assert "seed 5 diverged" in capsys.readouterr().err
+        _, trees, problems = checkpoints.newest(run_dir)
+        assert problems == []
+        assert all(np.isfinite(x).all() for n, x in trees["state"].items() if "params" in n)
+        assert checkpoints.existing(run_dir) == [0]
+        summary = json.loads((run_dir / "summary.json").read_text())
+        assert summary["status"] == "diverged"
+        updates = tables.read_metrics(run_dir)["updates"].tolist()
+        found.append((summary["updates"], summary["diverged"], updates))
+    assert found[0] == found[1]
+
+
+def test_a_run_with_rows_has_a_checkpoint(main, tmp_path, monkeypatch, capsys):
+    """Where the very first one fails, there are no rows either, and the run starts anew."""
+
+    def full(path, contents):
+        raise files.WriteError(f"{path} could not be written (No space left on device)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_folder", full)
+        assert main([*SMALL, "--run-dir", str(tmp_path / "run")]) == 1
+    assert len(tables.read_metrics(tmp_path / "run")) == 0
+    assert main(["--resume", str(tmp_path / "run"), "--quiet"]) == 0
+    assert "starts at its beginning" in capsys.readouterr().err
+
+
+def test_a_summary_that_cannot_be_read_is_written_again(main, undisturbed, tmp_path):
+    run_dir = Path(shutil.copytree(undisturbed, tmp_path / "run"))
+    for text in ("{}", '{"status": "comp'):
+        (run_dir / "summary.json").write_text(text)
+        assert main(["--resume", str(run_dir), "--quiet"]) == 0
+        assert results(run_dir) == results(undisturbed)
+
+
+def test_a_checkpoint_of_no_run_is_refused(main, stopped, capsys):
+    import evaluate as script
+
+    newest = checkpoints.folder(stopped, checkpoints.existing(stopped)[-1])
+    checkpoints.save(newest, {"state": {"x": np.zeros(3)}}, {"why": "my own"})
+    for status in (main(["--resume", str(stopped)]), script.main([str(stopped)])):
+        assert status == 2
+    err = capsys.readouterr().err
+    assert err.count("is of no run: its manifest has no 'config'") == err.count("\n") == 2
+
+
+def test_options_given_on_resume_are_kept(main, stopped, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at_update(patch, 150)
+        flags = "--keep-checkpoints 5 --device cpu --quiet".split()
+        assert main(["--resume", str(stopped), *flags]) == 143
+    assert main(["--resume", str(stopped), "--quiet"]) == 0
+    assert len(checkpoints.existing(stopped)) == 5
+    assert tables.read_metrics(stopped)["updates"].iloc[-1] == 200
+    assert runs.read_record(stopped)["run"]["device"] == "cpu"
 
 
 def test_plot_tells_runs_apart_by_what_differs(main, undisturbed, stopped, tmp_path, capsys):

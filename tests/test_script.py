@@ -129,6 +129,7 @@ def test_saved_state_is_the_whole_state(finished_run):
         ("--env-params speed=2", "unknown environment parameter 'speed'"),
         ("--env probes:Unplayable", "unsupported action space"),
         ("--network mpl", "unknown network 'mpl': did you mean mlp?"),
+        ("--resume", "Missing value for argument '--resume"),
         ("--checkpoint-every -1", "checkpoint_every = -1: must be at least 0"),
         ("--keep-checkpoints 0", "keep_checkpoints = 0: must be at least 1"),
     ],
