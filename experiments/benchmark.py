@@ -136,7 +136,7 @@ def measure_checkpoints(options) -> dict:
     import jax
     import numpy as np
 
-    from rljax import a2c
+    from rljax import a2c, evaluate, runs, tables
     from rljax.checkpoints import Saver
 
     config = dataclasses.replace(preset("a2c", "CartPole-v1"), total_timesteps=2**30)
@@ -146,12 +146,17 @@ def measure_checkpoints(options) -> dict:
         states, metrics = next(chunks)
     updates, begun = int(metrics.updates[0]), time.perf_counter()
     plain, saved, waited, passed = [], [], 0.0, 0.0
-    with tempfile.TemporaryDirectory() as folder, Saver(Path(folder), keep=3) as saver:
+    best = evaluate.best(None, states.learner, np.zeros(8), 0)
+    rows = [dict.fromkeys(tables.METRICS, 0.123456789)] * 8 * 100
+    with tempfile.TemporaryDirectory() as folder, Saver(Path(folder) / "run", keep=3) as saver:
+        run_dir = runs.create(Path(folder) / "run", {})
+        tables.append_metrics(run_dir, rows)
         while passed < options.checkpoint_seconds:
             saves = 10 * passed > options.checkpoint_seconds * (len(saved) + 0.5)
             started, before = time.perf_counter(), updates
             if saves:
-                saver.save(before, {"state": states}, {})
+                trees = {"state": states, "best": {"learner": best.learner}}
+                saver.save(before, trees, {"tables": tables.mark(run_dir)})
                 waited += time.perf_counter() - started
             states, metrics = next(chunks)
             updates = int(metrics.updates[0])

@@ -121,13 +121,15 @@ class Place:
         return run_dir
 
     def interrupted(self):
-        """A run stopped by SIGTERM between two rows of metrics, with three checkpoints."""
+        """A run stopped by SIGTERM after its first evaluation, so that all files are there."""
         run_dir = self.folder / "interrupted"
         if not run_dir.exists():
             process = launch(self.flags(run_dir))
-            wait_for(lambda: len(checkpoints.existing(run_dir)) == 3, process)
+            wait_for(lambda: (run_dir / "evaluations.csv").exists(), process)
             process.terminate()
             expect(process.wait() == 143, "SIGTERM did not end the run in order")
+            last = checkpoints.folder(run_dir, newest(run_dir))
+            expect((last / "best.safetensors").exists(), "there is no best checkpoint")
         return run_dir
 
     def copy(self, name):
@@ -162,8 +164,8 @@ def survive_write(place):
     run_dir, whole = place.folder / "write", place.undisturbed()
     for _ in range(place.options.write_kills):
         process = launch(again(run_dir) or place.flags(run_dir), slow=True)
-        before = checkpoints.existing(run_dir)
-        wait_for(lambda before=before: len(checkpoints.existing(run_dir)) > len(before), process)
+        before = newest(run_dir)
+        wait_for(lambda before=before: newest(run_dir) > before, process)
         wait_for(lambda: list((run_dir / "checkpoints").glob(".*.new/*")), process)
         process.kill()
         process.wait()
@@ -177,12 +179,12 @@ def survive_write(place):
 
 def survive_damage(place):
     whole, count = place.undisturbed(), 0
-    newest = checkpoints.existing(place.interrupted())[-1]
-    names = [path.name for path in checkpoints.folder(place.interrupted(), newest).iterdir()]
+    last = newest(place.interrupted())
+    names = [path.name for path in checkpoints.folder(place.interrupted(), last).iterdir()]
     for name in sorted(names):
         for damage in (truncate, flip, empty, Path.unlink):
             run_dir = place.copy("damaged")
-            path = checkpoints.folder(run_dir, newest) / name
+            path = checkpoints.folder(run_dir, last) / name
             damage(path)
             status, err = run(["--resume", str(run_dir), "--quiet"])
             expect(status == 0, f"{damage.__name__} {name}: exit status {status}, {err}")
@@ -191,7 +193,7 @@ def survive_damage(place):
             count += 1
     run_dir = place.copy("damaged")
     for _ in range(place.options.flips):
-        path = random.choice(list(checkpoints.folder(run_dir, newest).iterdir()))
+        path = random.choice(list(checkpoints.folder(run_dir, last).iterdir()))
         before = path.read_bytes()
         flip(path)
         *_, problems = checkpoints.newest(run_dir)
@@ -298,6 +300,10 @@ def wait_for_work(run_dir, process):
     )
 
 
+def newest(run_dir):
+    return max(checkpoints.existing(run_dir), default=-1)
+
+
 def wait_for(condition, process):
     while not condition():
         expect(process.poll() is None, f"the run ended early, status {process.returncode}")
@@ -337,7 +343,8 @@ def results(run_dir):
 
 
 def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.read_bytes() for path in found}
 
 
 def expect(condition, otherwise):
