@@ -229,11 +229,11 @@ def test_no_gpu(main, tmp_path, monkeypatch, capsys):
 def test_benchmark_measures(tmp_path, capsys):
     import benchmark
 
-    flags = f"--sizes 2x3,4x2 --repeats 1 --seconds 0.01 --json {tmp_path / 'figures.json'}"
+    flags = f"--sizes 2x3 --repeats 1 --seconds 0.01 --json {tmp_path / 'figures.json'}"
     assert benchmark.main(flags.split()) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
-    assert [figure["size"] for figure in figures] == ["2x3", "4x2"]
-    assert all(figure["training_steps_per_second"] > 0 for figure in figures)
+    assert [figure["size"] for figure in figures] == ["2x3"]
+    assert figures[0]["training_steps_per_second"] > 0
     assert benchmark.main(["--sizes", "2by3"]) == 2
     assert "size '2by3'" in capsys.readouterr().err
 
@@ -257,8 +257,8 @@ def test_help_is_quick_and_complete():
     assert time.perf_counter() - start < 10  # a hang, not a benchmark
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_a_run_in_order(tmp_path, number, status):
+def test_ctrl_c_ends_a_run_in_order(tmp_path):
+    """A process of its own; SIGTERM is sent in tests/test_resume.py."""
     run_dir = tmp_path / "run"
     flags = [*SMALL, "--total-timesteps", "10000000", "--run-dir", str(run_dir)]
     process = subprocess.Popen(
@@ -269,9 +269,9 @@ def test_signals_end_a_run_in_order(tmp_path, number, status):
         text=True,
     )
     wait_for_rows(run_dir, process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == status
+    assert process.returncode == 130
     assert err == ""
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["status"] == "interrupted"
