@@ -270,7 +270,9 @@ def _chosen(run_dir, checkpoint):
 
 
 def _listed(run_dir):
-    return ", ".join(["last", "best", *map(str, checkpoints.existing(run_dir))])
+    steps = checkpoints.existing(run_dir)
+    best = ["best"] * any((run_dir / "checkpoints").glob("*/best.safetensors"))
+    return ", ".join(["last", *best, *map(str, steps)]) if steps else "none"
 
 
 def _index(saved, seed):

@@ -537,7 +537,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused(copy):
 
 @pytest.mark.parametrize("checkpoint", ["last", "best", 160])
 def test_a_run_without_checkpoints_is_refused(run_dir, checkpoint):
-    with pytest.raises(ValueError, match=r"there are none|there are last, best$"):
+    with pytest.raises(ValueError, match="there are none"):
         runs.load(run_dir, checkpoint)
 
 
