@@ -241,6 +241,7 @@ def set_device(device: str) -> str:
             os.environ["XLA_FLAGS"] = f"{level} {given}".strip()
     import jax
 
+    _keep_compiled_programs()
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     try:
@@ -250,6 +251,19 @@ def set_device(device: str) -> str:
             f"device = {device!r}: there is none here; 'cpu' is always there"
         ) from None
     return found.device_kind if found.platform != "cpu" else "cpu"
+
+
+def _keep_compiled_programs():
+    """In the user's cache folder, for the next start; JAX_COMPILATION_CACHE_DIR names another, and
+    JAX_ENABLE_COMPILATION_CACHE=false turns it off."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rljax"
+        with contextlib.suppress(OSError):  # no home, or one that cannot be written
+            cache.mkdir(parents=True, exist_ok=True)
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def fail(error: Exception) -> int:

@@ -7,6 +7,9 @@ if not entry_points(group="jax_plugins"):  # no accelerator: programs compile se
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {flags}"
 
+# Tests neither fill nor trust the user's cache of compiled programs.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
 # Processes that share a GPU must not each take most of its memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
