@@ -112,6 +112,7 @@ def test_same_key_same_bits(small_run):
     assert not np.array_equal(*kernels)
 
 
+@pytest.mark.slow
 def test_two_processes_same_bits():
     code = """
 import jax, numpy as np

@@ -135,6 +135,7 @@ def test_rows_before_the_checkpoint_are_its_own(main, undisturbed, stopped, caps
     assert results(stopped) == results(undisturbed)
 
 
+@pytest.mark.slow
 def test_resuming_compiles_nothing_new(undisturbed, stopped):
     """Names of what is compiled, in processes of their own."""
     code = (
