@@ -84,7 +84,8 @@ def plot_learning_curves(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    below = 0.25 * (1 + len(curves)) if len(curves) > 1 else 0.0  # inches, for the legend
+    figure = Figure(figsize=(6.4, 4.0 + below), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for i, (label, metrics) in enumerate(curves.items()):
