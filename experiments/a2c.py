@@ -31,13 +31,14 @@ def main(argv: list[str]) -> int:
                 device = flags.set_device(options.device)
                 signals.check()
                 seeds = list(range(options.seed, options.seed + options.num_seeds))
-                start = stack.enter_context(prepare(config, options, device, seeds, signals))
+                keys = common.seed_keys(seeds)
+                start = stack.enter_context(prepare(config, options, device, seeds, keys, signals))
             except (ValueError, TypeError) as error:
                 return flags.fail(error)
             if start.complete:
                 print(f"{start.run_dir} is complete: there is nothing left to do")
                 return 0
-            return train(config, options, start, seeds, device, signals, begun)
+            return train(config, options, start, seeds, keys, device, signals, begun)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return signals.exit_status
@@ -46,33 +47,24 @@ def main(argv: list[str]) -> int:
             return 1
 
 
-def prepare(config, options, device, seeds, signals):
+def prepare(config, options, device, seeds, keys, signals):
     """Checks all that can be checked before training; a context that gives the `Start`."""
     import jax
 
     from rljax import a2c
 
-    like = jax.eval_shape(a2c.init_seeds, config, seed_keys(seeds))
+    like = jax.eval_shape(a2c.init_seeds, config, keys)
     signals.check()
     if options.resume:
         return resumed(config, options, device, seeds, like)
     return fresh(ALGORITHM, config, options, device)
 
 
-def seed_keys(seeds):
-    import jax
-    import numpy as np
-
-    return jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
-
-
-def train(config, options, start, seeds, device, signals, begun):
+def train(config, options, start, seeds, keys, device, signals, begun):
     """Trains, evaluates and writes; returns the exit status."""
     import jax
 
     from rljax import a2c, evaluate
-
-    keys = seed_keys(seeds)
 
     def play(states, updates):
         eval_keys = evaluate.evaluation_keys(keys, updates)

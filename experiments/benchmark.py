@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import common
 import flags
 
 from rljax.config import Config, preset
@@ -47,7 +48,7 @@ class Options:
     """Also measure what checkpoints cost."""
     checkpoint_seconds: float = 60.0
     """Length of the run that is saved."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Literal[flags.DEVICES] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     json: Path | None = None
     """Also write the figures to this file."""
@@ -133,14 +134,13 @@ def measure(config, options) -> dict:
 
 def measure_checkpoints(options) -> dict:
     """What saving the whole state ten times costs a run."""
-    import jax
     import numpy as np
 
     from rljax import a2c, evaluate, runs, tables
     from rljax.checkpoints import Saver
 
     config = dataclasses.replace(preset("a2c", "CartPole-v1"), total_timesteps=2**30)
-    keys = jax.vmap(jax.random.key)(np.arange(8, dtype=np.uint32))
+    keys = common.seed_keys(range(8))
     chunks = a2c.chunks(config, keys)
     for _ in range(10):  # the compilation, and chunks that are still short
         states, metrics = next(chunks)

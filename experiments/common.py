@@ -3,9 +3,10 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 from display import Display, print_summary
 from flags import RunOptions
 from signals import Signals
@@ -266,6 +267,13 @@ def finish(run: Run, outcome: Outcome) -> int:
         )
         print(message, file=sys.stderr)
     return outcome.exit_status
+
+
+def seed_keys(seeds: Iterable[int]):
+    """[S] the keys that runs of these seeds start from."""
+    import jax
+
+    return jax.vmap(jax.random.key)(np.array(list(seeds), np.uint32))
 
 
 def append_rows(run: Run, metrics, speed: float) -> None:

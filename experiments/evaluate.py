@@ -28,7 +28,7 @@ class Options:
     """Sample from the policy instead of taking its mode."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="last|best|STEP")] = "last"
     """The newest; of each seed the best in evaluations during training; or after STEP steps."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Literal[flags.DEVICES] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
 
 
@@ -47,22 +47,16 @@ def main(argv: list[str]) -> int:
         figures = evaluate(saved, options)
         print_evaluation(figures)
         files.write_json(options.run_dir / "evaluation.json", figures)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, files.WriteError) as error:
         return flags.fail(error)
-    except files.WriteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     return 0
 
 
 def evaluate(saved, options) -> dict:
     """What evaluation.json holds."""
-    import jax
-    import numpy as np
-
     from rljax import evaluate
 
-    keys = jax.vmap(jax.random.key)(np.array(saved.seeds, np.uint32))
+    keys = common.seed_keys(saved.seeds)
     learners = evaluate.learners(saved.config, saved.state)
     mode = "sampled" if options.sampled else "greedy"
     played = evaluate.evaluate(

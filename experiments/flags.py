@@ -7,20 +7,20 @@ import io
 import os
 import re
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from rljax import runs
+from rljax import files, runs
 from rljax.config import Config, KeyValues, differing, preset, unknown
 
 sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
 
 RESULTS = ("preset", "seed", "num_seeds", "eval_episodes", "eval_mode", "eval_every")
 """The options that change what a run's files hold: they stay as they are on resume."""
-
 
 DEVICES = ("auto", "cpu", "gpu")
 EVAL_MODES = ("greedy", "sampled")
@@ -171,10 +171,15 @@ def _check_unchanged(before, after):
             f"total_timesteps = {asked['total_timesteps']}: may only be raised on resume, from"
             f" {saved['total_timesteps']}"
         )
-    changed = [name for name in differing([saved, asked]) if name != "total_timesteps"]
-    if changed:
-        names = ", ".join(f"{name} = {saved[name]!r}, not {asked[name]!r}" for name in changed)
-        raise ValueError(f"on resume only total_timesteps may be raised: the run has {names}")
+    changes = other_settings(saved, asked)
+    if changes:
+        raise ValueError(f"on resume only total_timesteps may be raised: the run has {changes}")
+
+
+def other_settings(saved: Mapping, asked: Mapping) -> str:
+    """What a saved run has otherwise, as "name = this, not that, ...", but for total_timesteps."""
+    names = [name for name in differing([saved, asked]) if name != "total_timesteps"]
+    return ", ".join(f"{name} = {saved[name]!r}, not {asked[name]!r}" for name in names)
 
 
 def _settings(config, options):
@@ -267,6 +272,6 @@ def _keep_compiled_programs():
 
 
 def fail(error: Exception) -> int:
-    """Prints what is wrong in one line; the exit status for bad input."""
+    """Prints what is wrong in one line; the exit status: 2 for bad input, 1 for a failed write."""
     print(f"error: {error}", file=sys.stderr)
-    return 2
+    return 1 if isinstance(error, files.WriteError) else 2

@@ -35,11 +35,8 @@ def main(argv: list[str]) -> int:
         name = re.sub(r"\.(png|svg)$", "", options.output.name)
         paths = [options.output.with_name(name + suffix) for suffix in (".png", ".svg")]
         analysis.plot_learning_curves(curves, title(records), *paths)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, files.WriteError) as error:
         return flags.fail(error)
-    except files.WriteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     print(*paths, sep="\n")
     return 0
 

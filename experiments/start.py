@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flags import RunOptions
+from flags import RunOptions, other_settings
 
 from rljax import checkpoints, files, runs, tables
 from rljax.config import Config, differing
@@ -175,10 +175,9 @@ def _check_same(config, before, seeds, manifest):
     """That the checkpoint is of this run."""
     here, there = runs.config_record(config), runs.config_record(before)
     here, there = {**here, "seeds": seeds}, {**there, "seeds": manifest["seeds"]}
-    names = [name for name in differing([here, there]) if name != "total_timesteps"]
-    if names:
-        texts = ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
-        raise ValueError(f"the checkpoint is of another run: it has {texts}")
+    others = other_settings(there, here)
+    if others:
+        raise ValueError(f"the checkpoint is of another run: it has {others}")
     if here["total_timesteps"] < there["total_timesteps"]:
         raise ValueError(
             f"total_timesteps = {here['total_timesteps']}: the checkpoint is of a run of"

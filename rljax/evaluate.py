@@ -80,8 +80,8 @@ def learners(config: Config, state: Mapping) -> LearnerState:
     def init(key):
         return network.init(key, jnp.zeros((1, *env.spec.obs_shape)))
 
-    like = jax.eval_shape(jax.vmap(init), jax.eval_shape(jax.random.split, jax.random.key(0)))
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape[1:]), x.dtype), like)
+    like = jax.eval_shape(init, jax.random.key(0))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), like)
     moments = saved.get("obs_moments")
     return LearnerState(
         params=checkpoints.restore(dict(checkpoints.named_leaves(saved["params"])), like),
