@@ -228,7 +228,7 @@ def environment_loop(config):
         chance = noise(space, key_action, shape)
         discrete = isinstance(space, Discrete)
         actions = (chance * space.n).astype("int32") if discrete else chance.clip(-1, 1)
-        draws = jax.vmap(jax.vmap(env.draw))(jax.random.split(key_env, shape))
+        draws = env.draw(key_env, shape)
 
         def step(carry, action_and_draw):
             env_state, total = carry

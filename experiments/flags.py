@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -98,15 +98,30 @@ def parse(algorithm: str, description: str, argv: list[str]) -> tuple[Config, Ru
     else:
         start = _preset(algorithm, first), RunOptions()
 
+    config, options = parse_config(start, description, argv)
+    if options.resume:
+        _check_unchanged(start, (config, options))
+    return config, options
+
+
+def parse_config(
+    start: tuple[Config, Any], description: str, argv: list[str]
+) -> tuple[Config, Any]:
+    """A config and a script's options, a dataclass, that the flags ask for on top of these.
+
+    Raises:
+        SystemExit: with 0 after --help.
+        ValueError: a flag or its value is wrong; in one line.
+    """
+    kind = type(start[1])
+
     @dataclasses.dataclass(frozen=True)
     class Flags:
         config: Annotated[Config, tyro.conf.arg(name="")]
-        options: Annotated[RunOptions, tyro.conf.arg(name="")]
+        options: Annotated[kind, tyro.conf.arg(name="")]
 
-    known = [f.name for f in (*dataclasses.fields(Config), *dataclasses.fields(RunOptions))]
+    known = [f.name for f in (*dataclasses.fields(Config), *dataclasses.fields(kind))]
     flags = _cli(Flags, argv, description, known, default=Flags(*start), registry=_registry())
-    if flags.options.resume:
-        _check_unchanged(start, (flags.config, flags.options))
     return flags.config, flags.options
 
 

@@ -4,6 +4,7 @@ Chance enters as `noise`, drawn from a key ahead of time, so that a rollout draw
 steps at once; `sample` is then a deterministic function. Every field is [..., A].
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ class Categorical(NamedTuple):
         distribution function is empty. (With many hundreds of actions, XLA's cumulative sum can
         round such an interval open.)
         """
-        cdf = jnp.cumsum(jax.nn.softmax(self.logits), axis=-1)
+        cdf = jnp.cumsum(jnp.exp(self.logits - _max(self.logits)), axis=-1)
         below = noise[..., None] * cdf[..., -1:] >= cdf[..., :-1]
         return jnp.sum(below, axis=-1, dtype=jnp.int32)
 
@@ -47,13 +48,17 @@ class Categorical(NamedTuple):
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """[...] of actions int32 [...]."""
-        log_probs = jax.nn.log_softmax(self.logits)
-        return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+        taken = jax.nn.one_hot(action, self.logits.shape[-1], dtype=bool)
+        return _sum(jnp.where(taken, self._log_probs(), 0.0))
 
     def entropy(self) -> jax.Array:
-        log_probs = jax.nn.log_softmax(self.logits)
+        log_probs = self._log_probs()
         # exp(-inf) * -inf is NaN; an impossible action carries no entropy.
-        return -jnp.sum(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30), axis=-1)
+        return -_sum(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30))
+
+    def _log_probs(self):
+        logits = self.logits - jax.lax.stop_gradient(_max(self.logits))
+        return logits - jnp.log(_sum(jnp.exp(logits)))[..., None]
 
     def to_env(self, action: jax.Array) -> jax.Array:
         """What the environment is given for a drawn action."""
@@ -130,3 +135,20 @@ class TanhGaussian(NamedTuple):
 
 def _normal_log_prob(x, mean, log_std):
     return -0.5 * jnp.square((x - mean) * jnp.exp(-log_std)) - log_std - 0.5 * _LOG_2PI
+
+
+def _max(logits):
+    """[..., 1]"""
+    return _fold(jnp.maximum, jnp.max, logits)[..., None]
+
+
+def _sum(x):
+    return _fold(jnp.add, jnp.sum, x)
+
+
+def _fold(operation, reduction, x):
+    """Over the last axis. Few actions are taken one by one: XLA's reductions over a short axis
+    take as long on a CPU as the loss's products of matrices."""
+    if x.shape[-1] > 32:
+        return reduction(x, axis=-1)
+    return reduce(operation, (x[..., i] for i in range(x.shape[-1])))

@@ -25,10 +25,10 @@ class Env(NamedTuple):
     spec: EnvSpec
     reset: Callable[[jax.Array], tuple[Any, jax.Array]]
     """key -> (state, obs): a new episode."""
-    draw: Callable[[jax.Array], Any]
-    """key -> all that one step needs of chance: its key, and the start of the next episode should
-    this one end. It does not depend on the state, so a rollout draws it for all its steps at
-    once, outside its loop."""
+    draw: Callable[..., Any]
+    """(key, shape=()) -> all that steps [*shape] need of chance: for each its key, and the start of
+    the next episode should this one end. It does not depend on the state, so a rollout draws it
+    for all its steps at once, outside its loop."""
     step: Callable[[Any, Any, jax.Array], tuple[Any, Step]]
     """(draw, state, action) -> (state, Step), with auto-reset."""
 
@@ -110,9 +110,12 @@ def _functions(source, params):
         obs, state = source.reset(key, params)
         return jax.tree.map(_strong, state), _float32(obs)
 
-    def draw(key):
+    def draw(key, shape=()):
         key_step, key_reset = jax.random.split(key)
-        return key_step, reset(key_reset)
+        resets = reset
+        for _ in shape:
+            resets = jax.vmap(resets)
+        return jax.random.split(key_step, shape), resets(jax.random.split(key_reset, shape))
 
     def step(draw, state, action):
         key, (fresh_state, fresh_obs) = draw
@@ -143,7 +146,7 @@ def _functions(source, params):
 
     if _resets_as_gymnax_does(source):
         return reset, draw, step
-    return reset, lambda key: key, step_with_own_reset
+    return reset, lambda key, shape=(): jax.random.split(key, shape), step_with_own_reset
 
 
 def _resets_as_gymnax_does(source):

@@ -202,7 +202,7 @@ def _step(env, network, learner, greedy, now):
     noise = distributions.noise(env.spec.action_space, key_action, (num_episodes,))
     action = _act(network, learner, now.obs, None if greedy else noise)
     action = action.reshape(num_episodes, *env.spec.action_space.shape)
-    draws = jax.vmap(env.draw)(jax.random.split(key_env, num_episodes))
+    draws = env.draw(key_env, (num_episodes,))
     env_state, answer = jax.vmap(env.step)(draws, now.env_state, action)
     still = jnp.logical_not(now.played.finished)
     played = Evaluation(

@@ -79,9 +79,9 @@ def successor_values(value, values, final_obs, truncated):
     """The values V(s'_t) of the true successors, computed only where they are not known yet.
 
     The next row of `values` has them wherever the episode goes on. Those of the last row and of
-    truncated steps are computed: truncations are rare, so their observations are gathered, B at
-    a time, until none is left. At terminations the result is arbitrary (and finite): it is not
-    to be used.
+    truncated steps are computed, one for each environment at a time until none is left: after
+    the last row that is seldom more than once, if at all. At terminations the result is arbitrary
+    (and finite): it is not to be used.
 
     Args:
         value: observations [B, *obs_shape] -> values [B].
@@ -92,26 +92,24 @@ def successor_values(value, values, final_obs, truncated):
     Returns:
         [T, B].
     """
-    num_steps, num_envs = values.shape
-    next_values = jnp.concatenate([values[1:], value(final_obs[-1])[None]]).ravel()
-    observations = _merge_time_and_batch(final_obs)
-    size = num_steps * num_envs
-    wanted = truncated.ravel().at[size - num_envs :].set(False)
-    # rows[k]: the k-th wanted row, then `size`, which is no row: a scatter there is dropped.
-    place = jnp.where(wanted, jnp.cumsum(wanted) - 1, size)
-    rows = jnp.full(size, size).at[place].set(jnp.arange(size), mode="drop")
+    num_envs = values.shape[1]
+    envs = jnp.arange(num_envs)
+    last = jnp.ones((1, num_envs), bool)
+    next_values = jnp.concatenate([values[1:], values[-1:]])
 
-    def gather(state):
-        begun, next_values = state
-        chosen = jax.lax.dynamic_slice(rows, (begun,), (num_envs,))
-        found = value(observations[jnp.minimum(chosen, size - 1)])
-        return begun + num_envs, next_values.at[chosen].set(found, mode="drop")
+    def evaluate(state):
+        wanted, next_values = state
+        steps = jnp.argmax(wanted, axis=0)  # the first one wanted; where none is, the first step
+        found = jnp.where(
+            wanted[steps, envs], value(final_obs[steps, envs]), next_values[steps, envs]
+        )
+        return wanted.at[steps, envs].set(False), next_values.at[steps, envs].set(found)
 
-    number = jnp.sum(wanted)
+    wanted = jnp.concatenate([truncated[:-1], last])
     _, next_values = jax.lax.while_loop(
-        lambda state: state[0] < number, gather, (jnp.int32(0), next_values)
+        lambda state: jnp.any(state[0]), evaluate, (wanted, next_values)
     )
-    return next_values.reshape(num_steps, num_envs)
+    return next_values
 
 
 def apply(config: Config, learner: LearnerState, gradients: optax.Updates) -> LearnerState:

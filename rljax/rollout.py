@@ -48,7 +48,7 @@ def collect(
     key, key_action, key_env = jax.random.split(actor.key, 3)
     shape = (config.num_steps, config.num_envs)
     noise = distributions.noise(env.spec.action_space, key_action, shape)
-    draws = jax.vmap(jax.vmap(env.draw))(jax.random.split(key_env, shape))
+    draws = env.draw(key_env, shape)
 
     def step(carry, chance):
         env_state, obs = carry

@@ -27,8 +27,7 @@ def reset_and_steps(env, key):
     action = action.astype(jnp.int32) if isinstance(space, Discrete) else action
 
     def step(state, key):
-        draws = jax.vmap(env.draw)(jax.random.split(key, NUM_ENVS))
-        return jax.vmap(env.step)(draws, state, action)
+        return jax.vmap(env.step)(env.draw(key, (NUM_ENVS,)), state, action)
 
     key, key_reset = jax.random.split(key)
     state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, NUM_ENVS))
@@ -284,7 +283,8 @@ def cartpole():
     def both_steps(key, state, action):
         obs, _, *flags, info = source.step(key, state, action, params)
         theirs = Step(obs, *flags, info["final_observation"])
-        state, ours = env.step(env.draw(key), state, action)
+        key_step, key_reset = jax.random.split(key)  # as gymnax does
+        state, ours = env.step((key_step, env.reset(key_reset)), state, action)
         return state, (ours, theirs)
 
     steps = []
