@@ -1,12 +1,14 @@
-"""How fast it is: environment steps per second, and seconds of compilation.
+"""How fast it is: environment steps per second, and seconds of compilation and start.
 
-python experiments/benchmark.py --envs CartPole-v1 Breakout-MinAtar --sizes 16x5 256x32
-python experiments/benchmark.py --sizes --checkpoints
+python experiments/benchmark.py
+python experiments/benchmark.py --envs CartPole-v1 --sizes 16x5 256x32 --no-start
+python experiments/benchmark.py --envs --checkpoints --no-start
 
 For every environment and size (environments x steps), one seed:
 
 environment   random actions, auto-reset, nothing else
-rollout       and the policy
+acting        and the policy
+rollout       and the values: acting, then the critic on the whole batch
 training      and the update
 bootstrap     the share of training that values of true successors take, against taking the next
               row's value everywhere, which is wrong at truncations
@@ -14,14 +16,20 @@ compile       seconds to trace and compile the training loop, with no compilatio
 
 Each figure is the median of several runs, taken in turn.
 
+Start: seconds that importing takes, and those of the command `a2c.py` (whole process, and the
+compilation in it) with an empty cache of compiled programs and again with a full one.
+
 With --checkpoints, also what checkpoints cost a run of the CartPole preset of a minute, eight
 seeds, ten checkpoints: the share of its time by which chunks of updates with a save before them
 take longer than those without.
 """
 
 import dataclasses
+import json
+import os
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,17 +41,21 @@ import flags
 
 from rljax.config import Config, preset
 
+SPEEDS = ("environment", "acting", "rollout", "training")
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    envs: tuple[str, ...] = ("CartPole-v1",)
+    envs: tuple[str, ...] = ("CartPole-v1", "Breakout-MinAtar")
     """Environment ids."""
-    sizes: tuple[str, ...] = ("16x5", "256x32")
+    sizes: tuple[str, ...] = ("16x5", "64x16", "256x32", "2048x16")
     """Environments x steps of a rollout."""
     repeats: int = 5
     """Runs of each figure."""
     seconds: float = 1.0
     """Length of a run, about."""
+    start: bool = True
+    """Also measure imports and the script, cold and warm."""
     checkpoints: bool = False
     """Also measure what checkpoints cost."""
     checkpoint_seconds: float = 60.0
@@ -62,11 +74,11 @@ def main(argv: list[str]) -> int:
         configs = [
             config_for(env, *size).validate() for env in split(options.envs) for size in sizes
         ]
-        print(
-            f"{'environment':20}{'size':>10}  steps/s: environment     rollout    training", end=""
-        )
-        print("  bootstrap  compile")
+        if configs:
+            print(f"{'steps/s':20}{'size':>10}", *(f"{name:>12}" for name in SPEEDS), end="")
+            print("  bootstrap  compile")
         figures = [measure(config, options) for config in configs]
+        start = measure_start(options.device) if options.start else None
         checkpoints = measure_checkpoints(options) if options.checkpoints else None
     except (ValueError, TypeError) as error:
         return flags.fail(error)
@@ -74,7 +86,8 @@ def main(argv: list[str]) -> int:
         from rljax import files, runs
 
         record = {"device": device, "versions": runs.versions(), "commit": runs.git_commit()}
-        files.write_json(options.json, {**record, "figures": figures, "checkpoints": checkpoints})
+        measured = {"figures": figures, "start": start, "checkpoints": checkpoints}
+        files.write_json(options.json, {**record, **measured})
     return 0
 
 
@@ -106,7 +119,8 @@ def measure(config, options) -> dict:
     state = jax.jit(a2c.init)(config, jax.random.key(0))
     programs = {
         "environment": compiled(environment_loop(config), state),
-        "rollout": compiled(rollout_loop(config), state),
+        "acting": compiled(rollout_loop(config, values=False), state),
+        "rollout": compiled(rollout_loop(config, values=True), state),
     }
     started = time.perf_counter()
     programs["training"] = compiled(training_loop(config), state)
@@ -120,16 +134,47 @@ def measure(config, options) -> dict:
     figures = {
         "env": config.env,
         "size": f"{config.num_envs}x{config.num_steps}",
-        **{f"{name}_steps_per_second": round(speeds[name]) for name in list(programs)[:3]},
+        **{f"{name}_steps_per_second": round(speeds[name]) for name in SPEEDS},
         "bootstrap_share": round(1 - speeds["training"] / speeds["next row"], 4),
         "compile_seconds": round(compile_seconds, 2),
     }
-    print(
-        f"{figures['env']:20}{figures['size']:>10}"
-        f"{speeds['environment']:>22,.0f}{speeds['rollout']:>12,.0f}{speeds['training']:>12,.0f}"
-        f"{figures['bootstrap_share']:>11.1%}{compile_seconds:>7.1f} s"
-    )
+    columns = (f"{speeds[name]:12,.0f}" for name in SPEEDS)
+    print(f"{figures['env']:20}{figures['size']:>10}", *columns, end="")
+    print(f"{figures['bootstrap_share']:>11.1%}{compile_seconds:>7.1f} s")
     return figures
+
+
+def measure_start(device) -> dict:
+    """Seconds until modules are imported, and of the script with a cold and with a warm cache."""
+    imports = {
+        name: median_seconds([sys.executable, "-c", f"import {name}"])
+        for name in ("jax", "flax.linen", "gymnax", "rljax.a2c")
+    }
+    print("import, whole process:", *(f"{name} {s:.1f} s" for name, s in imports.items()))
+    script = Path(__file__).with_name("a2c.py")
+    figures = {"import_seconds": imports}
+    with tempfile.TemporaryDirectory() as folder:
+        environ = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+        for name in ("cold", "warm"):
+            run_dir = Path(folder) / name
+            command = [sys.executable, script, "--quiet", "--run-dir", run_dir, "--device", device]
+            started = time.perf_counter()
+            subprocess.run(command, check=True, env=environ)
+            seconds = time.perf_counter() - started
+            summary = json.loads((run_dir / "summary.json").read_bytes())
+            compiling = summary["compile_seconds"]
+            print(f"a2c.py, {name} cache: {seconds:.1f} s, of which compilation {compiling:.1f} s")
+            figures[name] = {"seconds": seconds, "compile_seconds": compiling}
+    return figures
+
+
+def median_seconds(command, times=3):
+    def seconds():
+        started = time.perf_counter()
+        subprocess.run(command, check=True)
+        return time.perf_counter() - started
+
+    return statistics.median(seconds() for _ in range(times))
 
 
 def measure_checkpoints(options) -> dict:
@@ -247,7 +292,7 @@ def environment_loop(config):
     return loop
 
 
-def rollout_loop(config):
+def rollout_loop(config, values):
     import jax
 
     from rljax import rollout
@@ -258,6 +303,9 @@ def rollout_loop(config):
     def collect(_, carry):
         state, total = carry
         actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
+        if values:
+            obs = batch.obs.reshape(-1, *env.spec.obs_shape)
+            total += network.apply(state.learner.params, obs, method="critic").sum()
         total = sum((leaf.sum() for leaf in jax.tree.leaves(batch)), start=total)
         return state._replace(actor=actor), total
 

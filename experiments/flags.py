@@ -125,14 +125,16 @@ def parse_config(
     return flags.config, flags.options
 
 
-def parse_options(kind: type, description: str, argv: list[str]):
+def parse_options(kind: type, description: str, argv: list[str], default: Any = None):
     """Options of a script that are no `Config`, from a dataclass of them.
 
     Raises:
         SystemExit: with 0 after --help.
         ValueError: a flag or its value is wrong; in one line.
     """
-    return _cli(kind, argv, description, [field.name for field in dataclasses.fields(kind)])
+    names = [field.name for field in dataclasses.fields(kind)]
+    given = {} if default is None else {"default": default}
+    return _cli(kind, argv, description, names, **given)
 
 
 def _given(name, argv):

@@ -21,6 +21,7 @@ _SUBMODULES = (
     "networks",
     "normalization",
     "optimizers",
+    "render",
     "returns",
     "rollout",
     "runs",

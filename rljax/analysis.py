@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nd
 
 def plot_learning_curves(
     curves: Mapping[str, Mapping[str, np.ndarray]], title: str, *paths: Path
-) -> None:
+) -> Any:
     """Draws the return of one or several runs: the IQM over seeds with its 95% interval.
 
     Colours (Okabe and Ito) stay apart for colour-blind readers, and line styles without colour. Of
@@ -79,41 +80,90 @@ def plot_learning_curves(
 
     Args:
         curves: label to columns of metrics.csv.
-        paths: the files; their suffixes say the kinds, such as .png and .svg.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+        paths: files to write; their suffixes say the kinds, such as .png and .svg.
 
+    Returns:
+        The matplotlib Figure; a notebook shows it.
+    """
     below = 0.25 * (1 + len(curves)) if len(curves) > 1 else 0.0  # inches, for the legend
-    figure = Figure(figsize=(6.4, 4.0 + below), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(6.4, 4.0 + below)
     axes = figure.add_subplot()
     for i, (label, metrics) in enumerate(curves.items()):
-        env_steps, returns = learning_curve(metrics)
-        color, style = COLORS[i % len(COLORS)], STYLES[i % len(STYLES)]
-        seeds = "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
-        if len(curves) == 1:
-            axes.plot(env_steps, returns.T, color=color, alpha=0.22, linewidth=0.7)
-        if len(env_steps):
-            low, high = interval(returns)
-            axes.fill_between(env_steps, low, high, color=color, alpha=0.2, linewidth=0)
-            middle = iqm(returns, axis=0)
-            label = ", ".join(part for part in (label, seeds) if part)
-            axes.plot(env_steps, middle, color=color, linestyle=style, linewidth=2, label=label)
+        _draw_curve(axes, metrics, i, label, every_seed=len(curves) == 1)
     if axes.get_legend_handles_labels()[0]:
         settings = dict(frameon=False, title="IQM and 95% interval", handlelength=3)
         if len(curves) == 1:
             axes.legend(loc="best", **settings)
         else:  # long labels would cover the curves
             figure.legend(loc="outside lower center", **settings)
-    axes.set(title=title, xlabel="environment steps per seed", ylabel="return per episode")
+    _dress(axes, title)
+    axes.set(xlabel="environment steps per seed", ylabel="return per episode")
+    return _save(figure, paths)
+
+
+def plot_grid(runs: Mapping[str, Mapping[str, np.ndarray]], *paths: Path) -> Any:
+    """Draws the learning curves of several environments, each in a panel of its own: the IQM over
+    seeds with its 95% interval, and every seed.
+
+    Args:
+        runs: title of the panel to columns of metrics.csv.
+        paths: files to write; their suffixes say the kinds.
+
+    Returns:
+        The matplotlib Figure.
+    """
+    columns = min(3, len(runs)) if len(runs) != 4 else 2
+    rows = -(-len(runs) // columns)
+    figure = _figure(3.4 * columns, 2.7 * rows + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (title, metrics) in zip(grid, runs.items()):
+        _draw_curve(axes, metrics, 0, "", every_seed=True)
+        _dress(axes, title)
+    for axes in grid[len(runs) :]:
+        axes.remove()
+    below = "environment steps per seed; IQM over seeds with its 95% interval"
+    figure.supxlabel(below, fontsize="medium")
+    figure.supylabel("return per episode", fontsize="medium")
+    return _save(figure, paths)
+
+
+def _figure(width, height):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_curve(axes, metrics, i, label, every_seed):
+    env_steps, returns = learning_curve(metrics)
+    if not len(env_steps):
+        return
+    color, style = COLORS[i % len(COLORS)], STYLES[i % len(STYLES)]
+    if every_seed:
+        axes.plot(env_steps, returns.T, color=color, alpha=0.22, linewidth=0.7)
+    low, high = interval(returns)
+    axes.fill_between(env_steps, low, high, color=color, alpha=0.2, linewidth=0)
+    seeds = "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
+    label = ", ".join(part for part in (label, seeds) if part)
+    middle = iqm(returns, axis=0)
+    axes.plot(env_steps, middle, color=color, linestyle=style, linewidth=2, label=label)
+
+
+def _dress(axes, title):
+    axes.set(title=title)
     axes.xaxis.set_major_formatter(_short_number)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure, paths):
     for path in paths:
         picture = io.BytesIO()
         figure.savefig(picture, format=path.suffix[1:])
         files.write(path, picture.getvalue())
+    return figure
 
 
 def _short_number(x, _=None):

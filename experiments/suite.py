@@ -1,0 +1,157 @@
+"""What scripts that train a whole suite of environments share: the runs, the table, the figure."""
+
+import dataclasses
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import a2c
+import flags
+
+from rljax import analysis, files, runs, tables
+from rljax.config import preset, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    envs: tuple[str, ...]
+    """Environments to train, each with its preset."""
+    num_seeds: int
+    """Seeds of each."""
+    run_dir: Path
+    """One run directory for each environment is written in here, and the table and the figure of
+    all. What is complete there is not trained again, what was interrupted is gone on with."""
+    readme: Path | None = None
+    """Also put the table into this file, between its two markers."""
+    figure: Path | None = None
+    """Also write the figure to this file."""
+    device: Literal[flags.DEVICES] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    quiet: bool = False
+    """Print nothing but errors, warnings and the table."""
+
+
+def main(description: str, default: Options, argv: list[str]) -> int:
+    """Trains, then writes the table and the figure; returns the exit status."""
+    try:
+        options = flags.parse_options(type(default), description, argv, default)
+        for env in options.envs:
+            if env not in default.envs:
+                raise ValueError(unknown("environment of this suite", env, list(default.envs)))
+        commands = [command(options, env) for env in options.envs]
+        readme = None if options.readme is None else with_markers(options.readme, default.run_dir)
+    except (ValueError, TypeError) as error:
+        return flags.fail(error)
+    for line in filter(None, commands):
+        if status := a2c.main(line):
+            return status
+    try:
+        publish(options, readme)
+    except files.WriteError as error:
+        return flags.fail(error)
+    return 0
+
+
+def command(options: Options, env: str) -> list[str]:
+    """The arguments of a2c.py that train an environment; none where that is done already.
+
+    Raises:
+        ValueError: its run directory holds a run of other settings.
+    """
+    run_dir = options.run_dir / env
+    common = ["--device", options.device, *["--quiet"] * options.quiet]
+    if not (run_dir / "config.json").exists():
+        seeds = ["--num-seeds", str(options.num_seeds)]
+        return ["--env", env, *seeds, "--run-dir", str(run_dir), *common]
+    record = runs.read_record(run_dir)
+    asked = {**runs.config_record(preset("a2c", env)), "num_seeds": options.num_seeds}
+    there = {**record["config"], "num_seeds": record["run"].get("num_seeds")}
+    if others := flags.other_settings(there, asked):
+        raise ValueError(f"{run_dir} is a run of other settings: it has {others}")
+    if summary(run_dir).get("status") == "completed":
+        return []
+    return ["--resume", str(run_dir), *common]
+
+
+def summary(run_dir: Path) -> dict:
+    path = run_dir / "summary.json"
+    return json.loads(path.read_bytes()) if path.exists() else {}
+
+
+def with_markers(path: Path, run_dir: Path) -> tuple[str, str]:
+    """What stands before and after the table in a file, its markers included.
+
+    Raises:
+        ValueError: it has no such markers.
+    """
+    begin, end = f"<!-- {run_dir.name}: begin -->\n", f"<!-- {run_dir.name}: end -->"
+    try:
+        before, rest = path.read_text().split(begin)
+        _, after = rest.split(end)
+    except (OSError, ValueError):
+        raise ValueError(
+            f"readme = {path}: must hold {begin.strip()} and {end} once each"
+        ) from None
+    return before + begin, end + after
+
+
+def publish(options: Options, readme: tuple[str, str] | None) -> None:
+    """Writes the table and the figure of all runs."""
+    summaries = {env: summary(options.run_dir / env) for env in options.envs}
+    record = runs.read_record(options.run_dir / options.envs[0])
+    text = table(summaries) + "\n" + caption(record)
+    metrics = {env: tables.read_metrics(options.run_dir / env) for env in options.envs}
+    figure = options.run_dir / "learning_curves.png"
+    analysis.plot_grid(metrics, figure)
+    if options.figure:
+        files.write(options.figure, figure.read_bytes())
+    files.write(options.run_dir / "table.md", text.encode())
+    if readme:
+        files.write(options.readme, (readme[0] + text + readme[1]).encode())
+    print(text, figure, sep="\n")
+
+
+def table(summaries: Mapping[str, Mapping]) -> str:
+    """Markdown, from the runs' summaries."""
+    head = ("environment", "steps", "IQM", "95% interval", "lowest seed", "seeds", "seconds")
+    rows = [head, ("---",) * len(head)]
+    for env, run in summaries.items():
+        final = run["final_return"]
+        low, high = (number(x) for x in final["ci95"])
+        rows.append(
+            (
+                env if final["mode"] == "greedy" else f"{env} ({final['mode']})",
+                f"{run['env_steps']:,}",
+                number(final["iqm"]),
+                f"{low} … {high}",
+                number(min(final["per_seed"])),
+                str(len(run["seeds"])),
+                f"{run['wall_seconds']:,.0f}",
+            )
+        )
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def number(x: float) -> str:
+    return f"{x:.2f}" if abs(x) < 10 else f"{x:.1f}"
+
+
+def caption(record: Mapping) -> str:
+    """One line on how the runs were made."""
+    device = record["device"]
+    if device == "cpu":
+        device = f"{os.cpu_count()} cores of {record['processor']}"
+    episodes = record["run"]["eval_episodes"]
+    return (
+        f"Final evaluation: {episodes} full episodes per seed, greedy where nothing else is said."
+        f" Seconds are of the whole command, all seeds together; {device},"
+        f" JAX {record['versions']['jax']}.\n"
+    )
+
+
+def script(default: Options, doc: str) -> None:
+    sys.exit(main(re.sub(r"\n\n.*", "", doc, flags=re.DOTALL), default, sys.argv[1:]))

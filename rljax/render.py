@@ -1,0 +1,49 @@
+"""An agent playing, as pictures."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+WIDTH, HEIGHT, SMOOTH = 420, 180, 3
+"""Pixels of a picture; it is drawn SMOOTH times as large and scaled down."""
+
+
+def cartpole(observations: np.ndarray) -> list:
+    """Pictures of CartPole, one for each observation.
+
+    Args:
+        observations: [T, 4] position of the cart, its speed, angle of the pole, its speed.
+
+    Returns:
+        T Pillow images.
+    """
+    return [_cartpole(position, angle) for position, _, angle, _ in np.asarray(observations)]
+
+
+def gif(images: Sequence, frames_per_second: float = 50.0) -> bytes:
+    """The images as an animated GIF, which begins anew at its end."""
+    file = io.BytesIO()
+    settings = dict(duration=1000 / frames_per_second, loop=0, optimize=True)
+    palette = [image.quantize(32, dither=0) for image in images]
+    palette[0].save(file, "GIF", save_all=True, append_images=palette[1:], **settings)
+    return file.getvalue()
+
+
+def _cartpole(position, angle):
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (WIDTH * SMOOTH, HEIGHT * SMOOTH), "white")
+    pen = ImageDraw.Draw(image)
+    scale = SMOOTH * WIDTH / 4.8  # the track is 4.8 units long
+    ground = SMOOTH * HEIGHT * 0.82
+    x, axle = SMOOTH * WIDTH / 2 + position * scale, ground - 0.16 * scale
+    tip = x + scale * np.sin(angle), axle - scale * np.cos(angle)
+    pen.line([(0, ground), (SMOOTH * WIDTH, ground)], fill="#999999", width=SMOOTH)
+    pen.rectangle([x - 0.25 * scale, axle, x + 0.25 * scale, ground - SMOOTH], fill="#333333")
+    pen.line([(x, axle), tip], fill="#D55E00", width=int(0.09 * scale))
+    for centre, radius, color in ((tip, 0.045, "#D55E00"), ((x, axle), 0.06, "#0072B2")):
+        size = radius * scale
+        box = [centre[0] - size, centre[1] - size, centre[0] + size, centre[1] + size]
+        pen.ellipse(box, fill=color)
+    return image.resize((WIDTH, HEIGHT), Image.LANCZOS)
