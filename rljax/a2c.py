@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from rljax import learner, optimizers, rollout
 from rljax.config import Config
@@ -158,12 +157,12 @@ def _update(config, agent, state):
     env, network = agent
     actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
     grads, terms = learner.gradients(config, network, state.learner, batch)
-    vector, unravel = _ravel(grads)
-    moved = learner.apply(config, state.learner, unravel(vector))
+    grads = optimizers.ravel(grads)
+    moved = learner.apply(config, state.learner, grads)
     moved, discounted_return = learner.observe(config, moved, actor.episodes, batch)
     episodes, (number, returns, lengths) = rollout.track(actor.episodes, batch)
     episodes = episodes._replace(discounted_return=discounted_return)
-    grad_norm = optax.tree.norm(vector)
+    grad_norm = optax.tree.norm(grads)
     sums = Metrics(
         updates=jnp.int32(1),
         episodes=number,
@@ -181,14 +180,7 @@ def _update(config, agent, state):
 
 def _is_finite(grad_norm, params):
     """One sum over the parameters is enough: an infinity or a NaN in them stays in it."""
-    return jnp.isfinite(grad_norm + jnp.sum(_ravel(params)[0]))
-
-
-def _ravel(tree):
-    """(one vector, its inverse). XLA would take a sum over the vector apart into sums over the
-    leaves, each of which costs more than it adds up."""
-    vector, unravel = ravel_pytree(tree)
-    return jax.lax.optimization_barrier(vector), unravel
+    return jnp.isfinite(grad_norm + jnp.sum(optimizers.ravel(params)))
 
 
 def _add_to_row(row, sums, begins_row):

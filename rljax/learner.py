@@ -8,8 +8,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
-from rljax import losses, normalization, optimizers, returns
+from rljax import losses, networks, normalization, optimizers, returns
 from rljax.config import Config
 from rljax.networks import ActorCritic
 from rljax.types import EnvSpec, EpisodeStats, LearnerState, Transition
@@ -20,7 +21,7 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
     params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
     return LearnerState(
         params=params,
-        opt_state=optimizers.make(config).init(params),
+        opt_state=optimizers.make(config).init(optimizers.ravel(params)),
         updates=jnp.int32(0),
         obs_moments=normalization.init(spec.obs_shape) if config.normalize_observations else None,
         return_moments=normalization.init(()) if config.normalize_rewards else None,
@@ -49,13 +50,16 @@ def gradients(
     obs = normalization.standardize(learner.obs_moments, batch.obs)
     final_obs = normalization.standardize(learner.obs_moments, batch.final_obs)
     rewards = normalization.scale(learner.return_moments, batch.reward)
-    obs, actions = jax.tree.map(_merge_time_and_batch, (obs, batch.action))
+    obs, actions, recorded = jax.tree.map(
+        _merge_time_and_batch, (obs, batch.action, batch.recorded)
+    )
 
     def value(obs):
         return network.apply(learner.params, obs, method="critic")
 
     def loss(params):
-        distribution, flat_values = network.apply(params, obs)
+        with networks.reuse(recorded):
+            distribution, flat_values = network.apply(params, obs)
         values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
         cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
         next_values = successor_values(value, values, final_obs, cut)
@@ -113,12 +117,17 @@ def successor_values(value, values, final_obs, truncated):
 
 
 def apply(config: Config, learner: LearnerState, gradients: optax.Updates) -> LearnerState:
-    """One step of the optimiser. Parameters and gradients may be any pytree, one vector too."""
+    """One step of the optimiser.
+
+    Args:
+        gradients: a pytree like the parameters, or the vector that `optimizers.ravel` makes of it.
+    """
+    _, unravel = ravel_pytree(learner.params)
     updates, opt_state = optimizers.make(config).update(
-        gradients, learner.opt_state, learner.params
+        optimizers.ravel(gradients), learner.opt_state
     )
     return learner._replace(
-        params=optax.apply_updates(learner.params, updates),
+        params=optax.apply_updates(learner.params, unravel(updates)),
         opt_state=opt_state,
         updates=learner.updates + 1,
     )

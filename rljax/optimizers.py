@@ -1,5 +1,7 @@
 """Optax chains from a config."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from rljax import types  # noqa: F401  makes Config a pytree
@@ -15,16 +17,30 @@ def make(config: Config) -> optax.GradientTransformation:
         rmsprop_torch   n starts at 0,  step g / (sqrt(n) + eps)  PyTorch, Stable-Baselines3
         rmsprop_a3c     n starts at 0,  step g / sqrt(n + eps)    arXiv 1602.01783, equations 8, 9
 
-    It keeps no state of its own, so that it can be made anew inside any jitted function. It works
-    on the parameters raveled into one vector: a few operations instead of a few for every leaf,
-    which compile and run faster.
+    It keeps no state of its own, so that it can be made anew inside any jitted function. It is for
+    vectors, as `ravel` gives them: a few operations instead of a few for every leaf, which
+    compile and run faster.
     """
-    chain = optax.chain(
+    return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         _direction(config),
         optax.scale_by_learning_rate(lambda updates: learning_rate(config, updates)),
     )
-    return optax.flatten(chain)
+
+
+def ravel(tree: optax.Params) -> jax.Array:
+    """The leaves of a pytree as one vector, in the order of `jax.flatten_util.ravel_pytree`.
+
+    The barriers keep XLA from taking the vector's sum apart into sums over the leaves, and, worse,
+    from computing the leaves element by element as the vector is put together.
+    """
+    leaves = jax.tree.leaves(tree)
+    vector = jnp.zeros(sum(leaf.size for leaf in leaves), leaves[0].dtype)
+    begin = 0
+    for leaf in leaves:
+        vector = jax.lax.dynamic_update_slice(vector, leaf.ravel(), (begin,))
+        begin += leaf.size
+    return jax.lax.optimization_barrier(vector)
 
 
 def learning_rate(config: Config, updates):

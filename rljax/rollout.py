@@ -53,15 +53,15 @@ def collect(
     def step(carry, chance):
         env_state, obs = carry
         noise, draw = chance
-        distribution = policy(network, learner, obs)
+        inputs = normalization.standardize(learner.obs_moments, obs)
+        distribution, recorded = networks.record(network, learner.params, inputs, method="actor")
         action = distribution.sample(noise)
         env_action = distribution.to_env(action).reshape(
             config.num_envs, *env.spec.action_space.shape
         )
         env_state, answer = jax.vmap(env.step)(draw, env_state, env_action)
-        transition = Transition(
-            obs, action, answer.reward, answer.terminated, answer.truncated, answer.final_obs
-        )
+        flags = (answer.terminated, answer.truncated)
+        transition = Transition(obs, action, answer.reward, *flags, answer.final_obs, recorded)
         return (env_state, answer.obs), transition
 
     carry = (actor.env_state, actor.obs)

@@ -64,6 +64,8 @@ class Transition(NamedTuple):
     terminated: Any
     truncated: Any
     final_obs: Any
+    recorded: Any = None
+    """What `networks.record` gives of the policy that drew the actions, or None."""
 
 
 class EpisodeStats(NamedTuple):
