@@ -21,7 +21,7 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
     params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
     return LearnerState(
         params=params,
-        opt_state=optimizers.make(config).init(optimizers.ravel(params)),
+        opt_state=optimizers.make(config).init(ravel_pytree(params)[0]),
         updates=jnp.int32(0),
         obs_moments=normalization.init(spec.obs_shape) if config.normalize_observations else None,
         return_moments=normalization.init(()) if config.normalize_rewards else None,

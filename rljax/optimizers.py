@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rljax import types  # noqa: F401  makes Config a pytree
@@ -31,15 +32,17 @@ def make(config: Config) -> optax.GradientTransformation:
 def ravel(tree: optax.Params) -> jax.Array:
     """The leaves of a pytree as one vector, in the order of `jax.flatten_util.ravel_pytree`.
 
-    The barriers keep XLA from taking the vector's sum apart into sums over the leaves, and, worse,
-    from computing the leaves element by element as the vector is put together.
+    They are written into the vector one by one, the largest first. XLA would compute a
+    concatenation element by element, and for each of them anew the sum over the batch that is the
+    gradient of a bias; so it would a vector of zeros into which such a sum is written first. A
+    small network's update took four times as long. The barrier keeps sums over the vector from
+    being taken apart into sums over the leaves.
     """
-    leaves = jax.tree.leaves(tree)
-    vector = jnp.zeros(sum(leaf.size for leaf in leaves), leaves[0].dtype)
-    begin = 0
-    for leaf in leaves:
-        vector = jax.lax.dynamic_update_slice(vector, leaf.ravel(), (begin,))
-        begin += leaf.size
+    leaves = [leaf.ravel() for leaf in jax.tree.leaves(tree)]
+    *begins, size = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    vector = jnp.zeros(size, leaves[0].dtype)
+    for i in sorted(range(len(leaves)), key=lambda i: -leaves[i].size):
+        vector = jax.lax.dynamic_update_slice(vector, leaves[i], (begins[i],))
     return jax.lax.optimization_barrier(vector)
 
 
