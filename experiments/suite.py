@@ -69,7 +69,8 @@ def command(options: Options, env: str) -> list[str]:
         return ["--env", env, *seeds, "--run-dir", str(run_dir), *common]
     record = runs.read_record(run_dir)
     asked = {**runs.config_record(preset("a2c", env)), "num_seeds": options.num_seeds}
-    there = {**record["config"], "num_seeds": record["run"].get("num_seeds")}
+    there = runs.config_record(runs.read_config(record))
+    there["num_seeds"] = record["run"].get("num_seeds")
     if others := flags.other_settings(there, asked):
         raise ValueError(f"{run_dir} is a run of other settings: it has {others}")
     if summary(run_dir).get("status") == "completed":

@@ -157,7 +157,6 @@ def _update(config, agent, state):
     env, network = agent
     actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
     grads, terms = learner.gradients(config, network, state.learner, batch)
-    grads = optimizers.ravel(grads)
     moved = learner.apply(config, state.learner, grads)
     moved, discounted_return = learner.observe(config, moved, actor.episodes, batch)
     episodes, (number, returns, lengths) = rollout.track(actor.episodes, batch)
@@ -179,8 +178,8 @@ def _update(config, agent, state):
 
 
 def _is_finite(grad_norm, params):
-    """One sum over the parameters is enough: an infinity or a NaN in them stays in it."""
-    return jnp.isfinite(grad_norm + jnp.sum(optimizers.ravel(params)))
+    """One sum is enough: an infinity or a NaN stays in it."""
+    return jnp.isfinite(grad_norm + optax.tree.sum(params))
 
 
 def _add_to_row(row, sums, begins_row):

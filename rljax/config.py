@@ -144,6 +144,14 @@ class Config:
 FLOAT_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is float)
 STATIC_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is not float)
 
+_MINATAR = dict(
+    total_timesteps=5_000_000,
+    num_steps=8,
+    hidden_sizes=(128,),
+    activation="relu",
+    shared_torso=True,
+)
+
 PRESETS: dict[tuple[str, str], dict] = {
     # All use TensorFlow's RMSProp, because its statistics start at 1: the first steps are small, so
     # that learning rates ten times the usual are safe. With the other flavours, or Adam, these
@@ -206,6 +214,23 @@ PRESETS: dict[tuple[str, str], dict] = {
     # tune.py --env Catch-bsuite --total-timesteps 200000 --num-steps 8
     #   --axis learning_rate=log:1e-3:3e-2 gae_lambda=0.9,0.95,1 ent_coef=0,0.01
     ("a2c", "Catch-bsuite"): dict(total_timesteps=200_000, num_steps=8, learning_rate=1e-2),
+    # tune.py --env ID --num-steps 8 --hidden-sizes 128 --activation relu --shared-torso
+    #   --total-timesteps 1500000 --points 6 --num-seeds 1
+    #   --axis learning_rate=log:1e-3:2e-2 ent_coef=0.01,0.03 gae_lambda=0.8,0.95
+    # The network of MinAtar's authors. Many small batches: with four times as large ones the games
+    # had hardly begun to be learnt after as many steps.
+    ("a2c", "Breakout-MinAtar"): dict(
+        **_MINATAR, gae_lambda=0.8, ent_coef=0.03, learning_rate=1e-2
+    ),
+    ("a2c", "Asterix-MinAtar"): dict(
+        **_MINATAR, gae_lambda=0.8, ent_coef=0.03, learning_rate=1.15e-2
+    ),
+    ("a2c", "Freeway-MinAtar"): dict(
+        **_MINATAR, gae_lambda=0.95, ent_coef=0.01, learning_rate=7.5e-3
+    ),
+    ("a2c", "SpaceInvaders-MinAtar"): dict(
+        **_MINATAR, gae_lambda=0.95, ent_coef=0.03, learning_rate=1.05e-2
+    ),
 }
 
 

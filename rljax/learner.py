@@ -8,7 +8,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from rljax import losses, networks, normalization, optimizers, returns
 from rljax.config import Config
@@ -21,7 +20,7 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
     params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
     return LearnerState(
         params=params,
-        opt_state=optimizers.make(config).init(ravel_pytree(params)[0]),
+        opt_state=optimizers.make(config).init(params),
         updates=jnp.int32(0),
         obs_moments=normalization.init(spec.obs_shape) if config.normalize_observations else None,
         return_moments=normalization.init(()) if config.normalize_rewards else None,
@@ -117,17 +116,10 @@ def successor_values(value, values, final_obs, truncated):
 
 
 def apply(config: Config, learner: LearnerState, gradients: optax.Updates) -> LearnerState:
-    """One step of the optimiser.
-
-    Args:
-        gradients: a pytree like the parameters, or the vector that `optimizers.ravel` makes of it.
-    """
-    _, unravel = ravel_pytree(learner.params)
-    updates, opt_state = optimizers.make(config).update(
-        optimizers.ravel(gradients), learner.opt_state
-    )
+    """One step of the optimiser. Parameters and gradients may be any pytree, one vector too."""
+    updates, opt_state = optimizers.make(config).update(gradients, learner.opt_state)
     return learner._replace(
-        params=optax.apply_updates(learner.params, unravel(updates)),
+        params=optax.apply_updates(learner.params, updates),
         opt_state=opt_state,
         updates=learner.updates + 1,
     )

@@ -152,14 +152,15 @@ def _torso(config, spec) -> Callable[[], nn.Module]:
 
 
 def record(network: nn.Module, params: Any, *args, **kwargs) -> tuple[Any, Any]:
-    """`network.apply`, and the outputs of its dense layers for `reuse`.
+    """`network.apply`, and the outputs of its plain dense layers for `reuse`.
 
     Returns:
         (what the network returns, a pytree of arrays).
     """
 
     def is_dense(module, method):
-        return type(module) is nn.Dense and method == "__call__"
+        plain = type(module) is nn.Dense and module.use_bias and module.dtype is None
+        return plain and method == "__call__"
 
     collections = dict(capture_intermediates=is_dense, mutable=["intermediates"])
     out, variables = network.apply(params, *args, **kwargs, **collections)
@@ -179,7 +180,7 @@ def reuse(recorded: Any):
         for name in context.module.path:
             known = known.get(name, {})
         known = known.get(context.method_name, ())
-        if len(known) != 1:
+        if len(known) != 1:  # no such layer, or one that is called several times
             return next_fun(*args, **kwargs)
         params = context.module.variables["params"]
         return _known_dense(args[0], params["kernel"], params["bias"], known[0])

@@ -1,8 +1,5 @@
 """Optax chains from a config."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from rljax import types  # noqa: F401  makes Config a pytree
@@ -18,32 +15,13 @@ def make(config: Config) -> optax.GradientTransformation:
         rmsprop_torch   n starts at 0,  step g / (sqrt(n) + eps)  PyTorch, Stable-Baselines3
         rmsprop_a3c     n starts at 0,  step g / sqrt(n + eps)    arXiv 1602.01783, equations 8, 9
 
-    It keeps no state of its own, so that it can be made anew inside any jitted function. It is for
-    vectors, as `ravel` gives them: a few operations instead of a few for every leaf, which
-    compile and run faster.
+    It keeps no state of its own, so that it can be made anew inside any jitted function.
     """
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         _direction(config),
         optax.scale_by_learning_rate(lambda updates: learning_rate(config, updates)),
     )
-
-
-def ravel(tree: optax.Params) -> jax.Array:
-    """The leaves of a pytree as one vector, in the order of `jax.flatten_util.ravel_pytree`.
-
-    They are written into the vector one by one, the largest first. XLA would compute a
-    concatenation element by element, and for each of them anew the sum over the batch that is the
-    gradient of a bias; so it would a vector of zeros into which such a sum is written first. A
-    small network's update took four times as long. The barrier keeps sums over the vector from
-    being taken apart into sums over the leaves.
-    """
-    leaves = [leaf.ravel() for leaf in jax.tree.leaves(tree)]
-    *begins, size = np.cumsum([0, *(leaf.size for leaf in leaves)])
-    vector = jnp.zeros(size, leaves[0].dtype)
-    for i in sorted(range(len(leaves)), key=lambda i: -leaves[i].size):
-        vector = jax.lax.dynamic_update_slice(vector, leaves[i], (begins[i],))
-    return jax.lax.optimization_barrier(vector)
 
 
 def learning_rate(config: Config, updates):

@@ -241,3 +241,44 @@ def test_the_cnn_is_a_convolution():
     conv = {"params": {"kernel": dense["kernel"].reshape(3, 3, 3, 16), "bias": dense["bias"]}}
     expected = nn.Conv(16, (3, 3), padding="VALID").apply(conv, obs)
     np.testing.assert_allclose(cnn.apply(params, obs), expected.reshape(2, -1), atol=1e-5)
+
+
+class Mixed(nn.Module):
+    """A torso of which only some layers can be reused: one is called twice, one has no bias."""
+
+    @nn.compact
+    def __call__(self, obs):
+        twice = nn.Dense(4, name="twice")
+        x = twice(nn.tanh(twice(obs)))
+        x = nn.tanh(nn.Dense(5, use_bias=False, name="no_bias")(x))
+        return nn.LayerNorm()(nn.Dense(6, name="plain")(x))
+
+
+@pytest.mark.parametrize(
+    ("obs_shape", "settings", "layers"),
+    [
+        ((4,), {}, 3),
+        ((4,), {"shared_torso": True}, 3),
+        ((5, 4, 2), {"network": "cnn", "shared_torso": True}, 4),
+        ((4,), {"network": Mixed, "shared_torso": True}, 2),
+    ],
+    ids=["separate", "shared", "convolution", "a user's own"],
+)
+def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, settings, layers):
+    spec = spec_of(obs_shape)
+    network, params = build(spec, **settings)
+    obs = observations(spec)
+    _, recorded = networks.record(network, params, obs, method="actor")
+    assert len(jax.tree.leaves(recorded)) >= layers
+
+    def loss(params, recorded):
+        with networks.reuse(recorded):
+            distribution, values = network.apply(params, obs)
+        return jnp.sum(jnp.sin(distribution.logits)) + jnp.sum(jnp.square(values))
+
+    gradient = jax.jit(jax.value_and_grad(loss))
+    anew, reused = gradient(params, None), gradient(params, recorded)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), anew, reused)
+    # The recorded outputs are what is used: others give another loss.
+    others = jax.tree.map(lambda x: x + 1, recorded)
+    assert abs(gradient(params, others)[0] - reused[0]) > 0.01

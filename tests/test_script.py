@@ -229,11 +229,12 @@ def test_no_gpu(main, tmp_path, monkeypatch, capsys):
 def test_benchmark_measures(tmp_path, capsys):
     import benchmark
 
-    flags = f"--sizes 2x3 --repeats 1 --seconds 0.01 --json {tmp_path / 'figures.json'}"
+    flags = "--envs CartPole-v1 --sizes 2x3 --repeats 1 --seconds 0.01 --no-start"
+    flags += f" --json {tmp_path / 'figures.json'}"
     assert benchmark.main(flags.split()) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
     assert [figure["size"] for figure in figures] == ["2x3"]
-    assert figures[0]["training_steps_per_second"] > 0
+    assert all(figures[0][f"{name}_steps_per_second"] > 0 for name in benchmark.SPEEDS)
     assert benchmark.main(["--sizes", "2by3"]) == 2
     assert "size '2by3'" in capsys.readouterr().err
 

@@ -1,0 +1,100 @@
+"""Suites of environments: their runs, table and figure."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from rljax import config
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+import suite
+
+ENVS = ("probes:RewardByAction", "probes:ConstantReward")
+
+
+@pytest.fixture
+def default(tmp_path, monkeypatch):
+    small = dict(
+        total_timesteps=600, num_envs=4, num_steps=4, hidden_sizes=(8,), learning_rate=1e-2
+    )
+    for env in ENVS:
+        monkeypatch.setitem(config.PRESETS, ("a2c", env), small)
+    return suite.Options(ENVS, 2, tmp_path / "probes", quiet=True)
+
+
+def run(default, *argv):
+    return suite.main("A suite.", default, list(argv))
+
+
+def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeypatch):
+    readme = tmp_path / "README.md"
+    readme.write_text("Above\n<!-- probes: begin -->\nold\n<!-- probes: end -->\nBelow\n")
+    assert run(default, "--readme", str(readme), "--figure", str(tmp_path / "figure.png")) == 0
+    table = (default.run_dir / "table.md").read_text()
+    assert table in capsys.readouterr().out
+    text = readme.read_text()
+    assert text.startswith("Above\n<!-- probes: begin -->\n| environment | steps | IQM")
+    assert text.endswith("<!-- probes: end -->\nBelow\n")
+    assert table in text
+    assert "old" not in text
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    for env in ENVS:
+        summary = json.loads((default.run_dir / env / "summary.json").read_bytes())
+        assert summary["seeds"] == [0, 1]
+        row = next(line for line in table.splitlines() if line.startswith(f"| {env} |"))
+        assert f"| {suite.number(summary['final_return']['iqm'])} |" in row
+        assert f"| {summary['env_steps']:,} |" in row
+
+    # What is complete is not trained again; what was interrupted is gone on with.
+    trained = []
+    monkeypatch.setattr(suite.a2c, "main", lambda argv: trained.append(argv) or 130)
+    assert run(default) == 0
+    assert trained == []
+    (default.run_dir / ENVS[1] / "summary.json").unlink()
+    assert run(default) == 130
+    assert trained == [
+        ["--resume", str(default.run_dir / ENVS[1]), "--device", "auto", "--quiet"],
+    ]
+
+    # A run of other settings is not taken for this one.
+    assert run(default, "--num-seeds", "3") == 2
+    assert "num_seeds = 2, not 3" in capsys.readouterr().err
+    other = {**config.PRESETS["a2c", ENVS[0]], "learning_rate": 0.5}
+    monkeypatch.setitem(config.PRESETS, ("a2c", ENVS[0]), other)
+    assert run(default) == 2
+    assert "learning_rate = 0.01, not 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--envs", "probes:ConstantRevard"], "did you mean probes:ConstantReward or"),
+        (["--readme", "nowhere.md"], "must hold <!-- probes: begin -->"),
+    ],
+)
+def test_bad_input(default, argv, message, capsys):
+    assert run(default, *argv) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not default.run_dir.exists()
+
+
+def test_the_suites_have_presets():
+    import classic_control
+    import minatar
+
+    for env in classic_control.ENVS + minatar.ENVS:
+        config.preset("a2c", env).validate()
+
+
+def test_numbers_and_modes_in_the_table():
+    final = {"ci95": [-1.234, 1234.56], "iqm": 9.876, "per_seed": [1.0, 20.04], "mode": "sampled"}
+    run = {"final_return": final, "env_steps": 1000, "seeds": [0, 1], "wall_seconds": 59.6}
+    assert suite.table({"Env": run}).splitlines()[2] == (
+        "| Env (sampled) | 1,000 | 9.88 | -1.23 … 1234.6 | 1.00 | 2 | 60 |"
+    )
+    assert dataclasses.is_dataclass(suite.Options)
