@@ -163,9 +163,9 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a2c", "CartPole-v1"): dict(
         total_timesteps=300_000, num_steps=8, gae_lambda=0.95, learning_rate=1.5e-2
     ),
-    # tune.py --env Acrobot-v1 --num-steps 16 --points 24
-    #   --axis learning_rate=log:5e-3:1e-1 ent_coef=0,0.003,0.01 gae_lambda=0.8,0.95,1
-    ("a2c", "Acrobot-v1"): dict(num_steps=16, gae_lambda=0.8, ent_coef=0.003, learning_rate=3e-2),
+    # tune.py --env Acrobot-v1 --num-steps 16 --points 12 --num-seeds 8 --search-seed 1
+    #   --axis learning_rate=log:2.5e-2:1e-1 ent_coef=0,0.003 gae_lambda=0.9,0.95
+    ("a2c", "Acrobot-v1"): dict(num_steps=16, gae_lambda=0.9, learning_rate=3.8e-2),
     # tune.py --env Pendulum-v1 --total-timesteps 1000000 --num-steps 16 --normalize-observations
     #   --normalize-rewards --points 32 --num-seeds 3
     #   --axis learning_rate=log:1e-3:3e-2 gae_lambda=0.8,0.9,0.95 gamma=0.9,0.95 log_std_init=-1,0
@@ -220,7 +220,7 @@ PRESETS: dict[tuple[str, str], dict] = {
     # The network of MinAtar's authors. Many small batches: with four times as large ones the games
     # had hardly begun to be learnt after as many steps.
     ("a2c", "Breakout-MinAtar"): dict(
-        **_MINATAR, gae_lambda=0.8, ent_coef=0.03, learning_rate=1e-2
+        **_MINATAR, gae_lambda=0.6, ent_coef=0.03, learning_rate=1.2e-2
     ),
     ("a2c", "Asterix-MinAtar"): dict(
         **_MINATAR, gae_lambda=0.8, ent_coef=0.03, learning_rate=1.15e-2

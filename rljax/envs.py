@@ -46,12 +46,14 @@ def make(env: Any, env_kwargs: KeyValues = (), env_params: KeyValues = ()) -> En
         ValueError: no such environment or parameter, or a space that is not supported.
         TypeError: no gymnax environment, or no such keyword argument.
     """
-    source, params = _build(env, dict(env_kwargs))
-    params = _override(params, dict(env_params))
-    name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
+    with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
+        source, params = _build(env, dict(env_kwargs))
+        params = _override(params, dict(env_params))
+        name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
+        action_space = _action_space(name, source.action_space(params))
     reset, draw, step = _functions(source, params)
-    spec = EnvSpec(name, *_shapes(name, source, params, reset, draw, step))
-    return Env(spec, reset, draw, step)
+    obs_shape = _obs_shape(name, source, params, action_space, reset, draw, step)
+    return Env(EnvSpec(name, obs_shape, action_space), reset, draw, step)
 
 
 def _build(env, kwargs):
@@ -158,9 +160,8 @@ def _resets_as_gymnax_does(source):
     return inherits and kind.step is Environment.step and kind.reset is Environment.reset
 
 
-def _shapes(name, source, params, reset, draw, step):
-    """(obs_shape, action_space), by tracing the environment: declared spaces can be wrong."""
-    action_space = _action_space(name, source.action_space(params))
+def _obs_shape(name, source, params, action_space, reset, draw, step):
+    """By tracing the environment: declared spaces can be wrong."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs = jax.eval_shape(lambda key: source.reset(key, params)[0], key)
     if not hasattr(obs, "shape"):
@@ -176,7 +177,7 @@ def _shapes(name, source, params, reset, draw, step):
     _, answer = jax.eval_shape(reset_and_step, key, action)
     if answer.reward.shape != ():
         raise ValueError(f"env = {name!r}: rewards must be scalars, not {answer.reward.shape}")
-    return obs.shape, action_space
+    return obs.shape
 
 
 def _action_space(name, space):

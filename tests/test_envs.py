@@ -47,6 +47,13 @@ def assert_agrees(spec, obs, steps):
 # Every environment of gymnax
 
 
+@pytest.mark.parametrize("name", ["FourRooms-misc", "MetaMaze-misc", "Reacher-misc", "CartPole-v1"])
+def test_an_environment_is_made_inside_a_jitted_function(name):
+    """The constructors of some compute with values, which tracing takes away."""
+    obs = jax.eval_shape(lambda key: envs.make(name).reset(key)[1], jax.random.key(0))
+    assert obs.shape == envs.make(name).spec.obs_shape
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_gymnax_environment_agrees_with_its_spec(name):
     # Swimmer broadcasts vectors against matrices.
