@@ -82,9 +82,9 @@ def successor_values(value, values, final_obs, truncated):
     """The values V(s'_t) of the true successors, computed only where they are not known yet.
 
     The next row of `values` has them wherever the episode goes on. Those of the last row and of
-    truncated steps are computed, one for each environment at a time until none is left: after
-    the last row that is seldom more than once, if at all. At terminations the result is arbitrary
-    (and finite): it is not to be used.
+    truncated steps are computed, the latter one for each environment at a time until none is left,
+    which is seldom more than once, if at all. At terminations the result is arbitrary (and
+    finite): it is not to be used.
 
     Args:
         value: observations [B, *obs_shape] -> values [B].
@@ -97,8 +97,7 @@ def successor_values(value, values, final_obs, truncated):
     """
     num_envs = values.shape[1]
     envs = jnp.arange(num_envs)
-    last = jnp.ones((1, num_envs), bool)
-    next_values = jnp.concatenate([values[1:], values[-1:]])
+    next_values = jnp.concatenate([values[1:], value(final_obs[-1])[None]])
 
     def evaluate(state):
         wanted, next_values = state
@@ -108,7 +107,7 @@ def successor_values(value, values, final_obs, truncated):
         )
         return wanted.at[steps, envs].set(False), next_values.at[steps, envs].set(found)
 
-    wanted = jnp.concatenate([truncated[:-1], last])
+    wanted = truncated.at[-1].set(False)
     _, next_values = jax.lax.while_loop(
         lambda state: jnp.any(state[0]), evaluate, (wanted, next_values)
     )
