@@ -37,7 +37,8 @@ def gradients(
     `successor_values` computes the others.
 
     Args:
-        batch: [T, B, ...], JAX or NumPy arrays, drawn with the policy of `learner.params`.
+        batch: [T, B, ...], JAX or NumPy arrays, drawn with the policy of `learner.params`. What it
+            has recorded must be of just these parameters and moments; None is always right.
 
     Returns:
         (gradients, a pytree like the parameters; LossTerms).
@@ -57,8 +58,7 @@ def gradients(
         return network.apply(learner.params, obs, method="critic")
 
     def loss(params):
-        with networks.reuse(recorded):
-            distribution, flat_values = network.apply(params, obs)
+        distribution, flat_values = network.apply(networks.reuse(params, recorded), obs)
         values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
         cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
         next_values = successor_values(value, values, final_obs, cut)

@@ -151,41 +151,42 @@ def _torso(config, spec) -> Callable[[], nn.Module]:
     raise TypeError(f"network = {config.network!r}: no flax.linen module")
 
 
-def record(network: nn.Module, params: Any, *args, **kwargs) -> tuple[Any, Any]:
-    """`network.apply`, and the outputs of its plain dense layers for `reuse`.
-
-    Returns:
-        (what the network returns, a pytree of arrays).
+class Dense(nn.Dense):
+    """A dense layer whose output can be recorded when acting, and need not be computed again in the
+    update: gradients flow through a known output all the same.
     """
 
-    def is_dense(module, method):
-        plain = type(module) is nn.Dense and module.use_bias and module.dtype is None
-        return plain and method == "__call__"
+    def __call__(self, x):
+        recording = self.is_mutable_collection("recorded")
+        known = () if recording else self.get_variable("recorded", "out", ())
+        known = known[0] if len(known) == 1 else None  # a layer called twice has two
+        if known is not None and known.shape[:-1] == x.shape[:-1]:
+            params = self.variables["params"]
+            return _known_dense(x, params["kernel"], params["bias"], known)
+        out = super().__call__(x)
+        if not self.is_initializing():
+            self.sow("recorded", "out", out)
+        return out
 
-    collections = dict(capture_intermediates=is_dense, mutable=["intermediates"])
-    out, variables = network.apply(params, *args, **kwargs, **collections)
-    return out, variables["intermediates"]
 
-
-def reuse(recorded: Any):
-    """A context in which dense layers give their recorded outputs, and gradients flow through them
-    all the same: what acting has computed the update need not compute again.
+def record(network: nn.Module, variables: Any, obs: jax.Array, method: str) -> tuple[Any, Any]:
+    """`network.apply`, and what its `Dense` layers gave, for `reuse`.
 
     Args:
-        recorded: by `record`, with the same parameters and observations; None computes anew.
+        obs: [B, ...].
+
+    Returns:
+        (what the network returns, a pytree of arrays [B, ...]). Outputs that do not begin with B
+        are left out.
     """
+    out, recorded = network.apply(variables, obs, method=method, mutable=["recorded"])
+    return out, jax.tree.map(lambda x: x if len(x) == len(obs) else None, recorded)
 
-    def output(next_fun, args, kwargs, context):
-        known = recorded or {}
-        for name in context.module.path:
-            known = known.get(name, {})
-        known = known.get(context.method_name, ())
-        if len(known) != 1:  # no such layer, or one that is called several times
-            return next_fun(*args, **kwargs)
-        params = context.module.variables["params"]
-        return _known_dense(args[0], params["kernel"], params["bias"], known[0])
 
-    return nn.intercept_methods(output)
+def reuse(variables: Any, recorded: Any) -> Any:
+    """Variables with which `network.apply` takes what was recorded, with the same parameters and
+    observations, instead of computing it; without a record, the variables as they are."""
+    return variables if recorded is None else {**variables, **recorded}
 
 
 @jax.custom_vjp
@@ -203,7 +204,7 @@ def _known_dense_forward(x, kernel, bias, out):
 def _known_dense_backward(saved, gradient):
     x, kernel = saved
     rows, columns = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    to_x = (columns @ kernel.T).reshape(x.shape)
+    to_x = (columns @ kernel.T).reshape(x.shape).astype(x.dtype)
     return to_x, rows.T @ columns, jnp.sum(columns, axis=0), jnp.zeros_like(gradient)
 
 
@@ -211,7 +212,7 @@ _known_dense.defvjp(_known_dense_forward, _known_dense_backward)
 
 
 def _dense(size, gain, name=None):
-    return nn.Dense(size, kernel_init=orthogonal(gain), name=name)
+    return Dense(size, kernel_init=orthogonal(gain), name=name)
 
 
 def orthogonal(gain: float) -> Callable:

@@ -40,7 +40,7 @@ def collect(
     """One rollout: `num_steps` steps of `num_envs` environments with the learner's policy.
 
     All chance is drawn before the loop, and the critic is not needed: `learner.gradients`
-    computes the values.
+    computes the values. What the actor's layers gave is recorded for it.
 
     Returns:
         (actor, Transition [T, B, ...]); the actor's episode statistics are `track`'s to update.
@@ -54,7 +54,7 @@ def collect(
         env_state, obs = carry
         noise, draw = chance
         inputs = normalization.standardize(learner.obs_moments, obs)
-        distribution, recorded = networks.record(network, learner.params, inputs, method="actor")
+        distribution, recorded = networks.record(network, learner.params, inputs, "actor")
         action = distribution.sample(noise)
         env_action = distribution.to_env(action).reshape(
             config.num_envs, *env.spec.action_space.shape

@@ -65,7 +65,7 @@ class Transition(NamedTuple):
     truncated: Any
     final_obs: Any
     recorded: Any = None
-    """What `networks.record` gives of the policy that drew the actions, or None."""
+    """What `networks.record` gives of the policy that drew the actions, [T, B, ...], or None."""
 
 
 class EpisodeStats(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from rljax import Config, distributions, learner, networks, optimizers
+from rljax import Config, a2c, distributions, learner, networks, optimizers, rollout
 from rljax.types import Discrete, EnvSpec, Transition
 
 CONFIG = Config(num_envs=4, num_steps=6, hidden_sizes=(16,), learning_rate=3e-3, ent_coef=0.01)
@@ -115,6 +115,31 @@ def test_apply_takes_one_raveled_vector(state):
         unravel(vector.params),
         tree.params,
     )
+
+
+@pytest.mark.parametrize(
+    ("env", "settings"),
+    [
+        ("Pendulum-v1", {"normalize_observations": True}),
+        ("Breakout-MinAtar", {"shared_torso": True, "hidden_sizes": (4,)}),
+    ],
+)
+def test_what_acting_recorded_changes_no_gradient(env, settings):
+    """Two seeds, under vmap."""
+    config = dataclasses.replace(CONFIG, env=env, **settings)
+
+    @jax.jit
+    @jax.vmap
+    def both(key):
+        agent = rollout.make_agent(config)
+        state = a2c.init(config, key)
+        _, batch = rollout.collect(config, *agent, state.learner, state.actor)
+        assert jax.tree.leaves(batch.recorded)
+        anew = learner.gradients(config, agent[1], state.learner, batch._replace(recorded=None))
+        return learner.gradients(config, agent[1], state.learner, batch), anew
+
+    reused, anew = both(jax.random.split(jax.random.key(0), 2))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), reused, anew)
 
 
 def test_a_host_loop_over_gymnasium_feeds_the_same_learner():

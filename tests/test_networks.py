@@ -243,15 +243,18 @@ def test_the_cnn_is_a_convolution():
     np.testing.assert_allclose(cnn.apply(params, obs), expected.reshape(2, -1), atol=1e-5)
 
 
-class Mixed(nn.Module):
-    """A torso of which only some layers can be reused: one is called twice, one has no bias."""
+class Folding(nn.Module):
+    """A torso whose layers do not all give one row for each observation; it is called twice."""
 
     @nn.compact
     def __call__(self, obs):
-        twice = nn.Dense(4, name="twice")
-        x = twice(nn.tanh(twice(obs)))
-        x = nn.tanh(nn.Dense(5, use_bias=False, name="no_bias")(x))
-        return nn.LayerNorm()(nn.Dense(6, name="plain")(x))
+        layer = networks.Dense(3, name="layer")
+        folded = layer(obs.reshape(-1, obs.shape[-1] // 2)).reshape(obs.shape[0], -1)
+        query = networks.Dense(6, name="query")(jnp.eye(2))
+        self.sow("intermediates", "of the user", jnp.float32(1))
+        x = networks.Dense(6, name="plain")(nn.Dense(6, use_bias=False)(nn.tanh(folded)))
+        twice = networks.Dense(6, name="twice")
+        return nn.LayerNorm()(twice(nn.tanh(twice(x))) + jnp.sum(query, axis=0)[None])
 
 
 @pytest.mark.parametrize(
@@ -260,20 +263,21 @@ class Mixed(nn.Module):
         ((4,), {}, 3),
         ((4,), {"shared_torso": True}, 3),
         ((5, 4, 2), {"network": "cnn", "shared_torso": True}, 4),
-        ((4,), {"network": Mixed, "shared_torso": True}, 2),
+        ((4,), {"network": Wide}, 1),
+        ((4,), {"network": Folding, "shared_torso": True}, 4),
     ],
-    ids=["separate", "shared", "convolution", "a user's own"],
+    ids=["separate", "shared", "convolution", "a user's own", "folding"],
 )
 def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, settings, layers):
     spec = spec_of(obs_shape)
     network, params = build(spec, **settings)
     obs = observations(spec)
-    _, recorded = networks.record(network, params, obs, method="actor")
-    assert len(jax.tree.leaves(recorded)) >= layers
+    out, recorded = networks.record(network, params, obs, "actor")
+    np.testing.assert_allclose(out.logits, network.apply(params, obs, method="actor").logits)
+    assert [len(x) for x in jax.tree.leaves(recorded)] == [BATCH] * layers
 
     def loss(params, recorded):
-        with networks.reuse(recorded):
-            distribution, values = network.apply(params, obs)
+        distribution, values = network.apply(networks.reuse(params, recorded), obs)
         return jnp.sum(jnp.sin(distribution.logits)) + jnp.sum(jnp.square(values))
 
     gradient = jax.jit(jax.value_and_grad(loss))
