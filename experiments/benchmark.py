@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +71,9 @@ def main(argv: list[str]) -> int:
     try:
         options = flags.parse_options(Options, __doc__, argv)
         sizes = [parse_size(size) for size in split(options.sizes)]
+        start = measure_start(options.device) if options.start else None  # before this takes a GPU
         device = flags.set_device(options.device)
+        disable_cache()
         configs = [
             config_for(env, *size).validate() for env in split(options.envs) for size in sizes
         ]
@@ -78,7 +81,6 @@ def main(argv: list[str]) -> int:
             print(f"{'steps/s':20}{'size':>10}", *(f"{name:>12}" for name in SPEEDS), end="")
             print("  bootstrap  compile")
         figures = [measure(config, options) for config in configs]
-        start = measure_start(options.device) if options.start else None
         checkpoints = measure_checkpoints(options) if options.checkpoints else None
     except (ValueError, TypeError) as error:
         return flags.fail(error)
@@ -89,6 +91,12 @@ def main(argv: list[str]) -> int:
         measured = {"figures": figures, "start": start, "checkpoints": checkpoints}
         files.write_json(options.json, {**record, **measured})
     return 0
+
+
+def disable_cache():
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def split(texts):
@@ -125,10 +133,8 @@ def measure(config, options) -> dict:
     started = time.perf_counter()
     programs["training"] = compiled(training_loop(config), state)
     compile_seconds = time.perf_counter() - started
-    exact = learner.successor_values
-    learner.successor_values = next_row
-    programs["next row"] = compiled(training_loop(config), state)
-    learner.successor_values = exact
+    with unittest.mock.patch.object(learner, "successor_values", next_row):
+        programs["next row"] = compiled(training_loop(config), state)
 
     speeds = in_turn(programs, state, config.batch_size, options)
     figures = {

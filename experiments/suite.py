@@ -11,6 +11,7 @@ from typing import Literal
 
 import a2c
 import flags
+from signals import SIGNALS
 
 from rljax import analysis, files, runs, tables
 from rljax.config import preset, unknown
@@ -25,6 +26,8 @@ class Options:
     run_dir: Path
     """One run directory for each environment is written in here, and the table and the figure of
     all. What is complete there is not trained again, what was interrupted is gone on with."""
+    seed: int = 100
+    """The first seed; the presets were found with the seeds from 0 on."""
     readme: Path | None = None
     """Also put the table into this file, between its two markers."""
     figure: Path | None = None
@@ -39,21 +42,39 @@ def main(description: str, default: Options, argv: list[str]) -> int:
     """Trains, then writes the table and the figure; returns the exit status."""
     try:
         options = flags.parse_options(type(default), description, argv, default)
-        for env in options.envs:
-            if env not in default.envs:
-                raise ValueError(unknown("environment of this suite", env, list(default.envs)))
+        check(options, default)
         commands = [command(options, env) for env in options.envs]
-        readme = None if options.readme is None else with_markers(options.readme, default.run_dir)
     except (ValueError, TypeError) as error:
         return flags.fail(error)
+    statuses = []
     for line in filter(None, commands):
-        if status := a2c.main(line):
-            return status
+        statuses.append(a2c.main(line))
+        if statuses[-1] in SIGNALS.values():
+            break
+    if any(statuses):
+        return next(filter(None, reversed(statuses)))
     try:
-        publish(options, readme)
-    except files.WriteError as error:
+        publish(options)
+    except (ValueError, files.WriteError) as error:
         return flags.fail(error)
     return 0
+
+
+def check(options: Options, default: Options) -> None:
+    """What can be checked before anything is trained.
+
+    Raises:
+        ValueError: no such environment; or the README's table is asked for and cannot be whole.
+    """
+    if not options.envs:
+        raise ValueError("envs: must name at least one environment")
+    for env in options.envs:
+        if env not in default.envs:
+            raise ValueError(unknown("environment of this suite", env, list(default.envs)))
+    if options.readme:
+        if options.envs != default.envs:
+            raise ValueError("readme: the table there is of all environments; leave --envs out")
+        around_table(options)
 
 
 def command(options: Options, env: str) -> list[str]:
@@ -65,12 +86,18 @@ def command(options: Options, env: str) -> list[str]:
     run_dir = options.run_dir / env
     common = ["--device", options.device, *["--quiet"] * options.quiet]
     if not (run_dir / "config.json").exists():
-        seeds = ["--num-seeds", str(options.num_seeds)]
+        seeds = ["--seed", str(options.seed), "--num-seeds", str(options.num_seeds)]
         return ["--env", env, *seeds, "--run-dir", str(run_dir), *common]
     record = runs.read_record(run_dir)
-    asked = {**runs.config_record(preset("a2c", env)), "num_seeds": options.num_seeds}
+    asked = runs.config_record(preset("a2c", env))
+    asked |= {
+        "seed": options.seed,
+        "num_seeds": options.num_seeds,
+        "steps": asked["total_timesteps"],
+    }
     there = runs.config_record(runs.read_config(record))
-    there["num_seeds"] = record["run"].get("num_seeds")
+    there |= {name: record["run"].get(name) for name in ("seed", "num_seeds")}
+    there["steps"] = there["total_timesteps"]
     if others := flags.other_settings(there, asked):
         raise ValueError(f"{run_dir} is a run of other settings: it has {others}")
     if summary(run_dir).get("status") == "completed":
@@ -83,13 +110,14 @@ def summary(run_dir: Path) -> dict:
     return json.loads(path.read_bytes()) if path.exists() else {}
 
 
-def with_markers(path: Path, run_dir: Path) -> tuple[str, str]:
-    """What stands before and after the table in a file, its markers included.
+def around_table(options: Options) -> tuple[str, str]:
+    """What stands before and after the table in the README, its markers included.
 
     Raises:
         ValueError: it has no such markers.
     """
-    begin, end = f"<!-- {run_dir.name}: begin -->\n", f"<!-- {run_dir.name}: end -->"
+    path, name = options.readme, options.run_dir.name
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     try:
         before, rest = path.read_text().split(begin)
         _, after = rest.split(end)
@@ -100,7 +128,7 @@ def with_markers(path: Path, run_dir: Path) -> tuple[str, str]:
     return before + begin, end + after
 
 
-def publish(options: Options, readme: tuple[str, str] | None) -> None:
+def publish(options: Options) -> None:
     """Writes the table and the figure of all runs."""
     summaries = {env: summary(options.run_dir / env) for env in options.envs}
     record = runs.read_record(options.run_dir / options.envs[0])
@@ -111,8 +139,9 @@ def publish(options: Options, readme: tuple[str, str] | None) -> None:
     if options.figure:
         files.write(options.figure, figure.read_bytes())
     files.write(options.run_dir / "table.md", text.encode())
-    if readme:
-        files.write(options.readme, (readme[0] + text + readme[1]).encode())
+    if options.readme:
+        before, after = around_table(options)  # as it is now: training took its time
+        files.write(options.readme, (before + text + after).encode())
     print(text, figure, sep="\n")
 
 
@@ -149,8 +178,8 @@ def caption(record: Mapping) -> str:
     episodes = record["run"]["eval_episodes"]
     return (
         f"Final evaluation: {episodes} full episodes per seed, greedy where nothing else is said."
-        f" Seconds are of the whole command, all seeds together; {device},"
-        f" JAX {record['versions']['jax']}.\n"
+        " Seconds are of all seeds together, from the settings to the last file; the first row's"
+        f" include imports. {device}, JAX {record['versions']['jax']}.\n"
     )
 
 

@@ -3,9 +3,10 @@
 python experiments/tune.py --env Acrobot-v1 --num-steps 16 --axis learning_rate=log:1e-3:1e-1 \
     ent_coef=0,0.01 gae_lambda=0.8,0.95,1
 
-Every point is trained with the same seeds; all of them are one compiled program. An axis is either
-log:LOW:HIGH, drawn log-uniformly, or values to choose from. Prints the points, the best first: by
-the IQM over seeds of the final evaluation.
+Settings start from their defaults, not from the environment's preset. Every point is trained with
+the same seeds; all of them are one compiled program. An axis is either log:LOW:HIGH, drawn
+log-uniformly, or values to choose from. Prints the points, the best first: by the IQM over seeds of
+the final evaluation.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import common
 import flags
 import numpy as np
 
+from rljax import files
 from rljax.config import FLOAT_FIELDS, Config, unknown
 
 
@@ -45,6 +47,11 @@ class Options:
 def main(argv: list[str]) -> int:
     try:
         config, options = flags.parse_config((Config(), Options()), __doc__, argv)
+        for name in ("points", "num_seeds", "eval_episodes"):
+            if getattr(options, name) < 1:
+                raise ValueError(f"{name} = {getattr(options, name)}: must be at least 1")
+        if options.json:
+            files.write(options.json, options.json.read_bytes() if options.json.exists() else b"")
         axes = dict(parse_axis(text) for text in options.axis)
         points = draw(axes, options.points, options.search_seed)
         for point in points:
@@ -52,7 +59,7 @@ def main(argv: list[str]) -> int:
         flags.set_device(options.device)
         begun = time.perf_counter()
         returns, last = play(config, points, options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, files.WriteError) as error:
         return flags.fail(error)
     report(config, points, returns, last, options, time.perf_counter() - begun)
     return 0
@@ -67,10 +74,13 @@ def parse_axis(text: str) -> tuple[str, list[float] | tuple[float, float]]:
     try:
         if kind == "log":
             low, high = map(float, bounds)
+            if not 0 < low <= high < float("inf"):
+                raise ValueError
             return name, (low, high)
         return name, [float(value) for value in values.split(",")]
     except ValueError:
-        raise ValueError(f"axis {text!r}: must be log:LOW:HIGH or values with commas") from None
+        message = f"axis {text!r}: must be log:LOW:HIGH with 0 < LOW <= HIGH, or values with commas"
+        raise ValueError(message) from None
 
 
 def draw(axes, number: int, seed: int) -> list[dict[str, float]]:
@@ -106,7 +116,7 @@ def play(config: Config, points, options) -> tuple[np.ndarray, np.ndarray]:
 
 
 def last_returns(returns) -> np.ndarray:
-    """[P, S] of returns [P, S, R]: the mean of the last tenth of the rows that have one."""
+    """[P, S] of returns [P, S, R]: the mean of the last ten rows, of those that have one."""
     with np.errstate(all="ignore"):
         rows = np.asarray(returns)[:, :, -10:]
         known = ~np.isnan(rows)

@@ -1,8 +1,8 @@
 """Environments written in JAX, behind one small interface.
 
-`make` turns an id or an object with gymnax's interface into an `Env`: an `EnvSpec` and three
-pure functions on a single environment, to be `vmap`ped by who uses them. Everything that comes
-out is cast here, once: observations and rewards to float32, flags to bool.
+`make` turns an id or an object with gymnax's interface into an `Env`: an `EnvSpec` and pure
+functions. `reset` and `step` are of a single environment, to be `vmap`ped by who uses them. All
+that comes out is cast here, once: observations and rewards to float32, flags to bool.
 """
 
 import inspect

@@ -1,6 +1,5 @@
 """Suites of environments: their runs, table and figure."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -43,7 +42,7 @@ def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeyp
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     for env in ENVS:
         summary = json.loads((default.run_dir / env / "summary.json").read_bytes())
-        assert summary["seeds"] == [0, 1]
+        assert summary["seeds"] == [100, 101]
         row = next(line for line in table.splitlines() if line.startswith(f"| {env} |"))
         assert f"| {suite.number(summary['final_return']['iqm'])} |" in row
         assert f"| {summary['env_steps']:,} |" in row
@@ -59,6 +58,13 @@ def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeyp
         ["--resume", str(default.run_dir / ENVS[1]), "--device", "auto", "--quiet"],
     ]
 
+    # One that fails does not keep the others from their turn.
+    trained.clear()
+    (default.run_dir / ENVS[0] / "summary.json").unlink()
+    monkeypatch.setattr(suite.a2c, "main", lambda argv: trained.append(argv) or 2 - len(trained))
+    assert run(default) == 1
+    assert len(trained) == 2
+
     # A run of other settings is not taken for this one.
     assert run(default, "--num-seeds", "3") == 2
     assert "num_seeds = 2, not 3" in capsys.readouterr().err
@@ -66,6 +72,10 @@ def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeyp
     monkeypatch.setitem(config.PRESETS, ("a2c", ENVS[0]), other)
     assert run(default) == 2
     assert "learning_rate = 0.01, not 0.5" in capsys.readouterr().err
+    longer = {**config.PRESETS["a2c", ENVS[0]], "total_timesteps": 700, "learning_rate": 0.01}
+    monkeypatch.setitem(config.PRESETS, ("a2c", ENVS[0]), longer)
+    assert run(default) == 2
+    assert "steps = 600, not 700" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -73,6 +83,8 @@ def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeyp
     [
         (["--envs", "probes:ConstantRevard"], "did you mean probes:ConstantReward or"),
         (["--readme", "nowhere.md"], "must hold <!-- probes: begin -->"),
+        (["--readme", "x.md", "--envs", ENVS[0]], "leave --envs out"),
+        (["--envs"], "must name at least one environment"),
     ],
 )
 def test_bad_input(default, argv, message, capsys):
@@ -97,4 +109,3 @@ def test_numbers_and_modes_in_the_table():
     assert suite.table({"Env": run}).splitlines()[2] == (
         "| Env (sampled) | 1,000 | 9.88 | -1.23 … 1234.6 | 1.00 | 2 | 60 |"
     )
-    assert dataclasses.is_dataclass(suite.Options)

@@ -46,8 +46,9 @@ def test_the_best_point_comes_first(tmp_path, capsys):
     [
         ("lerning_rate=0.1", "did you mean learning_rate?"),
         ("num_envs=1,2", "unknown float setting 'num_envs'"),
-        ("learning_rate=log:1", "must be log:LOW:HIGH or values"),
-        ("learning_rate=fast", "must be log:LOW:HIGH or values"),
+        ("learning_rate=log:1", "must be log:LOW:HIGH with"),
+        ("learning_rate=fast", "must be log:LOW:HIGH with"),
+        ("learning_rate=log:0:1", "with 0 < LOW <= HIGH"),
         ("gamma=1.5", "gamma = 1.5: must be in [0, 1]"),
     ],
 )
