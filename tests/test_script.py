@@ -116,7 +116,7 @@ def test_saved_state_is_the_whole_state(finished_run):
     [
         ("--env CartPol-v1", "unknown environment 'CartPol-v1': did you mean CartPole-v1"),
         ("--env nowhere:Env", "'nowhere:Env': No module named 'nowhere'"),
-        ("--preset CartPol-v1", "unknown a2c preset 'CartPol-v1': did you mean CartPole-v1?"),
+        ("--preset CartPol-v1", "unknown a2c preset 'CartPol-v1': did you mean CartPole-v1 or"),
         ("--num-envs 0", "num_envs = 0: must be at least 1"),
         ("--num-steps -3", "num_steps = -3: must be at least 1"),
         ("--num-seeds 0", "num_seeds = 0: must be at least 1"),
