@@ -71,7 +71,7 @@ class Options:
     """Kills of the run in 'write'."""
     flips: int = 100
     """Bits flipped at random places in 'damage'."""
-    total_timesteps: int = 4_000_000
+    total_timesteps: int = 12_000_000
     """Length of the long run, which is killed; the others are a tenth of it."""
     seed: int = 0
     """Of the random moments and places."""
@@ -106,7 +106,7 @@ class Place:
 
     def flags(self, run_dir, long=False):
         """Of a run of two seeds with ten evaluations and forty checkpoints."""
-        total = self.options.total_timesteps // (1 if long else 10)
+        total = self.options.total_timesteps // (1 if long else 30)
         return [
             *("--run-dir", str(run_dir), "--num-seeds", "2", "--total-timesteps", str(total)),
             *("--eval-every", str(total // 10), "--checkpoint-every", str(total // 40)),
