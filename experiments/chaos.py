@@ -72,7 +72,7 @@ class Options:
     flips: int = 100
     """Bits flipped at random places in 'damage'."""
     total_timesteps: int = 12_000_000
-    """Length of the long run, which is killed; the others are a tenth of it."""
+    """Length of the long run, which is killed; the others are a thirtieth of it."""
     seed: int = 0
     """Of the random moments and places."""
 
