@@ -116,7 +116,9 @@ def successor_values(value, values, final_obs, truncated):
 
 def apply(config: Config, learner: LearnerState, gradients: optax.Updates) -> LearnerState:
     """One step of the optimiser. Parameters and gradients may be any pytree, one vector too."""
-    updates, opt_state = optimizers.make(config).update(gradients, learner.opt_state)
+    updates, opt_state = optimizers.make(config).update(
+        gradients, learner.opt_state, learner.params
+    )
     return learner._replace(
         params=optax.apply_updates(learner.params, updates),
         opt_state=opt_state,
