@@ -40,7 +40,8 @@ from typing import Literal
 import common
 import flags
 
-from rljax.config import Config, preset
+from rljax.config import Config
+from rljax.presets import preset
 
 SPEEDS = ("environment", "acting", "rollout", "training")
 

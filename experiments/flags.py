@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from rljax import files, runs
-from rljax.config import Config, KeyValues, differing, preset, unknown
+from rljax.config import Config, KeyValues, differing, unknown
+from rljax.presets import base, preset
 
 sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
 

@@ -14,7 +14,8 @@ import flags
 from signals import SIGNALS
 
 from rljax import analysis, files, runs, tables
-from rljax.config import preset, unknown
+from rljax.config import unknown
+from rljax.presets import preset
 
 
 @dataclasses.dataclass(frozen=True)

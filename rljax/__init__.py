@@ -9,6 +9,7 @@ from importlib import import_module
 
 _SUBMODULES = (
     "a2c",
+    "a3c",
     "analysis",
     "checkpoints",
     "config",
@@ -21,6 +22,7 @@ _SUBMODULES = (
     "networks",
     "normalization",
     "optimizers",
+    "presets",
     "render",
     "returns",
     "rollout",
@@ -33,10 +35,12 @@ __all__ = ["Config", "preset", *_SUBMODULES]
 
 
 def __getattr__(name):
-    if name in ("Config", "preset"):
+    if name == "preset":
+        return import_module("rljax.presets").preset
+    if name == "Config":
         if "jax" in sys.modules:
             import_module("rljax.types")  # makes Config a pytree
-        return getattr(import_module("rljax.config"), name)
+        return import_module("rljax.config").Config
     if name in _SUBMODULES:
         return import_module(f"rljax.{name}")
     raise AttributeError(f"module 'rljax' has no attribute {name!r}")

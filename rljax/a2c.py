@@ -156,21 +156,15 @@ def _update(config, agent, state):
     """(state, sums of this update's figures)."""
     env, network = agent
     actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
-    grads, terms = learner.gradients(config, network, state.learner, batch)
-    moved = learner.apply(config, state.learner, grads)
-    moved, discounted_return = learner.observe(config, moved, actor.episodes, batch)
-    episodes, (number, returns, lengths) = rollout.track(actor.episodes, batch)
-    episodes = episodes._replace(discounted_return=discounted_return)
-    grad_norm = optax.tree.norm(grads)
+    episodes, given = learner.contribute(config, network, state.learner, actor.episodes, batch)
+    moved = learner.apply(config, state.learner, given.gradients)
+    moved = learner.observe(moved, given.increments)
+    is_finite = _is_finite(given.figures.grad_norm, moved.params)
     sums = Metrics(
         updates=jnp.int32(1),
-        episodes=number,
-        episodic_return=returns,
-        episodic_length=lengths,
-        **terms._asdict(),
-        grad_norm=grad_norm,
+        **given.figures._asdict(),
         learning_rate=optimizers.learning_rate(config, state.learner.updates),
-        diverged_at=jnp.where(_is_finite(grad_norm, moved.params), 0, moved.updates),
+        diverged_at=jnp.where(is_finite, 0, moved.updates),
     )
     actor = actor._replace(episodes=episodes)
     row = _add_to_row(state.sums, sums, state.learner.updates % config.log_interval == 0)

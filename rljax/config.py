@@ -1,4 +1,4 @@
-"""The learning settings, their checks, and the presets.
+"""The learning settings and their checks.
 
 This module imports neither JAX nor Flax, so that a script can read its flags and answer
 `--help` at once. `rljax.types` registers `Config` as a pytree when JAX is in use.
@@ -141,121 +141,47 @@ class Config:
         return self
 
 
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """The processes of A3C; how they share the work, not what is learned from it."""
+
+    num_workers: int = 4
+    """Worker processes."""
+    envs_per_worker: int = 1
+    """Environments that step together in each worker."""
+    max_staleness: int | None = None
+    """Gradients of parameters older than so many versions are rejected; by default none is."""
+    staleness_scaling: bool = False
+    """Divide the learning rate by a gradient's staleness, where that is above 1 (arXiv
+    1511.05950)."""
+    max_worker_restarts: int = 3
+    """How often in a row a worker that died, without a gradient in between, is started again."""
+    lockstep: bool = False
+    """Workers take turns, so that the same seed gives the same bits."""
+
+    def validate(self) -> "Workers":
+        """Checks every option.
+
+        Raises:
+            ValueError, TypeError: as `Config.validate` does.
+        """
+        least = {"num_workers": 1, "envs_per_worker": 1, "max_staleness": 0}
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name == "max_staleness" and value is None:
+                continue
+            if field.type is bool:
+                _check_type(field, value)
+                continue
+            if type(value) is not int:
+                raise TypeError(f"{name} = {value!r}: must be a whole number")
+            if value < least.get(name, 0):
+                raise ValueError(f"{name} = {value}: must be at least {least.get(name, 0)}")
+        return self
+
+
 FLOAT_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is float)
 STATIC_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is not float)
-
-_MINATAR = dict(
-    total_timesteps=2_500_000,
-    num_steps=8,
-    hidden_sizes=(128,),
-    activation="relu",
-    shared_torso=True,
-)
-
-PRESETS: dict[tuple[str, str], dict] = {
-    # All use TensorFlow's RMSProp, because its statistics start at 1: the first steps are small, so
-    # that learning rates ten times the usual are safe. With the other flavours, or Adam, these
-    # would saturate the critic's tanh units for good.
-    # Above each, the search that found it, and what is unusual in it.
-    #
-    # tune.py --env CartPole-v1 --total-timesteps 300000 --num-steps 8 --points 24 --num-seeds 8
-    #   --axis learning_rate=log:5e-3:4e-2 gae_lambda=0.9,0.95,1 ent_coef=0,0.003
-    ("a2c", "CartPole-v1"): dict(
-        total_timesteps=300_000, num_steps=8, gae_lambda=0.95, learning_rate=1.5e-2
-    ),
-    # tune.py --env Acrobot-v1 --num-steps 16 --points 12 --num-seeds 8 --search-seed 1
-    #   --axis learning_rate=log:2.5e-2:1e-1 ent_coef=0,0.003 gae_lambda=0.9,0.95
-    ("a2c", "Acrobot-v1"): dict(num_steps=16, gae_lambda=0.9, learning_rate=3.8e-2),
-    # tune.py --env Pendulum-v1 --total-timesteps 1000000 --num-steps 16 --normalize-observations
-    #   --normalize-rewards --points 32 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:3e-2 gae_lambda=0.8,0.9,0.95 gamma=0.9,0.95 log_std_init=-1,0
-    #   ent_coef=0,0.003
-    # A short horizon: what an action does shows within a second, and rewards are never sparse. The
-    # entropy bonus keeps the standard deviation from collapsing before the swing-up is found.
-    ("a2c", "Pendulum-v1"): dict(
-        total_timesteps=1_000_000,
-        num_steps=16,
-        gamma=0.95,
-        gae_lambda=0.8,
-        ent_coef=0.003,
-        learning_rate=2e-2,
-        normalize_observations=True,
-        normalize_rewards=True,
-    ),
-    # tune.py --env MountainCar-v0 --total-timesteps 1000000 --num-steps 16 --normalize-observations
-    #   --normalize-rewards --points 24 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:5e-2 gae_lambda=0.9,0.95,1 gamma=0.99,0.995
-    #   ent_coef=0,0.01,0.03
-    # Until the flag is reached once, every episode returns -200: standardised observations make the
-    # fresh policy swing with the velocity often enough, and a long horizon carries the news back.
-    ("a2c", "MountainCar-v0"): dict(
-        total_timesteps=1_000_000,
-        num_steps=16,
-        gamma=0.995,
-        ent_coef=0.01,
-        learning_rate=1.5e-2,
-        normalize_observations=True,
-        normalize_rewards=True,
-    ),
-    # tune.py --env MountainCarContinuous-v0 --total-timesteps 1000000 --num-steps 64
-    #   --normalize-observations --normalize-rewards --points 24 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:3e-2 gae_lambda=0.9,0.95,1 gamma=0.99,0.999 log_std_init=0,1,2
-    #   ent_coef=0,0.01,0.05
-    # As above, and long rollouts: doing nothing costs nothing, so the flag's reward must be seen
-    # from far away before the price of pushing has taught the policy to stand still.
-    ("a2c", "MountainCarContinuous-v0"): dict(
-        total_timesteps=1_000_000,
-        num_steps=64,
-        gamma=0.999,
-        learning_rate=2.5e-3,
-        normalize_observations=True,
-        normalize_rewards=True,
-    ),
-    # tune.py --env Catch-bsuite --total-timesteps 200000 --num-steps 8
-    #   --axis learning_rate=log:1e-3:3e-2 gae_lambda=0.9,0.95,1 ent_coef=0,0.01
-    ("a2c", "Catch-bsuite"): dict(total_timesteps=200_000, num_steps=8, learning_rate=1e-2),
-    # tune.py --env ID --num-steps 8 --hidden-sizes 128 --activation relu --shared-torso
-    #   --total-timesteps 1500000 --points 6 --num-seeds 1
-    #   --axis learning_rate=log:5e-3:2e-2 ent_coef=0.01,0.03 gae_lambda=0.6,0.8,0.95
-    # The network of MinAtar's authors; half of their five million steps is enough for three of the
-    # games. Small batches: with eight times as large ones, though with dense layers alone, Asterix
-    # had not begun to be learnt after two million steps.
-    ("a2c", "Breakout-MinAtar"): dict(
-        _MINATAR, total_timesteps=5_000_000, gae_lambda=0.6, ent_coef=0.03, learning_rate=1.2e-2
-    ),
-    ("a2c", "Asterix-MinAtar"): dict(
-        _MINATAR, gae_lambda=0.8, ent_coef=0.03, learning_rate=1.15e-2
-    ),
-    ("a2c", "SpaceInvaders-MinAtar"): dict(
-        _MINATAR, gae_lambda=0.95, ent_coef=0.03, learning_rate=1.05e-2
-    ),
-    # As above, with --total-timesteps 2500000 --normalize-rewards --points 2 --search-seed 2
-    #   --axis learning_rate=log:5e-3:1e-2 ent_coef=0.01 gae_lambda=0.95
-    # Rewards are rare until the road is crossed on purpose; unscaled, one seed in two was slow.
-    ("a2c", "Freeway-MinAtar"): dict(
-        _MINATAR,
-        gae_lambda=0.95,
-        ent_coef=0.01,
-        learning_rate=6e-3,
-        normalize_rewards=True,
-    ),
-}
-
-
-def preset(algorithm: str, name: str) -> Config:
-    """The tuned settings for an algorithm on an environment.
-
-    Args:
-        algorithm: such as "a2c".
-        name: the environment's id, such as "CartPole-v1".
-
-    Raises:
-        ValueError: there is no such preset; the message offers the nearest names.
-    """
-    if (algorithm, name) not in PRESETS:
-        names = [env for algo, env in PRESETS if algo == algorithm]
-        raise ValueError(unknown(f"{algorithm} preset", name, names))
-    return Config(env=name, **PRESETS[algorithm, name])
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:

@@ -1,7 +1,7 @@
-"""Learning from a batch of experience: init, gradients, apply.
+"""Learning from a batch of experience: init, contribute, apply, observe.
 
-A2C composes them in one jitted update; an asynchronous worker would call `gradients` and the
-holder of the parameters `apply`.
+A2C composes them in one jitted update. In A3C a worker calls `contribute`, for its gradients and
+figures, and the holder of the parameters `apply` and `observe`.
 """
 
 import chex
@@ -9,10 +9,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import losses, networks, normalization, optimizers, returns
+from rljax import losses, networks, normalization, optimizers, returns, rollout
 from rljax.config import Config
 from rljax.networks import ActorCritic
-from rljax.types import EnvSpec, EpisodeStats, LearnerState, Transition
+from rljax.types import (
+    Contribution,
+    EnvSpec,
+    EpisodeStats,
+    Figures,
+    Increments,
+    LearnerState,
+    Transition,
+)
 
 
 def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> LearnerState:
@@ -25,6 +33,30 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
         obs_moments=normalization.init(spec.obs_shape) if config.normalize_observations else None,
         return_moments=normalization.init(()) if config.normalize_rewards else None,
     )
+
+
+def contribute(
+    config: Config,
+    network: ActorCritic,
+    learner: LearnerState,
+    episodes: EpisodeStats,
+    batch: Transition,
+) -> tuple[EpisodeStats, Contribution]:
+    """All that a batch gives, without changing the learner.
+
+    Args:
+        episodes: the episodes under way before the batch.
+        batch: as `gradients` takes it.
+
+    Returns:
+        (the episodes under way after the batch, Contribution).
+    """
+    grads, terms = gradients(config, network, learner, batch)
+    increments, discounted_return = _measure(config, episodes, batch)
+    episodes, finished = rollout.track(episodes, batch)
+    figures = Figures(*finished, *terms, grad_norm=optax.tree.norm(grads))
+    episodes = episodes._replace(discounted_return=discounted_return)
+    return episodes, Contribution(grads, increments, figures)
 
 
 def gradients(
@@ -126,29 +158,28 @@ def apply(config: Config, learner: LearnerState, gradients: optax.Updates) -> Le
     )
 
 
-def observe(
-    config: Config, learner: LearnerState, episodes: EpisodeStats, batch: Transition
-) -> tuple[LearnerState, jax.Array]:
-    """Adds a batch to the running moments, where the config asks for them.
-
-    Args:
-        episodes: the episodes under way before the batch.
-
-    Returns:
-        (learner, [B] the discounted returns of the episodes under way after the batch).
-    """
-    discounted_return = episodes.discounted_return
+def observe(learner: LearnerState, increments: Increments) -> LearnerState:
+    """Adds a batch's increments to the running moments, where there are any."""
     obs_moments, return_moments = learner.obs_moments, learner.return_moments
+    if increments.obs is not None:
+        obs_moments = normalization.merge(obs_moments, increments.obs)
+    if increments.returns is not None:
+        return_moments = normalization.merge(return_moments, increments.returns)
+    return learner._replace(obs_moments=obs_moments, return_moments=return_moments)
+
+
+def _measure(config, episodes, batch):
+    """(Increments, [B] the discounted returns of the episodes under way after the batch)."""
+    obs, returns, discounted_return = None, None, episodes.discounted_return
     if config.normalize_observations:
-        obs_moments = normalization.update(obs_moments, _merge_time_and_batch(batch.obs))
+        obs = normalization.measure(_merge_time_and_batch(batch.obs))
     if config.normalize_rewards:
         done = jnp.logical_or(batch.terminated, batch.truncated)
         discounted_return, all_returns = normalization.discounted_returns(
             discounted_return, batch.reward, done, config.gamma
         )
-        return_moments = normalization.update(return_moments, all_returns.ravel())
-    learner = learner._replace(obs_moments=obs_moments, return_moments=return_moments)
-    return learner, discounted_return
+        returns = normalization.measure(all_returns.ravel())
+    return Increments(obs, returns), discounted_return
 
 
 def _merge_time_and_batch(x):

@@ -14,15 +14,18 @@ def init(shape: tuple[int, ...]) -> Moments:
     return Moments(jnp.float32(1e-4), jnp.zeros(shape), jnp.ones(shape))
 
 
-def update(moments: Moments, batch: jax.Array) -> Moments:
-    """The moments with a batch [N, *shape] added (Chan et al. 1979, pairwise update)."""
-    count = jnp.float32(batch.shape[0])
-    mean, var = jnp.mean(batch, axis=0), jnp.var(batch, axis=0)
-    total = moments.count + count
-    delta = mean - moments.mean
-    squares = moments.var * moments.count + var * count
-    squares = squares + jnp.square(delta) * moments.count * count / total
-    return Moments(total, moments.mean + delta * count / total, squares / total)
+def measure(batch: jax.Array) -> Moments:
+    """The moments of a batch [N, *shape] alone."""
+    return Moments(jnp.float32(batch.shape[0]), jnp.mean(batch, axis=0), jnp.var(batch, axis=0))
+
+
+def merge(moments: Moments, more: Moments) -> Moments:
+    """The moments of both together (Chan et al. 1979, pairwise update)."""
+    total = moments.count + more.count
+    delta = more.mean - moments.mean
+    squares = moments.var * moments.count + more.var * more.count
+    squares = squares + jnp.square(delta) * moments.count * more.count / total
+    return Moments(total, moments.mean + delta * more.count / total, squares / total)
 
 
 def standardize(moments: Moments | None, obs: jax.Array) -> jax.Array:

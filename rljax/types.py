@@ -110,6 +110,39 @@ class ActorState(NamedTuple):
     episodes: EpisodeStats
 
 
+class Increments(NamedTuple):
+    """What a batch adds to the running moments; None where they are not kept."""
+
+    obs: Moments | None
+    returns: Moments | None
+
+
+class Figures(NamedTuple):
+    """What a batch says of training: scalars. Figures of several batches are added up."""
+
+    episodes: Any
+    """float32 number of episodes that ended."""
+    episodic_return: Any
+    """Sum over the episodes that ended."""
+    episodic_length: Any
+    """Sum over the episodes that ended."""
+    policy_loss: Any
+    value_loss: Any
+    entropy: Any
+    explained_variance: Any
+    grad_norm: Any
+    """Global norm of the gradient, before clipping."""
+
+
+class Contribution(NamedTuple):
+    """What a batch gives to whoever holds the parameters."""
+
+    gradients: Any
+    """A pytree like the parameters, or the vector of its raveled leaves."""
+    increments: Increments
+    figures: Figures
+
+
 class Metrics(NamedTuple):
     """Figures of one row: of the updates since the last row."""
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import rljax.types  # noqa: F401  (registers Config as a pytree)
-from rljax.config import FLOAT_FIELDS, PRESETS, Config, preset
+from rljax.config import FLOAT_FIELDS, Config
+from rljax.presets import PRESETS, preset
 
 OUT_OF_RANGE = [
     ("total_timesteps", 0),

@@ -17,7 +17,10 @@ def test_batches_give_the_moments_of_everything(shape):
         rng.normal(centre + shift, 1 + shift, (size, *shape))
         for shift, size in enumerate((64, 64, 1, 64))
     ]
-    moments, update = normalization.init(shape), jax.jit(normalization.update)
+    moments = normalization.init(shape)
+    update = jax.jit(
+        lambda moments, batch: normalization.merge(moments, normalization.measure(batch))
+    )
     for batch in batches:
         moments = update(moments, jnp.asarray(batch, jnp.float32))
     everything = np.concatenate(batches)

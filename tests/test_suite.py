@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rljax import config
+from rljax import presets
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import suite
@@ -20,7 +20,7 @@ def default(tmp_path, monkeypatch):
         total_timesteps=600, num_envs=4, num_steps=4, hidden_sizes=(8,), learning_rate=1e-2
     )
     for env in ENVS:
-        monkeypatch.setitem(config.PRESETS, ("a2c", env), small)
+        monkeypatch.setitem(presets.PRESETS, ("a2c", env), small)
     return suite.Options(ENVS, 2, tmp_path / "probes", quiet=True)
 
 
@@ -68,12 +68,12 @@ def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeyp
     # A run of other settings is not taken for this one.
     assert run(default, "--num-seeds", "3") == 2
     assert "num_seeds = 2, not 3" in capsys.readouterr().err
-    other = {**config.PRESETS["a2c", ENVS[0]], "learning_rate": 0.5}
-    monkeypatch.setitem(config.PRESETS, ("a2c", ENVS[0]), other)
+    other = {**presets.PRESETS["a2c", ENVS[0]], "learning_rate": 0.5}
+    monkeypatch.setitem(presets.PRESETS, ("a2c", ENVS[0]), other)
     assert run(default) == 2
     assert "learning_rate = 0.01, not 0.5" in capsys.readouterr().err
-    longer = {**config.PRESETS["a2c", ENVS[0]], "total_timesteps": 700, "learning_rate": 0.01}
-    monkeypatch.setitem(config.PRESETS, ("a2c", ENVS[0]), longer)
+    longer = {**presets.PRESETS["a2c", ENVS[0]], "total_timesteps": 700, "learning_rate": 0.01}
+    monkeypatch.setitem(presets.PRESETS, ("a2c", ENVS[0]), longer)
     assert run(default) == 2
     assert "steps = 600, not 700" in capsys.readouterr().err
 
@@ -100,7 +100,7 @@ def test_the_suites_have_presets():
     import minatar
 
     for env in classic_control.ENVS + minatar.ENVS:
-        config.preset("a2c", env).validate()
+        presets.preset("a2c", env).validate()
 
 
 def test_numbers_and_modes_in_the_table():
