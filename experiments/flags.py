@@ -16,7 +16,7 @@ import tyro
 
 from rljax import files, runs
 from rljax.config import Config, KeyValues, differing, unknown
-from rljax.presets import base, preset
+from rljax.presets import preset
 
 sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
 

@@ -18,6 +18,7 @@ import optax
 
 from rljax import learner, optimizers, rollout
 from rljax.config import Config
+from rljax.host import HostEnv
 from rljax.types import AgentState, Metrics
 
 CHUNK_SECONDS = 0.5
@@ -32,6 +33,10 @@ def init(config: Config, key: jax.Array) -> AgentState:
     """
     config.validate()
     env, network = rollout.make_agent(config)
+    if isinstance(env, HostEnv):
+        raise ValueError(
+            f"env = {env.spec.name!r}: A2C takes gymnax's environments, A3C both kinds"
+        )
     key_learner, key_actor = jax.random.split(key)
     return AgentState(
         learner=learner.init(config, network, env.spec, key_learner),
@@ -184,8 +189,8 @@ def _add_to_row(row, sums, begins_row):
 
 def _no_metrics():
     integers = {"updates", "diverged_at"}
-    zeros = {f: jnp.int32(0) if f in integers else jnp.float32(0) for f in Metrics._fields}
-    return Metrics(**zeros)
+    fields = [name for name in Metrics._fields if not name.startswith("staleness")]  # A3C's
+    return Metrics(**{f: jnp.int32(0) if f in integers else jnp.float32(0) for f in fields})
 
 
 def _means(sums, updates):

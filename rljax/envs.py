@@ -1,19 +1,23 @@
-"""Environments written in JAX, behind one small interface.
+"""Environments from ids and objects: those written in JAX, behind one small interface.
 
 `make` turns an id or an object with gymnax's interface into an `Env`: an `EnvSpec` and pure
 functions. `reset` and `step` are of a single environment, to be `vmap`ped by who uses them. All
 that comes out is cast here, once: observations and rewards to float32, flags to bool.
+Gymnasium's, which Python steps, become a `host.HostEnv`.
 """
 
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax import host
 from rljax.config import KeyValues, load_attribute, unknown
+from rljax.host import HostEnv
 from rljax.types import Box, Discrete, EnvSpec, Step
 
 _DOWNLOADS = "MNISTBandit-bsuite"
@@ -33,22 +37,27 @@ class Env(NamedTuple):
     """(draw, state, action) -> (state, Step), with auto-reset."""
 
 
-def make(env: Any, env_kwargs: KeyValues = (), env_params: KeyValues = ()) -> Env:
+def make(env: Any, env_kwargs: KeyValues = (), env_params: KeyValues = ()) -> Env | HostEnv:
     """The environment that an id or an object stands for.
 
     Args:
-        env: a gymnax id, also with the prefix "gymnax/"; "package.module:attribute", which names
-            an environment, its class or a function that makes it; or such an object itself.
+        env: a gymnax id or, where gymnax has none of that name, a gymnasium id; the prefixes
+            "gymnax/" and "gymnasium/" choose. "package.module:attribute", which names an
+            environment, its class or a function that makes it; or such an object itself.
+            Gymnasium's are made several times over, so that an object must be a class or function.
         env_kwargs: keyword arguments of the constructor.
-        env_params: overrides of the environment's parameters.
+        env_params: overrides of the environment's parameters; gymnasium's have none.
 
     Raises:
         ValueError: no such environment or parameter, or a space that is not supported.
-        TypeError: no gymnax environment, or no such keyword argument.
+        TypeError: no environment of either kind, or no such keyword argument.
     """
     with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
-        source, params = _build(env, dict(env_kwargs))
-        params = _override(params, dict(env_params))
+        found = _find(env)
+        source = _build(env, found, dict(env_kwargs))
+        if isinstance(source, gymnasium.Env):
+            return _host_env(env, found, source, dict(env_kwargs), dict(env_params))
+        params = _override(getattr(source, "default_params", None), dict(env_params))
         name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
         action_space = _action_space(name, source.action_space(params))
     reset, draw, step = _functions(source, params)
@@ -56,14 +65,19 @@ def make(env: Any, env_kwargs: KeyValues = (), env_params: KeyValues = ()) -> En
     return Env(EnvSpec(name, obs_shape, action_space), reset, draw, step)
 
 
-def _build(env, kwargs):
-    """(environment with gymnax's interface, its default parameters)."""
+def _find(env):
+    """An environment or what makes one."""
     if not isinstance(env, str):
-        found = env
-    elif ":" in env:
-        found = load_attribute(env)
-    else:
-        found = _gymnax_factory(env.removeprefix("gymnax/"))
+        return env
+    if ":" in env:
+        return load_attribute(env)
+    if env.startswith("gymnasium/"):
+        return _gymnasium_factory(env.removeprefix("gymnasium/"))
+    return _gymnax_factory(env)
+
+
+def _build(env, found, kwargs):
+    """An environment with gymnax's or gymnasium's interface."""
     if isinstance(found, type) or not hasattr(found, "step"):
         if not callable(found):
             raise TypeError(f"env = {env!r}: no environment with gymnax's interface")
@@ -71,21 +85,51 @@ def _build(env, kwargs):
         found = found(**kwargs)
     elif kwargs:
         raise TypeError(f"env_kwargs = {kwargs}: {env!r} is already made and takes none")
+    if isinstance(found, gymnasium.Env):
+        return found
     missing = [name for name in ("reset", "step", "action_space") if not hasattr(found, name)]
     if missing:
         raise TypeError(f"env = {env!r}: lacks {', '.join(missing)} of gymnax's interface")
-    return found, getattr(found, "default_params", None)
+    return found
 
 
-def _gymnax_factory(name):
+def _gymnax_factory(env):
     import gymnax  # takes seconds, and starts JAX's backend
 
+    name = env.removeprefix("gymnax/")
     if name == _DOWNLOADS:
         raise ValueError(f"env = {name!r}: it downloads its data when made and is not supported")
-    if name not in gymnax.registered_envs:
-        known = [env for env in gymnax.registered_envs if env != _DOWNLOADS]
+    if name in gymnax.registered_envs:
+        return lambda **kwargs: gymnax.make(name, **kwargs)[0]
+    known = [known for known in gymnax.registered_envs if known != _DOWNLOADS]
+    if env.startswith("gymnax/"):
         raise ValueError(unknown("environment", name, known))
-    return lambda **kwargs: gymnax.make(name, **kwargs)[0]
+    if name in gymnasium.registry:
+        return _gymnasium_factory(name)
+    raise ValueError(unknown("environment", name, [*known, *gymnasium.registry]))
+
+
+def _gymnasium_factory(name):
+    if name not in gymnasium.registry:
+        raise ValueError(unknown("environment", name, list(gymnasium.registry)))
+
+    def build(**kwargs):
+        try:
+            return gymnasium.make(name, disable_env_checker=True, **kwargs)
+        except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+            raise ValueError(f"env = {name!r}: {error}") from error
+
+    return build
+
+
+def _host_env(env, found, built, kwargs, params):
+    built.close()
+    if built is found:
+        raise TypeError(f"env = {env!r}: give its class or a function, to make several")
+    if params:
+        raise ValueError(f"env_params = {params}: gymnasium's environments have none")
+    name = env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
+    return host.make(name, lambda: found(**kwargs))
 
 
 def _check_kwargs(env, factory, kwargs):

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import checkpoints, distributions, rollout
+from rljax import checkpoints, distributions, host, rollout
 from rljax.config import Config
+from rljax.host import HostEnv
 from rljax.types import LearnerState, Moments
 
 MAX_EPISODE_STEPS = 100_000
@@ -146,12 +147,45 @@ def evaluate(
     Returns:
         Evaluation [S, N], in NumPy.
     """
+    env, _ = rollout.make_agent(config)
+    if isinstance(env, HostEnv):
+        return _evaluate_host(config, env, learners, keys, num_episodes, greedy)
     playing = _begin(config, keys, num_episodes)
     while True:
         playing = _play_on(config, learners, playing, greedy)
         played = jax.device_get(playing.played)
         if played.finished.all() or int(playing.steps[0]) >= MAX_EPISODE_STEPS:
             return played
+
+
+def _evaluate_host(config, env, learners, keys, num_episodes, greedy):
+    """In environments that Python steps, one learner after another."""
+    running = env.open(num_episodes)
+    try:
+        played = [
+            _play_host(config, jax.tree.map(lambda x, i=i: x[i], learners), running, key, greedy)
+            for i, key in enumerate(keys)
+        ]
+    finally:
+        running.close()
+    return Evaluation(*map(np.stack, zip(*played)))
+
+
+def _play_host(config, learner, running, key, greedy):
+    act = policy(config, learner, greedy)
+    key, key_reset = jax.random.split(key)
+    num_episodes = len(running.envs)
+    obs = running.reset(host.seeds(key_reset, num_episodes))
+    returns = np.zeros(num_episodes, np.float32)
+    lengths, finished = np.zeros(num_episodes, np.int32), np.zeros(num_episodes, bool)
+    while not finished.all() and lengths.max() < MAX_EPISODE_STEPS:
+        key, key_action = jax.random.split(key)
+        answer = running.step(np.asarray(act(obs, key_action)))
+        obs = answer.obs
+        returns += np.where(finished, 0, answer.reward)
+        lengths += ~finished
+        finished |= answer.terminated | answer.truncated
+    return Evaluation(returns, lengths, finished)
 
 
 class _Playing(NamedTuple):

@@ -1,16 +1,20 @@
-"""Acting: experience from environments written in JAX."""
+"""Acting: experience from environments written in JAX, by a scan, and from others, by a loop."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import distributions, envs, networks, normalization
 from rljax.config import Config
 from rljax.envs import Env
+from rljax.host import HostEnv
 from rljax.networks import ActorCritic
-from rljax.types import ActorState, EpisodeStats, LearnerState, Transition
+from rljax.types import ActorState, EpisodeStats, LearnerState, Step, Transition
 
 
-def make_agent(config: Config) -> tuple[Env, ActorCritic]:
+def make_agent(config: Config) -> tuple[Env | HostEnv, ActorCritic]:
     """The environment and the network that a config names.
 
     Raises:
@@ -24,8 +28,13 @@ def init(env: Env, num_envs: int, key: jax.Array) -> ActorState:
     """Fresh episodes in `num_envs` environments."""
     key, key_reset = jax.random.split(key)
     env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_envs))
+    return ActorState(env_state, obs, key, no_episodes(num_envs))
+
+
+def no_episodes(num_envs: int) -> EpisodeStats:
+    """Episodes that have just begun."""
     zeros = jnp.zeros(num_envs)
-    return ActorState(env_state, obs, key, EpisodeStats(zeros, zeros.astype(jnp.int32), zeros))
+    return EpisodeStats(zeros, zeros.astype(jnp.int32), zeros)
 
 
 def policy(network: ActorCritic, learner: LearnerState, obs: jax.Array):
@@ -67,6 +76,34 @@ def collect(
     carry = (actor.env_state, actor.obs)
     (env_state, obs), batch = jax.lax.scan(step, carry, (noise, draws))
     return actor._replace(env_state=env_state, obs=obs, key=key), batch
+
+
+def loop(
+    act: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    step: Callable[[np.ndarray], Step],
+    obs: np.ndarray,
+    noise: np.ndarray,
+) -> tuple[np.ndarray, Transition]:
+    """One rollout in environments that Python steps: what `collect` is to those in JAX.
+
+    Args:
+        act: (obs [B, *obs_shape], noise [B, ...]) -> (actions as drawn, actions for the
+            environments).
+        step: actions -> Step, with auto-reset.
+        obs: [B, *obs_shape] to act on first.
+        noise: [T, B, ...] the policy's chance.
+
+    Returns:
+        (obs to act on next, Transition [T, B, ...]), in NumPy.
+    """
+    rows = []
+    for chance in noise:
+        action, env_action = act(obs, chance)
+        answer = step(env_action)
+        flags = (answer.terminated, answer.truncated)
+        rows.append((obs, action, answer.reward, *flags, answer.final_obs))
+        obs = answer.obs
+    return obs, Transition(*(np.stack(column) for column in zip(*rows)))
 
 
 def track(episodes: EpisodeStats, batch: Transition) -> tuple[EpisodeStats, tuple]:

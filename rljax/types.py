@@ -164,6 +164,9 @@ class Metrics(NamedTuple):
     diverged_at: Any
     """int32 the first update of the run after which gradient norm or parameters were not finite; 0
     where there was none."""
+    staleness_mean: Any = None
+    """A3C: versions of the parameters between a gradient's pull and its application."""
+    staleness_max: Any = None
 
 
 class AgentState(NamedTuple):

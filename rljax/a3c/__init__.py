@@ -1,0 +1,48 @@
+"""Advantage actor-critic, asynchronous (Mnih et al. 2016, arXiv 1602.01783).
+
+    worker 0   environments, parameters  --- gradients ---> queue 0 ---+
+    worker 1   environments, parameters  --- gradients ---> queue 1 ---+--> ParameterHolder
+      ...                                                              |    one at a time, as
+    worker N                             --- gradients ---> queue N ---+    they come
+        ^                                                                      |
+        +---------- SharedParameters: the newest, with its version <-----------+
+
+Each worker is a process that, for ever: pulls the newest parameters, acts for `num_steps` steps,
+computes the gradient of the actor-critic loss and pushes it, without waiting for the others. The
+holder is the process that called `chunks`. It applies each gradient as it comes, with statistics
+of RMSProp that all share, and publishes a new version.
+
+    training    init, chunks, train: the whole of it, seen from the holder's process
+    holder      ParameterHolder: what becomes of a gradient
+    worker      what a worker does
+    crew        starting, watching, restarting and stopping workers
+    messages    what a worker sends, and the vectors that parameters and gradients become
+    transport   Queue and SharedParameters: what carries it
+    preload     what the server that workers are forked from imports
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "WorkerError": "crew",
+    "ParameterHolder": "holder",
+    "State": "training",
+    "Status": "training",
+    "chunks": "training",
+    "init": "training",
+    "is_row": "training",
+    "train": "training",
+    "start_server": "crew",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(import_module(f"rljax.a3c.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'rljax.a3c' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

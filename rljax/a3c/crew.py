@@ -1,0 +1,184 @@
+"""Worker processes: starting, watching, restarting and stopping them. This end needs no JAX."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.forkserver
+import pickle
+import selectors
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from rljax.a3c import transport
+
+GRACE = 1.0
+"""Seconds that workers have to stop by themselves."""
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+context = multiprocessing.get_context("forkserver")
+
+
+class WorkerError(RuntimeError):
+    """A worker cannot go on, and the run neither; its traceback is in the message."""
+
+
+class Message(NamedTuple):
+    """Something that happened to a worker."""
+
+    worker: int
+    kind: int | None
+    """Of a message; None if the worker died."""
+    content: memoryview | str
+    """The message; or how the worker died."""
+
+
+def start_server() -> None:
+    """Starts the process that workers are forked from. It imports for a second or two meanwhile;
+    a program that will train can call this early.
+
+    Nothing is forked from a process in which JAX runs: the server is a fresh interpreter, and
+    `preload` is all that it has imported.
+    """
+    multiprocessing.forkserver.set_forkserver_preload(["rljax.a3c.preload"])
+    with signals_held_back():
+        multiprocessing.forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Ctrl-C goes to all processes of a terminal, and is for the first one alone to deal with:
+    those started in here never see it, nor SIGTERM. Here both come when the block ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Worker(NamedTuple):
+    process: Any
+    reader: transport.Reader
+    turns: Any
+    """The end of a pipe: a byte is a turn, its closing the order to stop."""
+
+
+class Crew:
+    """The workers of a run. A context: leaving it stops them all."""
+
+    def __init__(self, parameters: transport.SharedParameters, usual: int, longest: int):
+        """
+        Args:
+            parameters: what workers read.
+            usual, longest: bytes of a message.
+        """
+        self.parameters, self.usual, self.longest = parameters, usual, longest
+        self.workers: dict[int, _Worker] = {}
+        self.selector = selectors.DefaultSelector()
+
+    def __enter__(self):
+        start_server()
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
+
+    def start(self, index: int, job: Any) -> None:
+        """Starts a worker, with a queue of its own.
+
+        Args:
+            job: a `worker.Job`.
+
+        Raises:
+            TypeError: the job cannot be sent to another process.
+        """
+        try:
+            job = pickle.dumps(job)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(
+                f"an environment or network object cannot be sent to worker processes ({error});"
+                " name it as 'package.module:attribute'"
+            ) from error
+        take, put = context.Pipe(duplex=False)
+        turns_take, turns_put = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_run,
+            args=(index, put, turns_take, self.parameters, job),
+            name=f"worker {index}",
+            daemon=True,
+        )
+        with signals_held_back():
+            process.start()
+        put.close()  # the worker's are the only other ends, so that its death ends the queue
+        turns_take.close()
+        reader = transport.Reader(take, self.usual, self.longest)
+        self.workers[index] = _Worker(process, reader, turns_put)
+        self.selector.register(reader, selectors.EVENT_READ, (index, False))
+        self.selector.register(process.sentinel, selectors.EVENT_READ, (index, True))
+
+    def messages(self, timeout: float) -> Iterator[Message]:
+        """What has come from workers, in the order in which it is found; waits at most so long
+        for the first one. The content of a message is to be used before the next is taken."""
+        found = [key.data for key, _ in self.selector.select(timeout)]
+        for index in dict.fromkeys(index for index, _ in found):
+            yield from self._messages_of(index, dead=(index, True) in found)
+
+    def _messages_of(self, index, dead):
+        worker = self.workers[index]
+        try:
+            while got := worker.reader.get():
+                yield from (Message(index, kind, content) for kind, content in got)
+                if not dead:  # else all that it has written is read
+                    break
+        except transport.MalformedError as error:
+            self._remove(index)
+            yield Message(index, None, f"sent {error} and was stopped")
+            return
+        if dead or worker.reader.ended:
+            self._remove(index)
+            yield Message(index, None, _how(worker.process.exitcode))
+
+    def grant(self, index: int) -> None:
+        """Gives a worker a turn."""
+        with contextlib.suppress(BrokenPipeError):  # it died; `messages` will say so
+            self.workers[index].turns.send_bytes(b"t")
+
+    def waiting(self) -> int:
+        """Bytes in all queues."""
+        return sum(worker.reader.waiting() for worker in self.workers.values())
+
+    def stop(self) -> None:
+        """Stops all workers and joins them: in order where they can, else by force."""
+        for worker in self.workers.values():
+            worker.turns.close()
+        deadline = time.monotonic() + GRACE
+        for index in list(self.workers):
+            self.workers[index].process.join(max(0.0, deadline - time.monotonic()))
+            self._remove(index)
+        self.selector.close()
+
+    def _remove(self, index):
+        worker = self.workers.pop(index)
+        self.selector.unregister(worker.reader)
+        self.selector.unregister(worker.process.sentinel)
+        worker.process.kill()  # nothing that it holds can be lost, and nobody waits for it
+        worker.process.join()
+        worker.reader.close()
+        worker.turns.close()
+
+
+def _how(exitcode):
+    if exitcode is not None and exitcode < 0:
+        return f"was killed by {signal.Signals(-exitcode).name}"
+    return f"exited with status {exitcode}"
+
+
+def _run(index, put, turns, parameters, job):
+    """A worker process, from its first line on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    from rljax.a3c import (
+        preload,  # noqa: F401  before anything imports JAX, the job as well
+        worker,
+    )
+
+    worker.run(index, transport.Queue(put, turns), turns, parameters, pickle.loads(job))

@@ -1,0 +1,195 @@
+"""The parameter holder: what becomes of the gradients that workers push."""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax import learner, optimizers
+from rljax.a3c import messages
+from rljax.config import Config, Workers
+from rljax.types import Increments, LearnerState
+
+STALENESS_BINS = 256
+"""Of the histogram; the last one takes all that is older."""
+
+
+class Counts(NamedTuple):
+    """What became of the gradients of a run so far, in NumPy."""
+
+    applied: Any
+    """int64; also the version of the parameters."""
+    stale: Any
+    """int64, rejected for `max_staleness`."""
+    not_finite: Any
+    """int64, rejected for a NaN or an infinity."""
+    malformed: Any
+    """int64, messages that are none; of these the environment steps are not known."""
+    restarts: Any
+    """int64, workers started again."""
+    staleness: Any
+    """int64 [STALENESS_BINS], of the applied ones."""
+
+
+class Row(NamedTuple):
+    """Sums since the last row of metrics, in NumPy."""
+
+    gradients: Any
+    """int64, applied or not."""
+    applied: Any
+    figures: Any
+    """float64, `types.Figures` as a vector, of those that are finite."""
+    finite: Any
+    learning_rate: Any
+    staleness: Any
+    staleness_max: Any
+
+
+class ParameterHolder:
+    """Parameters, moments and the optimiser's state, and the one place where they change.
+
+    Parameters and gradients are vectors here, pytrees of one leaf, for the same `learner.apply`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workers: Workers,
+        layout: messages.Layout,
+        state: LearnerState,
+        counts: Counts,
+        row: Row,
+    ):
+        self.config, self.workers, self.layout = config, workers, layout
+        self.counts, self.row = counts, row
+        cpu = jax.devices("cpu")[0]
+        vector = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+        self.learner = jax.device_put(state._replace(params=vector), cpu)
+        self._apply = _applier(config, workers, cpu)
+
+    @property
+    def version(self) -> int:
+        """Gradients applied so far."""
+        return int(self.counts.applied)
+
+    @property
+    def updates(self) -> int:
+        """Gradients that arrived so far, applied or rejected: the clock of the run, for each of
+        them is `config.batch_size` environment steps."""
+        counts = self.counts
+        return int(counts.applied + counts.stale + counts.not_finite)
+
+    def push(self, message: memoryview | bytes, worker: int) -> np.void | None:
+        """Takes a worker's message: applies its gradient, or rejects it.
+
+        Returns:
+            The record, or None if it is malformed.
+        """
+        kind = self.layout.record
+        record = np.frombuffer(message, kind)[0] if len(message) == kind.itemsize else None
+        if record is None or record["worker"] != worker or record["version"] > self.version:
+            self.counts = self.counts._replace(malformed=self.counts.malformed + 1)
+            return None
+        increments = messages.read(record["increments"], Increments(*self.layout.published[1:]))
+        staleness = self.version - int(record["version"])
+        self._count(record, self.apply(record["gradient"], increments, staleness), staleness)
+        return record
+
+    def apply(self, gradients: Any, increments: Increments, staleness: int = 0) -> bool:
+        """Applies a gradient, unless it is too old or not finite.
+
+        Args:
+            gradients: a pytree like the parameters, or the vector of its raveled leaves.
+            increments: what the same experience adds to the moments.
+            staleness: versions applied since the one that it is of.
+
+        Returns:
+            Whether it was applied.
+        """
+        tree = jax.tree.leaves(gradients)
+        vector = tree[0] if len(tree) == 1 else np.concatenate([np.ravel(leaf) for leaf in tree])
+        if np.shape(vector) != self.learner.params.shape:
+            shape, size = np.shape(vector), self.learner.params.size
+            raise ValueError(f"a gradient of shape {shape}: must have {size} numbers")
+        counts, oldest = self.counts, self.workers.max_staleness
+        if oldest is not None and staleness > oldest:
+            self.counts = counts._replace(stale=counts.stale + 1)
+            self._reject()
+            return False
+        if not all(np.isfinite(leaf).all() for leaf in (vector, *jax.tree.leaves(increments))):
+            self.counts = counts._replace(not_finite=counts.not_finite + 1)
+            self._reject()
+            return False
+        self.learner = self._apply(self.learner, vector, increments, staleness)
+        counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1
+        self.counts = counts._replace(applied=counts.applied + 1)
+        return True
+
+    def published(self) -> np.ndarray:
+        """The vector that workers get."""
+        parts = jax.tree.leaves(messages.published(self.learner))
+        if len(parts) == 1:
+            return np.asarray(parts[0])
+        return np.concatenate([np.ravel(part) for part in parts])
+
+    def state(self) -> LearnerState:
+        """The learner, in NumPy; its parameters as a pytree, the optimiser's state as it is."""
+        state = jax.device_get(self.learner)
+        params = messages.unravel(state.params, self.layout.published.params)
+        return state._replace(params=params)
+
+    def _reject(self):
+        """The schedule's clock goes on: environment steps were taken."""
+        updates = self.learner.updates
+        self.learner = self.learner._replace(updates=jax.device_put(updates + 1, updates.device))
+
+    def begin_row(self) -> None:
+        self.row = empty_row()
+
+    def _count(self, record, applied, staleness):
+        row = self.row
+        figures = record["figures"].astype(np.float64)
+        finite = bool(np.isfinite(figures).all())
+        rate = optimizers.learning_rate(self.config, self.updates - 1)
+        self.row = Row(
+            gradients=row.gradients + 1,
+            applied=row.applied + applied,
+            figures=row.figures + figures if finite else row.figures,
+            finite=row.finite + finite,
+            learning_rate=row.learning_rate + float(rate),
+            staleness=row.staleness + applied * staleness,
+            staleness_max=max(row.staleness_max, np.int64(applied * staleness)),
+        )
+
+
+def _applier(config, workers, device):
+    """The jitted (state, gradient, increments, staleness) -> state."""
+    floats, config_of = messages.settings(config)
+    floats = jax.device_put(floats, device)
+
+    @jax.jit
+    def apply(floats, state, gradient, increments, *staleness):
+        config = config_of(floats)
+        for versions in staleness:
+            rate = config.learning_rate / jnp.maximum(versions, 1)
+            config = dataclasses.replace(config, learning_rate=rate)
+        return learner.observe(learner.apply(config, state, gradient), increments)
+
+    if workers.staleness_scaling:
+        return partial(apply, floats)
+    return lambda state, gradient, increments, _: apply(floats, state, gradient, increments)
+
+
+def no_counts() -> Counts:
+    """Of a run that has not begun."""
+    zeros = (np.int64(0) for _ in range(len(Counts._fields) - 1))
+    return Counts(*zeros, staleness=np.zeros(STALENESS_BINS, np.int64))
+
+
+def empty_row() -> Row:
+    integers = {"gradients", "applied", "finite", "staleness", "staleness_max"}
+    zeros = {f: np.int64(0) if f in integers else np.float64(0) for f in Row._fields}
+    return Row(**zeros)._replace(figures=np.zeros(8))

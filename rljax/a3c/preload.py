@@ -1,0 +1,37 @@
+"""What the server that workers are forked from imports, once for all of them.
+
+It is slow to import and starts nothing: the server stays a process of a single thread, which is
+what makes forking it safe. Gymnax is not here: it makes JAX arrays when imported, which starts
+JAX's threads. Everything here is set before JAX is imported: one thread per worker, on CPU.
+"""
+
+import contextlib
+import os
+import threading
+
+_XLA_FLAGS = "--xla_cpu_multi_thread_eigen=false"
+os.environ.update(
+    JAX_PLATFORMS="cpu",
+    MKL_NUM_THREADS="1",
+    NPROC="1",  # of XLA's thread pools
+    OMP_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
+    XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAGS}".strip(),
+)
+
+import chex  # noqa: F401
+import jax  # noqa: F401
+import optax  # noqa: F401
+
+
+def threads() -> int:
+    """Threads of this process, those of libraries included where the system tells."""
+    tasks = "/proc/self/task"
+    return len(os.listdir(tasks)) if os.path.isdir(tasks) else threading.active_count()
+
+
+with contextlib.suppress(ImportError):
+    import seaborn  # noqa: F401  the greater part of what importing gymnax takes
+
+THREADS = threads()
+"""Of the process that imported this: the server, from which workers are forked."""

@@ -1,0 +1,187 @@
+"""What carries messages and parameters between processes. Neither knows what is in them.
+
+There are no locks that processes share: one that is killed while it holds one would block the
+others for ever. A queue has one writer and one reader, and parameters are read without waiting.
+"""
+
+import array
+import contextlib
+import fcntl
+import os
+import select
+import termios
+import threading
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+ROOM = 2
+"""Messages that a queue takes before its writer waits, or a few more."""
+
+_HEADER = 8
+"""Bytes before a message: its length and its kind, uint32 each."""
+
+
+class Queue:
+    """The writer's end of a bounded queue on a `multiprocessing.Pipe`, for a worker.
+
+    `multiprocessing.Queue` writes in a thread, some time after `put` has returned, and a
+    `SimpleQueue` has a lock; of neither can the reader tell that a writer died within a message.
+    """
+
+    def __init__(self, pipe: Connection, stop: Connection):
+        self.pipe, self.stop = pipe, stop
+        os.set_blocking(pipe.fileno(), False)
+        self.room = select.poll()
+        self.room.register(pipe.fileno(), select.POLLOUT)
+        self.room.register(stop.fileno(), select.POLLHUP)
+
+    def put(self, kind: int, message: memoryview | bytes) -> float:
+        """Writes a message: when this returns, all of it is in the pipe, and the reader gets it
+        whatever becomes of this process.
+
+        Returns:
+            The seconds that it waited for room.
+
+        Raises:
+            BrokenPipeError: the reader is gone, or has told this worker to stop.
+        """
+        message = memoryview(message).cast("B")
+        header = np.array([len(message), kind], np.uint32).tobytes()
+        rest, waited = [header, message], 0.0
+        while rest:
+            try:
+                written = os.writev(self.pipe.fileno(), rest)
+            except BlockingIOError:
+                begun = time.perf_counter()
+                self._wait_for_room()
+                waited += time.perf_counter() - begun
+                continue
+            while rest and written >= len(rest[0]):
+                written -= len(rest.pop(0))
+            if rest:
+                rest[0] = memoryview(rest[0])[written:]
+        return waited
+
+    def _wait_for_room(self):
+        for descriptor, _ in self.room.poll():
+            if descriptor == self.stop.fileno():
+                raise BrokenPipeError("told to stop")
+
+
+class MalformedError(Exception):
+    """What came through a queue is no message; what follows it cannot be told apart."""
+
+
+class Reader:
+    """The reader's end of a `Queue`. It never waits: a writer that stops in the middle of a
+    message delays nobody else's."""
+
+    def __init__(self, pipe: Connection, usual: int, longest: int):
+        """
+        Args:
+            usual, longest: bytes of a message.
+        """
+        self.pipe, self.longest = pipe, longest
+        self.ended = False
+        os.set_blocking(pipe.fileno(), False)
+        self.buffer = bytearray(2 * (longest + _HEADER) + 2**16)
+        self.start = self.end = 0
+        with contextlib.suppress(OSError):  # over what the system allows; then it is as it is
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, ROOM * (usual + _HEADER))
+
+    def fileno(self) -> int:
+        return self.pipe.fileno()
+
+    def get(self) -> list[tuple[int, memoryview]]:
+        """The messages that are there, as (kind, bytes); the bytes stay as they are until the next
+        call. Half a message that a dead writer left is dropped, and `ended` set.
+
+        Raises:
+            MalformedError: after the whole messages before it were given.
+        """
+        size = self.end - self.start
+        self.buffer[:size] = self.buffer[self.start : self.end]
+        self.start, self.end = 0, size
+        view = memoryview(self.buffer)
+        try:
+            count = os.readv(self.pipe.fileno(), [view[self.end :]])
+            self.ended = count == 0
+            self.end += count
+        except BlockingIOError:
+            pass
+        messages = []
+        while self.end - self.start >= _HEADER:
+            length, kind = np.frombuffer(view, np.uint32, 2, self.start).tolist()
+            if length > self.longest:
+                if messages:
+                    break
+                raise MalformedError(f"a message of {length:,} bytes")
+            begin = self.start + _HEADER
+            if begin + length > self.end:
+                break
+            messages.append((kind, view[begin : begin + length]))
+            self.start = begin + length
+        return messages
+
+    def waiting(self) -> int:
+        """Bytes that are in the pipe."""
+        found = array.array("i", [0])
+        fcntl.ioctl(self.pipe.fileno(), termios.FIONREAD, found)
+        return found[0]
+
+    def close(self) -> None:
+        self.pipe.close()
+
+
+class SharedParameters:
+    """The newest parameters, in memory that all processes see: one writes, any number read.
+
+    Versions go round a few slots, and the counter is moved when a slot is whole. A reader copies
+    the newest slot and looks at the counter again: unless the writer has come round meanwhile,
+    which takes it several versions, the copy is of one version. Nobody waits, and a process killed
+    at any moment blocks nobody. The memory has no name, so that nothing is left to remove.
+    """
+
+    SLOTS = 4
+
+    def __init__(self, context, size: int):
+        self.size = size
+        self.memory = context.RawArray("b", 64 + self.SLOTS * size * 4)
+        self._map()
+
+    def _map(self):
+        self.version = np.frombuffer(self.memory, np.int64, 1)
+        slots = np.frombuffer(self.memory, np.float32, self.SLOTS * self.size, 64)
+        self.slots = slots.reshape(self.SLOTS, self.size)
+        self.order = threading.Lock()
+
+    def __getstate__(self):
+        return self.size, self.memory
+
+    def __setstate__(self, state):
+        self.size, self.memory = state
+        self._map()
+
+    def publish(self, version: int, vector: np.ndarray) -> None:
+        """Makes a vector the newest. Versions are published in order, none is left out."""
+        self.slots[version % self.SLOTS] = vector
+        self._fence()
+        self.version[0] = version
+
+    def read(self, into: np.ndarray) -> int:
+        """Copies the newest vector; its version."""
+        while True:
+            version = int(self.version[0])
+            self._fence()
+            into[:] = self.slots[version % self.SLOTS]
+            self._fence()
+            if int(self.version[0]) - version < self.SLOTS - 1:
+                return version
+
+    def _fence(self):
+        """Taking and giving back any lock keeps memory accesses in order, also on CPUs that would
+        reorder them."""
+        with self.order:
+            pass

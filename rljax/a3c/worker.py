@@ -1,0 +1,206 @@
+"""What a worker process does: pull, act, compute the gradient, push; for ever."""
+
+import contextlib
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax import distributions, host, learner, rollout
+from rljax.a3c import messages, preload, transport
+from rljax.host import HostEnv
+
+
+def run(
+    index: int,
+    queue: transport.Queue,
+    turns: Connection,
+    parameters: transport.SharedParameters,
+    job: messages.Job,
+) -> None:
+    """Works until it is told to stop, the parent is gone or something fails; a failure is sent.
+
+    Args:
+        turns: a message is a turn, where workers take turns; its end is the order to stop.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    close, kind = (lambda: None), messages.REFUSED
+    try:
+        if preload.THREADS > 1:
+            raise RuntimeError(f"forked from a process of {preload.THREADS} threads")
+        _configure(job.settings)
+        step, close = _make(job)
+        kind = messages.FAILED
+        _work(index, queue, turns, parameters, job, step)
+    except BrokenPipeError:
+        pass  # told to stop
+    except (ValueError, TypeError) as error:
+        refused = kind == messages.REFUSED
+        _send(queue, kind, str(error) if refused else traceback.format_exc())
+    except Exception:
+        _send(queue, messages.FAILED, traceback.format_exc())
+    finally:
+        close()
+
+
+def _work(index, queue, turns, parameters, job, step):
+    vector = np.empty(parameters.size, np.float32)
+    record = np.zeros((), job.layout.record)
+    seconds = dict.fromkeys(messages.PHASES, 0.0)
+    record["worker"] = index
+    content = memoryview(record.reshape(1).view(np.uint8))
+    clock = time.perf_counter
+    while True:
+        begun = clock()
+        if job.lockstep:
+            _wait_for_turn(turns)
+        elif turns.poll(0):  # nothing is ever sent but the end
+            return
+        waited = clock()
+        record["version"] = parameters.read(vector)
+        pulled = clock()
+        gradient, figures, increments, actor, spent = step(vector)
+        computed = clock()
+        record["gradient"] = gradient
+        record["figures"] = figures
+        messages.write(record["increments"], increments)
+        messages.write(record["actor"], actor)
+        # What a push takes is known after it: it goes with the next message.
+        record["seconds"] = [seconds[name] for name in messages.PHASES]
+        waited_for_room = queue.put(messages.GRADIENT, content)
+        seconds = {
+            "wait": waited - begun + waited_for_room,
+            "pull": pulled - waited,
+            **spent,
+            "gradient": computed - pulled - sum(spent.values()),
+            "push": clock() - computed - waited_for_room,
+        }
+
+
+def _make(job) -> tuple[Callable, Callable]:
+    """(step, close): a step makes one rollout and its gradient.
+
+    step: parameters -> (gradient, figures, increments, actor, seconds of acting by phase).
+    """
+    env, network = rollout.make_agent(job.config)
+    return (_host_step if isinstance(env, HostEnv) else _jax_step)(job, env, network)
+
+
+def _jax_step(job, env, network):
+    """Rollout and gradient in one jitted call."""
+    config = job.config
+    floats, config_of = messages.settings(config)
+    floats = jnp.asarray(floats)
+    like = jax.eval_shape(lambda key: messages.init_actor(config, env, key), jax.random.key(0))
+
+    @jax.jit
+    def work(floats, vector, actor):
+        config = config_of(floats)
+        state = messages.learner_of(vector, job.layout.published)
+        actor = messages.typed(actor, like)
+        actor, batch = rollout.collect(config, env, network, state, actor)
+        episodes, given = learner.contribute(config, network, state, actor.episodes, batch)
+        actor = messages.plain(actor._replace(episodes=episodes))
+        return messages.ravel(given.gradients), jnp.stack(given.figures), given.increments, actor
+
+    held = job.actor
+
+    def step(vector):
+        nonlocal held
+        gradient, figures, increments, held = work(floats, vector, held)
+        return gradient, figures, increments, held, {"environment": 0.0, "policy": 0.0}
+
+    return step, lambda: None
+
+
+def _host_step(job, env, network):
+    """A loop in Python around a jitted policy, then one jitted gradient."""
+    config = job.config
+    floats, config_of = messages.settings(config)
+    floats = jnp.asarray(floats)
+    space, num_envs = env.spec.action_space, config.num_envs
+    shape = (config.num_steps, num_envs)
+
+    @jax.jit
+    def draw(key):
+        key, key_noise = jax.random.split(jax.random.wrap_key_data(key))
+        return jax.random.key_data(key), distributions.noise(space, key_noise, shape)
+
+    @jax.jit
+    def act(vector, obs, noise):
+        state = messages.learner_of(vector, job.layout.published)
+        distribution = rollout.policy(network, state, obs)
+        action = distribution.sample(noise)
+        env_action = distribution.to_env(action)
+        return (action,) if env_action is action else (action, env_action)
+
+    @jax.jit
+    def work(floats, vector, episodes, batch):
+        config = config_of(floats)
+        state = messages.learner_of(vector, job.layout.published)
+        episodes, given = learner.contribute(config, network, state, episodes, batch)
+        return messages.ravel(given.gradients), jnp.stack(given.figures), given.increments, episodes
+
+    running = env.open(num_envs)
+    key, key_reset = jax.random.split(jax.random.wrap_key_data(job.actor.key))
+    key = jax.random.key_data(key)
+    obs = running.reset(host.seeds(key_reset, num_envs))
+    episodes = rollout.no_episodes(num_envs)
+    clock = time.perf_counter
+
+    def step(vector):
+        nonlocal key, obs, episodes
+        spent = {"environment": 0.0, "policy": 0.0}
+
+        def timed_act(obs, noise):
+            begun = clock()
+            actions = [np.asarray(action) for action in act(on_device, obs, noise)]
+            spent["policy"] += clock() - begun
+            return actions[0], actions[-1].reshape(num_envs, *space.shape)
+
+        def timed_step(actions):
+            begun = clock()
+            answer = running.step(actions)
+            spent["environment"] += clock() - begun
+            return answer
+
+        on_device = jnp.asarray(vector)
+        key, noise = draw(key)
+        obs, batch = rollout.loop(timed_act, timed_step, obs, np.asarray(noise))
+        gradient, figures, increments, episodes = work(floats, on_device, episodes, batch)
+        return gradient, figures, increments, job.actor._replace(key=key), spent
+
+    return step, running.close
+
+
+def _configure(settings):
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    # Programs are small and one thread runs them: handing them to another costs more than it gains.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _wait_for_turn(turns):
+    try:
+        turns.recv_bytes()
+    except EOFError:
+        raise BrokenPipeError from None
+
+
+def _send(queue, kind, text):
+    with contextlib.suppress(BrokenPipeError):
+        queue.put(kind, text.encode()[-messages.LONGEST_TEXT :])
+
+
+def _end_with_parent():
+    """Ends this process when the parent is gone, whatever it does meanwhile."""
+    parent_process().join()
+    os._exit(1)
