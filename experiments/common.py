@@ -1,11 +1,13 @@
 """What the training scripts share: following a run, and what is written of it."""
 
+import contextlib
 import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import flags
 import numpy as np
 from display import Display, print_summary
 from flags import RunOptions
@@ -14,6 +16,23 @@ from start import Progress, Start
 
 from rljax import checkpoints, files, runs, tables
 from rljax.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What the flags asked for, checked."""
+
+    config: Config
+    options: RunOptions
+    more: tuple
+    """The algorithm's own options."""
+    device: str
+    seeds: list[int]
+    keys: object
+    """[S] the keys that the seeds' runs start from."""
+    signals: Signals
+    begun: float
+    """time.perf_counter() when the command began."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +47,18 @@ class Run:
     display: Display
     signals: Signals
     evaluate: Callable
-    """(states, updates) -> `Evaluation` [S, N]."""
+    """(states, updates, which seeds) -> `Evaluation` [those seeds, N]."""
     progress: Progress
     begun: float
     """time.perf_counter() when the command began, less the seconds of a run that goes on."""
+    active: range
+    """Which of the seeds are trained now, together."""
+    env_steps_before: int = 0
+    """Of the other seeds, all together, where seeds are trained one after another."""
+    failures: tuple[type[Exception], ...] = ()
+    """What chunks may raise, after a last one was given."""
+    facts: Callable[[object], dict] = lambda states: {}
+    """states -> what the algorithm adds to the summary."""
 
 
 @dataclasses.dataclass
@@ -50,34 +77,125 @@ class Outcome:
     """The `Evaluation` of just these states, if there was one."""
     diverged: dict[int, int] = dataclasses.field(default_factory=dict)
     """seed: update at which gradient or parameters were no longer finite."""
+    error: str | None = None
+    """What ended a run that failed."""
+
+
+def main(
+    algorithm: str,
+    doc: str,
+    argv: list[str],
+    prepare: Callable,
+    train: Callable,
+    options: RunOptions | None = None,
+    more: tuple = (),
+    settle: Callable = lambda config, options, *more: (config, options, *more),
+) -> int:
+    """A training script; returns the exit status.
+
+    Args:
+        doc: of the script.
+        prepare: `Asked` -> a context that gives the `Start`; checks all that can be checked first.
+        train: (`Asked`, `Start`) -> the exit status.
+        options, more: defaults, as `flags.parse` takes them.
+        settle: what flags ask for -> what that comes to, before JAX starts.
+    """
+    begun = time.perf_counter()
+    with Signals() as signals, contextlib.ExitStack() as stack:
+        try:
+            try:
+                asked = flags.parse(algorithm, doc.splitlines()[0], argv, options, *more)
+                config, options, *more = settle(*asked)
+                config.validate()
+                options.validate()
+                device = flags.set_device(options.device)
+                signals.check()
+                seeds = list(range(options.seed, options.seed + options.num_seeds))
+                keys = seed_keys(seeds)
+                asked = Asked(config, options, tuple(more), device, seeds, keys, signals, begun)
+                start = stack.enter_context(prepare(asked))
+            except (ValueError, TypeError) as error:
+                return flags.fail(error)
+            if start.complete:
+                print(f"{start.run_dir} is complete: there is nothing left to do")
+                return 0
+            return train(asked, start)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return signals.exit_status
+        except files.WriteError as error:
+            print(f"error: {error}; --resume goes on from what was saved", file=sys.stderr)
+            return 1
+
+
+def begin(algorithm: str, asked: Asked, start: Start, display: Display, **own) -> Run:
+    """The run that starts here."""
+    options, keys = asked.options, asked.keys
+
+    def play(states, updates, which):
+        from rljax import evaluate
+
+        learners, eval_keys = _of_seeds((states.learner, keys), which)
+        eval_keys = evaluate.evaluation_keys(eval_keys, updates)
+        greedy = options.eval_mode == "greedy"
+        return evaluate.evaluate(asked.config, learners, eval_keys, options.eval_episodes, greedy)
+
+    return Run(
+        algorithm=algorithm,
+        config=asked.config,
+        options=options,
+        run_dir=start.run_dir,
+        seeds=asked.seeds,
+        display=display,
+        signals=asked.signals,
+        evaluate=play,
+        progress=start.progress,
+        begun=asked.begun - start.progress.wall_seconds,
+        active=range(len(asked.seeds)),
+        **own,
+    )
+
+
+def _of_seeds(tree, which):
+    """The part of a pytree [S, ...] that is of some of the seeds."""
+    import jax
+
+    return jax.tree.map(lambda x: x[which.start : which.stop], tree)
 
 
 def follow(run: Run, start: Start, states, chunks, begun: float) -> Outcome:
-    """Trains: follows chunks, (states, Metrics [S]), to the end, or until the run diverges or a
-    signal comes; evaluates and saves on the way.
+    """Trains: follows chunks, (states of all seeds, Metrics of the active ones), to the end, or
+    until the run diverges, fails or a signal comes; evaluates and saves on the way.
 
     Args:
+        start: `updates` are those of the active seeds.
         states: those that the chunks begin with.
         begun: time.perf_counter() when the making of states and chunks began.
 
     Raises:
         WriteError: something could not be written.
     """
-    saved = start.updates * run.config.batch_size
-    outcome = Outcome(states, start.updates, start.best, saved)
+    outcome = Outcome(states, start.updates, start.best, saved=0)
+    outcome.saved = _env_steps(run, outcome)
     clock = Clock(run.progress, begun)
     with checkpoints.Saver(run.run_dir, run.options.keep_checkpoints) as saver:
         try:
             _follow(run, chunks, clock, outcome, saver)
         except KeyboardInterrupt:
             outcome.status, outcome.exit_status = "interrupted", run.signals.exit_status
+        except run.failures as error:
+            outcome.status, outcome.exit_status, outcome.error = "failed", 1, str(error)
+            _save(run, outcome, saver)
         saver.wait()
     return outcome
 
 
-def _follow(run, chunks, clock, outcome, saver):
-    from rljax import a2c
+def _env_steps(run, outcome):
+    """That name a checkpoint: of each seed, or where seeds are trained one after another of all."""
+    return run.env_steps_before + outcome.updates * run.config.batch_size
 
+
+def _follow(run, chunks, clock, outcome, saver):
     if outcome.updates == 0:
         _save(run, outcome, saver)
         saver.wait()  # so that a run that has rows has a checkpoint
@@ -85,14 +203,15 @@ def _follow(run, chunks, clock, outcome, saver):
         _save(run, outcome, saver)
     for states, metrics in chunks:
         clock.lap(_take(run, outcome, states, metrics))
-        is_row = a2c.is_row(run.config, metrics)
+        is_row = run.config.ends_row(outcome.updates)
         if is_row:
             _end_row(run, outcome, metrics, clock, saver)
         elif run.signals.received:
             if not outcome.diverged:
                 _save(run, outcome, saver)  # before the row, for it goes with whole rows alone
             append_rows(run, metrics, clock.speed)
-        env_steps = outcome.updates * run.config.batch_size * len(run.seeds)
+        env_steps = outcome.updates * run.config.batch_size * len(run.active)
+        env_steps += run.env_steps_before
         run.display.update(env_steps, clock.speed, run.progress.last_return)
         if is_row and outcome.diverged:
             outcome.status, outcome.exit_status = "diverged", 1
@@ -123,13 +242,14 @@ class Clock:
         self.begin_row()
 
     def lap(self, steps: int) -> None:
-        """After a chunk of so many environment steps; the first one is left to the compilation."""
+        """After a chunk of so many environment steps; the first one that has any is left to the
+        compilation."""
         now = time.perf_counter()
         seconds, self.last = now - self.last, now
         self.progress.wall_seconds = now - self.origin
         if not self.compiled:
             self.progress.compile_seconds += seconds
-            self.speed, self.compiled = steps / seconds, True
+            self.speed, self.compiled = steps / seconds, steps > 0
             return
         self.steps, self.seconds = self.steps + steps, self.seconds + seconds
         self.speed = self.steps / self.seconds
@@ -147,12 +267,13 @@ class Clock:
 def _take(run, outcome, states, metrics):
     """Takes over a chunk's results; the environment steps in it, over all seeds."""
     updates = int(metrics.updates[0])
-    steps = (updates - outcome.updates) * run.config.batch_size * len(run.seeds)
+    steps = (updates - outcome.updates) * run.config.batch_size * len(run.active)
     outcome.states, outcome.updates, outcome.played = states, updates, None
     ended = metrics.episodes > 0
     if ended.any():
         run.progress.last_return = float(metrics.episodic_return[ended].mean())
-    outcome.diverged = {seed: int(at) for seed, at in zip(run.seeds, metrics.diverged_at) if at}
+    seeds = _active_seeds(run)
+    outcome.diverged = {seed: int(at) for seed, at in zip(seeds, metrics.diverged_at) if at}
     return steps
 
 
@@ -167,11 +288,14 @@ def _evaluate_if_due(run, outcome):
     due = _passed(every, progress.evaluated, env_steps) or (every and at_end)
     if not due or env_steps == progress.evaluated or not run.config.ends_row(outcome.updates):
         return False
-    outcome.played = run.evaluate(outcome.states, outcome.updates)
-    returns = outcome.played.returns
-    tables.append_evaluations(run.run_dir, run.seeds, env_steps, outcome.updates, returns)
-    learners = outcome.states.learner
-    outcome.best = evaluate.best(outcome.best, learners, returns.mean(axis=1), env_steps)
+    played = run.evaluate(outcome.states, outcome.updates, run.active)
+    returns, seeds = played.returns, _active_seeds(run)
+    tables.append_evaluations(run.run_dir, seeds, env_steps, outcome.updates, returns)
+    outcome.played = played if len(seeds) == len(run.seeds) else None
+    at = run.active.start
+    outcome.best = evaluate.best(
+        outcome.best, outcome.states.learner, returns.mean(axis=1), env_steps, at
+    )
     progress.evaluated = env_steps
     return True
 
@@ -182,7 +306,7 @@ def _is_save_due(run, outcome):
     if every is None:
         every = config.total_timesteps // 10
     at_end = outcome.updates == config.num_updates
-    return at_end or _passed(every, outcome.saved, outcome.updates * config.batch_size)
+    return at_end or _passed(every, outcome.saved, _env_steps(run, outcome))
 
 
 def _passed(every, before, now):
@@ -197,7 +321,7 @@ def _save(run, outcome, saver):
         "algorithm": run.algorithm,
         "config": runs.config_record(run.config),
         "seeds": run.seeds,
-        "env_steps": outcome.updates * run.config.batch_size,
+        "env_steps": _env_steps(run, outcome),
         "updates": outcome.updates,
         "progress": dataclasses.asdict(run.progress),
         "tables": tables.mark(run.run_dir),
@@ -228,7 +352,8 @@ def finish(run: Run, outcome: Outcome) -> int:
         try:
             run.signals.check()
             run.signals.deferred = False
-            played = outcome.played or run.evaluate(outcome.states, outcome.updates)
+            everyone = range(len(run.seeds))
+            played = outcome.played or run.evaluate(outcome.states, outcome.updates, everyone)
             final_return = summarize_returns(played, run.options.eval_mode)
         except KeyboardInterrupt:
             outcome.status, outcome.exit_status = "interrupted", run.signals.exit_status
@@ -248,6 +373,7 @@ def finish(run: Run, outcome: Outcome) -> int:
         "compile_seconds": progress.compile_seconds,
         "wall_seconds": time.perf_counter() - run.begun,
         "status": outcome.status,
+        **run.facts(outcome.states),
     }
     if config.num_updates * config.batch_size != config.total_timesteps:
         summary["note"] = (
@@ -266,6 +392,8 @@ def finish(run: Run, outcome: Outcome) -> int:
             f"error: seed {seed} diverged: gradient or parameters not finite at update {update}"
         )
         print(message, file=sys.stderr)
+    if outcome.error:
+        print(f"error: {outcome.error}", file=sys.stderr)
     return outcome.exit_status
 
 
@@ -277,16 +405,18 @@ def seed_keys(seeds: Iterable[int]):
 
 
 def append_rows(run: Run, metrics, speed: float) -> None:
-    """Adds a row for each seed to metrics.csv, from metrics [S].
+    """Adds a row for each active seed to metrics.csv, from metrics [those seeds].
 
     `steps_per_second` is each seed's own share: the sum over seeds is the speed of the run.
     """
+    if np.isnan(metrics.learning_rate).any():
+        return  # A3C: no gradient has come since the last row
     tables.append_metrics(run.run_dir, _rows(run, metrics, speed))
 
 
 def _rows(run, metrics, speed):
-    for i, seed in enumerate(run.seeds):
-        row = {name: str(x[i]) for name, x in metrics._asdict().items()}
+    for i, seed in enumerate(_active_seeds(run)):
+        row = {name: str(x[i]) for name, x in metrics._asdict().items() if x is not None}
         del row["diverged_at"]
         if metrics.episodes[i] == 0:
             row["episodic_return"] = row["episodic_length"] = ""
@@ -296,8 +426,12 @@ def _rows(run, metrics, speed):
             "env_steps": int(metrics.updates[i]) * run.config.batch_size,
             "episodes": int(metrics.episodes[i]),
             "wall_seconds": f"{run.progress.wall_seconds:.3f}",
-            "steps_per_second": f"{speed / len(run.seeds):.0f}",
+            "steps_per_second": f"{speed / len(run.active):.0f}",
         }
+
+
+def _active_seeds(run):
+    return [run.seeds[i] for i in run.active]
 
 
 def summarize_returns(played, mode: str) -> dict:

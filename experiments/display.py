@@ -9,11 +9,12 @@ class Display:
     """A live line on a terminal, plain lines elsewhere, nothing if quiet."""
 
     def __init__(self, title: str, done: int, total: int, quiet: bool):
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
-        self.live = self.console.is_terminal and not quiet
+        self.on_terminal = self.console.is_terminal and not quiet
         self.done, self.total = done, total
         self.reported = 10 * done // total
         self.start = None
@@ -26,13 +27,16 @@ class Display:
             TextColumn("· ETA"),
             TimeRemainingColumn(compact=True),
             console=self.console,
-            disable=not self.live,
         )
         self.task = self.progress.add_task("compiling", completed=done, total=total, figures="")
+        self.group = Group(self.progress)
+        self.live = Live(self.group, console=self.console, refresh_per_second=5)
+        self.watched = None
 
     def __enter__(self):
-        self.progress.start()
-        if not self.live:
+        if self.on_terminal:
+            self.live.start()
+        else:
             self.console.print("compiling")
         return self
 
@@ -40,7 +44,8 @@ class Display:
         self.stop()
 
     def stop(self) -> None:
-        self.progress.stop()
+        self.progress.stop_task(self.task)
+        self.live.stop()
 
     def update(self, steps: int, speed: float, mean_return: float | None) -> None:
         """After a chunk: environment steps, steps per second, mean return of late."""
@@ -50,7 +55,7 @@ class Display:
         self.progress.update(self.task, completed=steps, figures=figures, description="training ")
         self.start = self.start or time.perf_counter()
         tenth = 10 * steps // self.total
-        if not self.live and tenth > self.reported:
+        if not self.on_terminal and tenth > self.reported:
             self.reported = tenth
             seconds = time.perf_counter() - self.start
             left = seconds * (self.total - steps) / max(1, steps - self.done)
@@ -58,8 +63,56 @@ class Display:
 
     def phase(self, name: str) -> None:
         self.progress.update(self.task, description=name)
-        if not self.live:
+        if not self.on_terminal:
             self.console.print(name)
+
+    def workers(self, label: str, status) -> None:
+        """A line for each worker of A3C and one for the holder, below the other.
+
+        Args:
+            status: `a3c.Status`.
+        """
+        if self.on_terminal:
+            now, before = time.perf_counter(), self.watched
+            if before and label == before[0] and now - before[1] < 0.9:
+                return
+            self.watched = label, now, status
+            if before and label == before[0]:
+                self.group.renderables[1:] = [
+                    _workers_table(label, before[2], status, now - before[1])
+                ]
+
+
+def _workers_table(label, before, status, seconds):
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2), title=label or None, title_justify="left")
+    for name in ("", "steps/s", "episodes", "last return", "staleness", "state"):
+        table.add_column(name, justify="left" if name in ("", "state") else "right")
+    for i, (then, now) in enumerate(zip(before.workers, status.workers)):
+        restarts = f", restarted {now.restarts} times" if now.restarts else ""
+        known = now.last_return == now.last_return  # NaN before the first episode's end
+        table.add_row(
+            f"worker {i}",
+            f"{(now.steps - then.steps) / seconds:,.0f}",
+            f"{now.episodes:,}",
+            f"{now.last_return:,.1f}" if known else "",
+            f"{now.staleness}" if now.steps else "",
+            now.state + restarts,
+        )
+    counts = status.counts
+    rejected = int(counts.stale + counts.not_finite + counts.malformed)
+    speed = (int(counts.applied) - int(before.counts.applied)) / seconds
+    table.add_row(
+        "holder",
+        "",
+        "",
+        "",
+        "",
+        f"{speed:,.0f} gradients/s · {status.queued:.1f} queued · version {status.version:,}"
+        + f" · {rejected:,} rejected" * bool(rejected),
+    )
+    return table
 
 
 def print_summary(console, summary: dict, run_dir: Path) -> None:
@@ -78,6 +131,8 @@ def print_summary(console, summary: dict, run_dir: Path) -> None:
         table.add_section()
     table.add_row("env steps per seed", f"{summary['env_steps']:,}")
     table.add_row("steps per second", f"{summary['steps_per_second']:,.0f}")
+    if "gradients_applied" in summary:
+        _add_gradients(table, summary)
     table.add_row("compile", f"{summary['compile_seconds']:.1f} s")
     table.add_row("wall", f"{summary['wall_seconds']:.1f} s")
     console.print(table)
@@ -88,6 +143,16 @@ def print_summary(console, summary: dict, run_dir: Path) -> None:
     console.print(f"run directory: {run_dir}", soft_wrap=True)
     if summary["status"] == "interrupted":
         console.print(f"to go on: --resume {shlex.quote(str(run_dir))}", soft_wrap=True)
+
+
+def _add_gradients(table, summary):
+    table.add_row("gradients applied", f"{summary['gradients_applied']:,}")
+    table.add_row("gradients rejected", f"{summary['gradients_rejected']:,}")
+    table.add_row("worker restarts", f"{summary['worker_restarts']:,}")
+    staleness = summary["staleness"]
+    if staleness["mean"] is not None:
+        figures = f"{staleness['mean']:.1f} / {staleness['p95']} / {staleness['max']}"
+        table.add_row("staleness: mean / 95% / max", figures)
 
 
 def print_evaluation(figures: dict) -> None:

@@ -16,7 +16,7 @@ import tyro
 
 from rljax import files, runs
 from rljax.config import Config, KeyValues, differing, unknown
-from rljax.presets import preset
+from rljax.presets import base, preset
 
 sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
 
@@ -92,9 +92,15 @@ class RunOptions:
         return self
 
 
-def parse(algorithm: str, description: str, argv: list[str]) -> tuple[Config, RunOptions]:
+def parse(
+    algorithm: str, description: str, argv: list[str], options: RunOptions | None = None, *more: Any
+) -> tuple[Config, RunOptions, *tuple[Any, ...]]:
     """The settings and options that the flags ask for, on top of the preset, or of the saved run
     that is to be resumed.
+
+    Args:
+        options: where they start from.
+        more: defaults of an algorithm's own options, dataclasses.
 
     Raises:
         SystemExit: with 0 after --help.
@@ -104,35 +110,30 @@ def parse(algorithm: str, description: str, argv: list[str]) -> tuple[Config, Ru
     first = {name: _given(name, argv) for name in ("env", "preset", "resume")}
     first = {name: value for name, value in first.items() if value is not None}
     if "resume" in first:
-        start = _saved(algorithm, first["resume"])
+        start = _saved(algorithm, first["resume"], more)
     else:
-        start = _preset(algorithm, first), RunOptions()
+        start = _preset(algorithm, first), options or RunOptions(), *more
 
-    config, options = parse_config(start, description, argv)
-    if options.resume:
-        _check_unchanged(start, (config, options))
-    return config, options
+    given = parse_config(start, description, argv)
+    if given[1].resume:
+        _check_unchanged(start, given)
+    return given
 
 
 def parse_config(
-    start: tuple[Config, Any], description: str, argv: list[str]
-) -> tuple[Config, Any]:
-    """A config and a script's options, a dataclass, that the flags ask for on top of these.
+    start: tuple[Config, *tuple[Any, ...]], description: str, argv: list[str]
+) -> tuple[Config, *tuple[Any, ...]]:
+    """A config and a script's options, dataclasses, that the flags ask for on top of these.
 
     Raises:
         SystemExit: with 0 after --help.
         ValueError: a flag or its value is wrong; in one line.
     """
-    kind = type(start[1])
-
-    @dataclasses.dataclass(frozen=True)
-    class Flags:
-        config: Annotated[Config, tyro.conf.arg(name="")]
-        options: Annotated[kind, tyro.conf.arg(name="")]
-
-    known = [f.name for f in (*dataclasses.fields(Config), *dataclasses.fields(kind))]
-    flags = _cli(Flags, argv, description, known, default=Flags(*start), registry=_registry())
-    return flags.config, flags.options
+    parts = {type(part).__name__: Annotated[type(part), tyro.conf.arg(name="")] for part in start}
+    kind = dataclasses.make_dataclass("Flags", parts.items(), frozen=True)
+    known = [field.name for part in start for field in dataclasses.fields(part)]
+    flags = _cli(kind, argv, description, known, default=kind(*start), registry=_registry())
+    return tuple(getattr(flags, name) for name in parts)
 
 
 def parse_options(kind: type, description: str, argv: list[str], default: Any = None):
@@ -176,23 +177,30 @@ def _preset(algorithm, first):
     except ValueError:
         if "preset" in first and name != "none":
             raise
-        start = Config()
+        start = base(algorithm)
     return dataclasses.replace(start, env=Config().env if env == "none" else env)
 
 
-def _saved(algorithm, run_dir):
+def _saved(algorithm, run_dir, more):
     """The settings and options of a run that is to be resumed."""
     record = runs.read_record(run_dir)
     if record.get("algorithm") != algorithm:
         raise ValueError(f"{run_dir!r} is a run of {record.get('algorithm')}, not of {algorithm}")
     names = (*RESULTS, "checkpoint_every", "keep_checkpoints", "device")
     kept = {name: record["run"][name] for name in names if name in record["run"]}
-    return runs.read_config(record), RunOptions(**kept, run_dir=Path(run_dir)).validate()
+    options = RunOptions(**kept, run_dir=Path(run_dir)).validate()
+    own = (dataclasses.replace(part, **record["run"].get(_key(part), {})) for part in more)
+    return runs.read_config(record), options, *own
+
+
+def _key(part):
+    """What an algorithm's own options are called in config.json."""
+    return type(part).__name__.lower()
 
 
 def _check_unchanged(before, after):
     """That nothing is asked for on resume but what may change."""
-    saved, asked = (_settings(*pair) for pair in (before, after))
+    saved, asked = (_settings(*parts) for parts in (before, after))
     if asked["total_timesteps"] < saved["total_timesteps"]:
         raise ValueError(
             f"total_timesteps = {asked['total_timesteps']}: may only be raised on resume, from"
@@ -209,10 +217,17 @@ def other_settings(saved: Mapping, asked: Mapping) -> str:
     return ", ".join(f"{name} = {saved[name]!r}, not {asked[name]!r}" for name in names)
 
 
-def _settings(config, options):
+def record(options: RunOptions, *more: Any) -> dict:
+    """The options as config.json holds them."""
+    own = {_key(part): dataclasses.asdict(part) for part in more}
+    return {**dataclasses.asdict(options), "run_dir": str(options.run_dir), **own}
+
+
+def _settings(config, options, *more):
     """All that may not change."""
     results = {name: getattr(options, name) for name in RESULTS}
-    return {**runs.config_record(config), **results, "run_dir": str(options.run_dir)}
+    own = {name: value for part in more for name, value in dataclasses.asdict(part).items()}
+    return {**runs.config_record(config), **results, **own, "run_dir": str(options.run_dir)}
 
 
 def _registry():

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flags
 import numpy as np
 from flags import RunOptions, other_settings
 
@@ -57,15 +58,20 @@ class Start:
 
 
 @contextlib.contextmanager
-def fresh(algorithm: str, config: Config, options: RunOptions, device: str) -> Iterator[Start]:
+def fresh(
+    algorithm: str, config: Config, options: RunOptions, device: str, *more: Any
+) -> Iterator[Start]:
     """A new run directory, locked.
+
+    Args:
+        more: the algorithm's own options, dataclasses.
 
     Raises:
         ValueError: it is taken or cannot be written.
     """
     run_dir = options.run_dir or _default_run_dir(config, algorithm, options.seed)
     options = dataclasses.replace(options, run_dir=run_dir)
-    runs.create(run_dir, _record(algorithm, config, options, device))
+    runs.create(run_dir, _record(algorithm, config, device, options, *more))
     with runs.lock(run_dir):
         yield Start(run_dir)
 
@@ -103,7 +109,7 @@ def _take_up(config, options, device, seeds, like):
     files.tidy(run_dir / "checkpoints")
     if _never_began(run_dir):
         _warn(f"{run_dir} has no checkpoint and no metrics: the run starts at its beginning")
-        tables.begin(run_dir)
+        tables.begin(run_dir, record["algorithm"])
         start = Start(run_dir)
     else:
         start = _from_checkpoint(run_dir, config, seeds, like)
@@ -220,12 +226,12 @@ def _default_run_dir(config, algorithm, seed):
     return path if not path.exists() else next(p for p in again if not p.exists())
 
 
-def _record(algorithm, config, options, device):
+def _record(algorithm, config, device, *options):
     """What config.json holds."""
     return {
         "algorithm": algorithm,
         "config": runs.config_record(config),
-        "run": {**dataclasses.asdict(options), "run_dir": str(options.run_dir)},
+        "run": flags.record(*options),
         **_provenance(device),
     }
 

@@ -44,18 +44,26 @@ class Best(NamedTuple):
     """[S] when that was."""
 
 
-def best(before: Best | None, learners: LearnerState, returns: np.ndarray, env_steps: int) -> Best:
+def best(
+    before: Best | None, learners: LearnerState, returns: np.ndarray, env_steps: int, at: int = 0
+) -> Best:
     """The best so far, after an evaluation. Among equals the first stays.
 
     Args:
         learners: the leaves are [S, ...].
-        returns: [S] mean returns.
+        returns: mean returns of those that were evaluated: of all S, or of some from `at` on.
+        at: the first of them. The others' returns are NaN until they have been evaluated.
     """
     learners = jax.device_get(learners._replace(opt_state=(), return_moments=None))
-    now = Best(learners, np.asarray(returns, float), np.full(len(returns), env_steps))
+    num_seeds = len(learners.updates)
+    found, steps = np.full(num_seeds, np.nan), np.zeros(num_seeds, int)
+    evaluated = slice(at, at + len(returns))
+    found[evaluated], steps[evaluated] = returns, env_steps
+    now = Best(learners, found, steps)
     if before is None:
         return now
-    better = ~(now.returns <= before.returns)  # also than a NaN
+    better = np.zeros(num_seeds, bool)
+    better[evaluated] = ~(now.returns <= before.returns)[evaluated]  # also than a NaN
 
     def choose(new, old):
         return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)

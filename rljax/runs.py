@@ -53,7 +53,7 @@ def create(run_dir: Path, record: Mapping) -> Path:
             _check_free(run_dir)
             ours = ours or [run_dir / name for name in (".lock", "config.json", "metrics.csv")]
             files.write_json(run_dir / "config.json", record)
-            tables.begin(run_dir)
+            tables.begin(run_dir, record.get("algorithm", "a2c"))
     except OSError as error:
         for left in ours:
             if left.is_dir():
@@ -155,7 +155,9 @@ def load(run_dir: Path, checkpoint: str | int = "last") -> Saved:
     else:
         manifest, trees = checkpoints.load(_chosen(run_dir, checkpoint))
     check_facts(manifest)
-    env_steps = [manifest["env_steps"]] * len(manifest["seeds"])
+    config = read_config(manifest)
+    state = checkpoints.nest(trees["state"])
+    env_steps = [int(n) * config.batch_size for n in state["learner"]["updates"]]
     if checkpoint == "best":
         if "best" not in trees:
             raise ValueError(
@@ -163,8 +165,7 @@ def load(run_dir: Path, checkpoint: str | int = "last") -> Saved:
                 " (--eval-every)"
             )
         env_steps = manifest["best"]["env_steps"]
-    state = checkpoints.nest(trees["best" if checkpoint == "best" else "state"])
-    config = read_config(manifest)
+        state = checkpoints.nest(trees["best"])
     return Saved(config, tables.read_metrics(run_dir), manifest["seeds"], env_steps, state)
 
 

@@ -29,16 +29,20 @@ METRICS = (
 )
 """Columns of metrics.csv: one row per seed and log point."""
 
+STALENESS = ("staleness_mean", "staleness_max")
+"""Columns that A3C adds to them."""
+
 EVALUATIONS = ("seed", "env_steps", "updates", "episodes", "episodic_return")
 """Columns of evaluations.csv: one row per seed and evaluation during training."""
 
 TABLES = ("metrics.csv", "evaluations.csv")
 
 
-def begin(run_dir: Path) -> None:
+def begin(run_dir: Path, algorithm: str = "a2c") -> None:
     """Makes the tables, empty."""
+    columns = METRICS + STALENESS if algorithm == "a3c" else METRICS
     (run_dir / "evaluations.csv").unlink(missing_ok=True)
-    files.write(run_dir / "metrics.csv", ",".join(METRICS).encode() + b"\n")
+    files.write(run_dir / "metrics.csv", ",".join(columns).encode() + b"\n")
 
 
 def read_metrics(run_dir: Path):
@@ -64,9 +68,10 @@ def read_metrics(run_dir: Path):
 
 
 def append_metrics(run_dir: Path, rows: Iterable[Mapping]) -> None:
-    """Adds rows to metrics.csv. Floats keep every digit that they have."""
-    text = io.StringIO()
-    csv.DictWriter(text, METRICS, lineterminator="\n").writerows(rows)
+    """Adds rows to metrics.csv, of the columns that it has. Floats keep every digit."""
+    text, rows = io.StringIO(), list(rows)
+    columns = METRICS + STALENESS if rows and STALENESS[0] in rows[0] else METRICS
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
     files.append(run_dir / "metrics.csv", text.getvalue())
 
 

@@ -361,7 +361,9 @@ def agents(env_steps):
     states = a2c.init_seeds(CONFIG, jax.random.split(jax.random.key(env_steps), len(SEEDS)))
     mean = jnp.array([[-1.0], [1.0]]) * env_steps / 160
     moments = Moments(jnp.ones(len(SEEDS)), mean, jnp.full_like(mean, 0.5))
-    return jax.device_get(states._replace(learner=states.learner._replace(obs_moments=moments)))
+    updates = jnp.full(len(SEEDS), env_steps // CONFIG.batch_size, jnp.int32)
+    learner = states.learner._replace(obs_moments=moments, updates=updates)
+    return jax.device_get(states._replace(learner=learner))
 
 
 def save(path, env_steps, states, best=None, config=CONFIG):

@@ -28,6 +28,7 @@ _HOMES = {
     "ParameterHolder": "holder",
     "State": "training",
     "Status": "training",
+    "begin_row": "training",
     "chunks": "training",
     "init": "training",
     "is_row": "training",

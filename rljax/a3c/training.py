@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -76,21 +77,20 @@ def init(config: Config, workers: Workers, key: jax.Array) -> State:
         ValueError, TypeError: as `Config.validate`, `Workers.validate` and `rollout.make_agent` do.
     """
     config = _of_worker(config, workers)
-    env, network = rollout.make_agent(config)
-
-    @jax.jit
-    def fresh(config, key):
-        key_learner, key_actors = jax.random.split(key)
-        keys = jax.random.split(key_actors, workers.num_workers)
-        actors = jax.vmap(lambda key: messages.init_actor(config, env, key))(keys)
-        state = learner.init(config, network, env.spec, key_learner)
-        vector = messages.ravel(state.params)
-        opt_state = optimizers.make(config).init(vector)
-        return state._replace(opt_state=opt_state), messages.plain(actors)
-
     with jax.default_device(jax.devices("cpu")[0]):
-        state, actors = jax.device_get(fresh(config, key))
+        state, actors = jax.device_get(_fresh(config, key, workers.num_workers))
     return State(state, actors, no_counts(), empty_row())
+
+
+@partial(jax.jit, static_argnames="num_workers")
+def _fresh(config, key, num_workers):
+    env, network = rollout.make_agent(config)
+    key_learner, key_actors = jax.random.split(key)
+    keys = jax.random.split(key_actors, num_workers)
+    actors = jax.vmap(lambda key: messages.init_actor(config, env, key))(keys)
+    state = learner.init(config, network, env.spec, key_learner)
+    opt_state = optimizers.make(config).init(messages.ravel(state.params))
+    return state._replace(opt_state=opt_state), messages.plain(actors)
 
 
 def chunks(
@@ -123,6 +123,8 @@ def chunks(
     """
     config = _of_worker(config, workers)
     state = init(config, workers, key) if state is None else state
+    if state.learner.updates >= config.num_updates:
+        return
     layout = messages.layout(config)
     holder = ParameterHolder(config, workers, layout, state.learner, state.counts, state.row)
     parameters = transport.SharedParameters(context, messages.size(layout.published))
@@ -331,6 +333,12 @@ def _has_diverged(config, updates, row):
     return is_row(config, updates) and row.gradients >= DIVERGED and row.finite == 0
 
 
-def begin_row(state: State) -> State:
-    """Begins another row of metrics here: for a run that goes on with another `log_interval`."""
-    return state._replace(row=empty_row())
+def begin_row(config: Config, state: State) -> tuple[State, Metrics]:
+    """Ends a row of metrics here and begins another: for a run that goes on with another
+    `config.log_interval`.
+
+    Returns:
+        (state, Metrics of the row so far).
+    """
+    row = metrics(config, int(state.learner.updates), state.row)
+    return state._replace(row=empty_row()), row
