@@ -12,6 +12,7 @@ import sys
 import time
 
 import common
+import flags
 import numpy as np
 from display import Display
 from flags import RunOptions
@@ -43,16 +44,17 @@ def settle(config: Config, options: RunOptions, workers: Workers):
     cores = len(os.sched_getaffinity(0))
     if workers.num_workers > cores:
         print(f"warning: {workers.num_workers} workers share {cores} cores", file=sys.stderr)
+    flags.set_xla_flags(options.device)  # workers take them over
     a3c.start_server()  # it imports while this process does
+    import jax
+
+    # One thread applies gradients: handing each to another costs more than it gains.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     return config, options, workers
 
 
 def prepare(asked: common.Asked):
     """Checks all that can be checked before training; a context that gives the `Start`."""
-    import jax
-
-    # One thread applies gradients: handing each to another costs more than it gains.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     states = _fresh_states(asked)
     asked.signals.check()
     if asked.options.resume:
@@ -173,7 +175,7 @@ def facts(states: a3c.State) -> dict:
         "staleness": {
             "mean": float((histogram * bins).sum() / applied) if applied else None,
             "p95": at_95 if applied else None,
-            "max": int(reached[-1]) if applied else None,
+            "max": int(counts.staleness_max.max()) if applied else None,
             "histogram": histogram[: reached[-1] + 1].tolist() if applied else [],
         },
     }

@@ -84,13 +84,15 @@ class Display:
 
 
 def _workers_table(label, before, status, seconds):
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2), title=label or None, title_justify="left")
     for name in ("", "steps/s", "episodes", "last return", "staleness", "state"):
         table.add_column(name, justify="left" if name in ("", "state") else "right")
     for i, (then, now) in enumerate(zip(before.workers, status.workers)):
-        restarts = f", restarted {now.restarts} times" if now.restarts else ""
+        restarts = f", {now.restarts} restart{'s' * (now.restarts > 1)}" if now.restarts else ""
         known = now.last_return == now.last_return  # NaN before the first episode's end
         table.add_row(
             f"worker {i}",
@@ -103,16 +105,11 @@ def _workers_table(label, before, status, seconds):
     counts = status.counts
     rejected = int(counts.stale + counts.not_finite + counts.malformed)
     speed = (int(counts.applied) - int(before.counts.applied)) / seconds
-    table.add_row(
-        "holder",
-        "",
-        "",
-        "",
-        "",
-        f"{speed:,.0f} gradients/s · {status.queued:.1f} queued · version {status.version:,}"
-        + f" · {rejected:,} rejected" * bool(rejected),
+    holder = (
+        f"  holder      {speed:,.0f} gradients/s · queue {status.queued:.1f}"
+        f" · version {status.version:,}" + f" · {rejected:,} rejected" * bool(rejected)
     )
-    return table
+    return Group(table, Text(holder))
 
 
 def print_summary(console, summary: dict, run_dir: Path) -> None:

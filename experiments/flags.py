@@ -279,10 +279,7 @@ def set_device(device: str) -> str:
     Raises:
         ValueError: there is no such device.
     """
-    if device == "cpu" or not metadata.entry_points(group="jax_plugins"):
-        given = os.environ.get("XLA_FLAGS", "")
-        ours = [flag for flag in CPU_FLAGS if flag.partition("=")[0] not in given]
-        os.environ["XLA_FLAGS"] = " ".join([*ours, *given.split()])
+    set_xla_flags(device)
     import jax
 
     _keep_compiled_programs()
@@ -295,6 +292,14 @@ def set_device(device: str) -> str:
             f"device = {device!r}: there is none here; 'cpu' is always there"
         ) from None
     return found.device_kind if found.platform != "cpu" else "cpu"
+
+
+def set_xla_flags(device: str) -> None:
+    """Those for a CPU, where one computes."""
+    if device == "cpu" or not metadata.entry_points(group="jax_plugins"):
+        given = os.environ.get("XLA_FLAGS", "")
+        ours = [flag for flag in CPU_FLAGS if flag.partition("=")[0] not in given]
+        os.environ["XLA_FLAGS"] = " ".join([*ours, *given.split()])
 
 
 def _keep_compiled_programs():

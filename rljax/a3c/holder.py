@@ -11,7 +11,7 @@ import numpy as np
 from rljax import learner, optimizers
 from rljax.a3c import messages
 from rljax.config import Config, Workers
-from rljax.types import Increments, LearnerState
+from rljax.types import Figures, Increments, LearnerState
 
 STALENESS_BINS = 256
 """Of the histogram; the last one takes all that is older."""
@@ -30,6 +30,8 @@ class Counts(NamedTuple):
     """int64, messages that are none; of these the environment steps are not known."""
     restarts: Any
     """int64, workers started again."""
+    staleness_max: Any
+    """int64, of the applied ones."""
     staleness: Any
     """int64 [STALENESS_BINS], of the applied ones."""
 
@@ -114,8 +116,8 @@ class ParameterHolder:
         if np.shape(vector) != self.learner.params.shape:
             shape, size = np.shape(vector), self.learner.params.size
             raise ValueError(f"a gradient of shape {shape}: must have {size} numbers")
-        counts, oldest = self.counts, self.workers.max_staleness
-        if oldest is not None and staleness > oldest:
+        counts, allowed = self.counts, self.workers.max_staleness
+        if allowed is not None and staleness > allowed:
             self.counts = counts._replace(stale=counts.stale + 1)
             self._reject()
             return False
@@ -125,7 +127,8 @@ class ParameterHolder:
             return False
         self.learner = self._apply(self.learner, vector, increments, staleness)
         counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1
-        self.counts = counts._replace(applied=counts.applied + 1)
+        oldest = np.maximum(counts.staleness_max, np.int64(staleness))
+        self.counts = counts._replace(applied=counts.applied + 1, staleness_max=oldest)
         return True
 
     def published(self) -> np.ndarray:
@@ -192,4 +195,4 @@ def no_counts() -> Counts:
 def empty_row() -> Row:
     integers = {"gradients", "applied", "finite", "staleness", "staleness_max"}
     zeros = {f: np.int64(0) if f in integers else np.float64(0) for f in Row._fields}
-    return Row(**zeros)._replace(figures=np.zeros(8))
+    return Row(**zeros)._replace(figures=np.zeros(len(Figures._fields)))

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-ROOM = 2
+ROOM = 1
 """Messages that a queue takes before its writer waits, or a few more."""
 
 _HEADER = 8
