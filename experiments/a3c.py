@@ -8,6 +8,7 @@ python experiments/a3c.py --resume RUN_DIR
 import contextlib
 import dataclasses
 import os
+import shutil
 import sys
 import time
 
@@ -41,9 +42,6 @@ def settle(config: Config, options: RunOptions, workers: Workers):
         raise ValueError(f"num_envs = {config.num_envs}: A3C has --envs-per-worker instead")
     config = dataclasses.replace(config, num_envs=workers.envs_per_worker).validate()
     options = dataclasses.replace(options.validate(), device="cpu")
-    cores = len(os.sched_getaffinity(0))
-    if workers.num_workers > cores:
-        print(f"warning: {workers.num_workers} workers share {cores} cores", file=sys.stderr)
     flags.set_xla_flags(options.device)  # workers take them over
     a3c.start_server()  # it imports while this process does
     import jax
@@ -70,6 +68,15 @@ def _fresh(asked, states):
 
 def train(asked: common.Asked, start: Start) -> int:
     """Trains, evaluates and writes; returns the exit status."""
+    try:
+        return _train(asked, start)
+    except a3c.RefusedError as error:
+        if not asked.options.resume:
+            shutil.rmtree(start.run_dir)  # nothing has been trained
+        return flags.fail(error)
+
+
+def _train(asked, start):
     config, seeds, (workers,) = asked.config, asked.seeds, asked.more
     states = _fresh_states(asked) if start.states is None else start.states
     done = int(states.learner.updates.sum()) * config.batch_size
@@ -79,6 +86,9 @@ def train(asked: common.Asked, start: Start) -> int:
         title += f" · {len(seeds)} seeds, one after another"
     if done:
         title += f" · from {done:,} steps"
+    cores = len(os.sched_getaffinity(0))
+    if workers.num_workers > cores:
+        print(f"warning: {workers.num_workers} workers share {cores} cores", file=sys.stderr)
     with Display(title, done, total, asked.options.quiet) as display:
         run = common.begin(
             ALGORITHM, asked, start, display, failures=(a3c.WorkerError,), facts=facts

@@ -69,6 +69,10 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
+    if argv[:1] == ["a3c"]:
+        import benchmark_a3c
+
+        return benchmark_a3c.main(argv[1:])
     try:
         options = flags.parse_options(Options, __doc__, argv)
         sizes = [parse_size(size) for size in split(options.sizes)]
@@ -86,12 +90,17 @@ def main(argv: list[str]) -> int:
     except (ValueError, TypeError) as error:
         return flags.fail(error)
     if options.json:
-        from rljax import files, runs
-
-        record = {"device": device, "versions": runs.versions(), "commit": runs.git_commit()}
         measured = {"figures": figures, "start": start, "checkpoints": checkpoints}
-        files.write_json(options.json, {**record, **measured})
+        write_json(options.json, device, measured)
     return 0
+
+
+def write_json(path, device, measured):
+    """The figures, and what they depend on."""
+    from rljax import files, runs
+
+    record = {"device": device, "versions": runs.versions(), "commit": runs.git_commit()}
+    files.write_json(path, {**record, **measured})
 
 
 def disable_cache():

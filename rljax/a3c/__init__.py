@@ -24,6 +24,7 @@ of RMSProp that all share, and publishes a new version.
 from importlib import import_module
 
 _HOMES = {
+    "RefusedError": "crew",
     "WorkerError": "crew",
     "ParameterHolder": "holder",
     "State": "training",

@@ -3,6 +3,8 @@
 import contextlib
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
 import pickle
 import selectors
 import signal
@@ -23,6 +25,10 @@ class WorkerError(RuntimeError):
     """A worker cannot go on, and the run neither; its traceback is in the message."""
 
 
+class RefusedError(ValueError):
+    """A worker cannot make the environment or the network that this process could make."""
+
+
 class Message(NamedTuple):
     """Something that happened to a worker."""
 
@@ -41,6 +47,7 @@ def start_server() -> None:
     `preload` is all that it has imported.
     """
     multiprocessing.forkserver.set_forkserver_preload(["rljax.a3c.preload"])
+    multiprocessing.resource_tracker.ensure_running()  # first: starting it lets signals through
     with signals_held_back():
         multiprocessing.forkserver.ensure_running()
 
@@ -182,3 +189,4 @@ def _run(index, put, turns, parameters, job):
     )
 
     worker.run(index, transport.Queue(put, turns), turns, parameters, pickle.loads(job))
+    os._exit(0)  # nothing is left to do in order, and taking JAX down takes its time

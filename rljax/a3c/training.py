@@ -11,7 +11,7 @@ import numpy as np
 
 from rljax import learner, optimizers, rollout
 from rljax.a3c import messages, transport
-from rljax.a3c.crew import Crew, Message, WorkerError, context
+from rljax.a3c.crew import Crew, Message, RefusedError, WorkerError, context
 from rljax.a3c.holder import Counts, ParameterHolder, Row, empty_row, no_counts
 from rljax.config import Config, Workers
 from rljax.types import ActorState, Figures, LearnerState, Metrics
@@ -117,7 +117,8 @@ def chunks(
         (State, Metrics); metrics are of the gradients since the last row ended, in NumPy.
 
     Raises:
-        ValueError, TypeError: as `init` does; or a worker cannot make the environment.
+        ValueError, TypeError: as `init` does.
+        RefusedError: a worker cannot make the environment or the network.
         WorkerError: an environment raised an exception in a worker, or a worker died more often
             in a row than `max_worker_restarts`. A last chunk was given before.
     """
@@ -248,7 +249,7 @@ class _Run:
         if kind == messages.FAILED:
             return WorkerError(f"worker {index} failed:\n{bytes(content).decode()}")
         if kind == messages.REFUSED:
-            return ValueError(f"worker {index}: {bytes(content).decode()}")
+            return RefusedError(f"worker {index}: {bytes(content).decode()}")
         self._push(index, content)
         return None
 

@@ -1,0 +1,370 @@
+"""A3C's parts, each alone in this process: messages, transport, the holder."""
+
+import dataclasses
+import multiprocessing
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rljax import optimizers
+from rljax.a3c import holder, messages, training, transport
+from rljax.config import Config, Workers
+from rljax.presets import base
+from rljax.types import Increments, Moments
+
+CONFIG = Config(
+    env="probes:RewardByAction",
+    total_timesteps=400,
+    num_envs=2,
+    num_steps=2,
+    hidden_sizes=(4,),
+    optimizer="rmsprop_a3c",
+    loss_reduction="sum",
+)
+WORKERS = Workers(num_workers=2, envs_per_worker=2)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return training.init(CONFIG, WORKERS, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def layout():
+    return messages.layout(CONFIG)
+
+
+def new_holder(state, layout, workers=WORKERS, config=CONFIG):
+    counts = holder.no_counts()
+    row = holder.empty_row()
+    return holder.ParameterHolder(config, workers, layout, state.learner, counts, row)
+
+
+def record_of(layout, gradient, worker=0, version=0):
+    record = np.zeros((), layout.record)
+    record["worker"], record["version"], record["gradient"] = worker, version, gradient
+    return record
+
+
+def message(record):
+    return record.tobytes()
+
+
+def gradients(layout, number, scale=1.0):
+    size = messages.size(layout.published.params)
+    return scale * np.random.default_rng(0).normal(size=(number, size)).astype(np.float32)
+
+
+# Messages
+
+
+def test_a_vector_becomes_the_pytree_that_it_was(state, layout):
+    vector = messages.ravel(state.learner.params)
+    again = messages.unravel(vector, layout.published.params)
+    assert jax.tree.structure(again) == jax.tree.structure(state.learner.params)
+    for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(state.learner.params)):
+        np.testing.assert_array_equal(here, there)
+
+
+def test_a_record_holds_an_actor(state, layout):
+    actor = jax.tree.map(lambda x: x[1], state.actors)
+    record = np.zeros((), layout.record)
+    messages.write(record["actor"], actor)
+    again = messages.read(np.frombuffer(message(record), layout.record)[0]["actor"], layout.actor)
+    assert jax.tree.structure(again) == jax.tree.structure(actor)
+    for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(actor)):
+        np.testing.assert_array_equal(here, there, strict=True)
+
+
+def test_random_keys_travel_as_raw_data():
+    tree = {"key": jax.random.key(3), "x": jnp.arange(2)}
+    raw = messages.plain(tree)
+    assert raw["key"].dtype == np.uint32
+    again = messages.typed(raw, tree)
+    assert jax.random.uniform(again["key"]) == jax.random.uniform(tree["key"])
+
+
+def test_workers_start_from_keys_of_their_own(state):
+    keys = state.actors.key
+    assert not np.array_equal(keys[0], keys[1])
+
+
+# Transport
+
+
+def pipe(longest=1000):
+    take, put = multiprocessing.Pipe(duplex=False)
+    stop, order = multiprocessing.Pipe(duplex=False)
+    return transport.Queue(put, stop), transport.Reader(take, longest, longest), order
+
+
+def test_messages_arrive_whole_and_in_order():
+    queue, reader, _ = pipe()
+    sent = [(0, b"one"), (2, b""), (1, bytes(range(200)))]
+    for kind, content in sent:
+        queue.put(kind, content)
+    assert [(kind, bytes(content)) for kind, content in reader.get()] == sent
+    assert reader.get() == []
+
+
+def test_a_message_larger_than_the_pipe_waits_for_the_reader():
+    queue, reader, _ = pipe(longest=3_000_000)
+    content = np.random.default_rng(0).bytes(3_000_000)
+    waited = []
+    writer = threading.Thread(target=lambda: waited.append(queue.put(0, content)))
+    writer.start()
+    while not (got := reader.get()):
+        pass
+    assert bytes(got[0][1]) == content
+    writer.join()
+    assert waited[0] > 0
+
+
+def test_a_writer_that_dies_within_a_message_leaves_nothing_of_it():
+    queue, reader, _ = pipe()
+    queue.put(0, b"whole")
+    half = np.array([100, 0], np.uint32).tobytes() + b"only a part"
+    queue.pipe._send(half)
+    queue.pipe.close()
+    assert [bytes(content) for _, content in reader.get()] == [b"whole"]
+    assert reader.get() == []
+    assert reader.ended
+
+
+def test_bytes_that_are_no_message_are_noticed():
+    queue, reader, _ = pipe(longest=1000)
+    queue.put(0, b"whole")
+    queue.pipe._send(np.array([1001, 0], np.uint32).tobytes())
+    assert [bytes(content) for _, content in reader.get()] == [b"whole"]
+    with pytest.raises(transport.MalformedError, match="a message of 1,001 bytes"):
+        reader.get()
+
+
+def test_a_full_queue_lets_its_writer_stop():
+    queue, _reader, order = pipe()
+    threading.Timer(0.1, order.close).start()
+    with pytest.raises(BrokenPipeError):
+        queue.put(0, bytes(10_000_000))
+
+
+def test_a_writer_notices_that_the_reader_is_gone():
+    queue, reader, _ = pipe()
+    reader.close()
+    with pytest.raises(BrokenPipeError):
+        queue.put(0, b"x")
+
+
+def read_often(parameters, number, found):
+    vector = np.empty(parameters.size, np.float32)
+    found.send("ready")
+    versions = [parameters.read(vector) for _ in range(3)]
+    torn = 0
+    for _ in range(number):
+        version = parameters.read(vector)
+        torn += int(not (vector == version % 1000).all())
+        versions.append(version)
+    found.send((torn, versions))
+
+
+def test_parameters_are_never_read_in_the_middle_of_being_written():
+    context = multiprocessing.get_context("spawn")
+    parameters = transport.SharedParameters(context, 200_000)
+    parameters.publish(0, np.zeros(200_000, np.float32))
+    take, put = context.Pipe(duplex=False)
+    process = context.Process(target=read_often, args=(parameters, 1000, put))
+    process.start()
+    assert take.recv() == "ready"
+    version = 0
+    while not take.poll(0):
+        version += 1
+        parameters.publish(version, np.full(200_000, version % 1000, np.float32))
+    torn, versions = take.recv()
+    process.join()
+    assert torn == 0
+    assert versions == sorted(versions)
+    assert len(set(versions)) > 100
+
+
+# The holder
+
+
+def test_gradients_are_applied_once_each_in_the_order_in_which_they_come(state, layout):
+    """Against the optimiser itself on the pytree; the order matters to RMSProp."""
+    held, vectors = new_holder(state, layout), gradients(layout, 10)
+    for i, vector in enumerate(vectors):
+        assert held.push(message(record_of(layout, vector, worker=i % 2, version=i)), i % 2)
+        assert held.version == i + 1
+    optimizer = optimizers.make(CONFIG)
+
+    def expected(order):
+        params = state.learner.params
+        opt_state = optimizer.init(params)
+        for i in order:
+            tree = messages.unravel(jnp.asarray(vectors[i]), layout.published.params)
+            updates, opt_state = optimizer.update(tree, opt_state, params)
+            params = optax.apply_updates(params, updates)
+        return messages.ravel(params)
+
+    np.testing.assert_allclose(held.published(), expected(range(10)), rtol=1e-5, atol=1e-7)
+    other = np.abs(held.published() - expected(reversed(range(10))))
+    assert other.max() > 1e-4
+    assert held.counts.applied == held.updates == 10
+    assert held.counts.staleness[0] == 10
+
+
+def test_the_holder_speaks_pytrees_too(state, layout):
+    vector = gradients(layout, 1)[0]
+    tree = messages.unravel(vector, layout.published.params)
+    nothing = Increments(None, None)
+    one, other = new_holder(state, layout), new_holder(state, layout)
+    assert one.apply(vector, nothing)
+    assert other.apply(tree, nothing)
+    np.testing.assert_array_equal(one.published(), other.published())
+    np.testing.assert_array_equal(messages.ravel(one.state().params), one.published(), strict=False)
+    with pytest.raises(ValueError, match=r"a gradient of shape \(3,\): must have"):
+        one.apply(vector[:3], nothing)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(state, layout, value):
+    held, vectors = new_holder(state, layout), gradients(layout, 2)
+    held.push(message(record_of(layout, vectors[0])), 0)
+    before = held.published().copy()
+    bad = vectors[1].copy()
+    bad[5] = value
+    held.push(message(record_of(layout, bad, version=1)), 0)
+    np.testing.assert_array_equal(held.published(), before)
+    assert (held.counts.applied, held.counts.not_finite, held.updates) == (1, 1, 2)
+    held.push(message(record_of(layout, vectors[1], version=1)), 0)
+    assert held.version == 2
+    assert np.isfinite(held.published()).all()
+
+
+@pytest.mark.parametrize("change", ["short", "long", "empty", "worker", "version"])
+def test_a_malformed_message_changes_nothing(state, layout, change):
+    held, vector = new_holder(state, layout), gradients(layout, 1)[0]
+    record = record_of(layout, vector)
+    if change == "worker":
+        record["worker"] = 1
+    if change == "version":
+        record["version"] = 1  # of the future
+    data = message(record)
+    data = {"short": data[:-1], "long": data + b"x", "empty": b""}.get(change, data)
+    before = held.published().copy()
+    assert held.push(data, 0) is None
+    np.testing.assert_array_equal(held.published(), before)
+    assert (held.counts.malformed, held.updates) == (1, 0)
+
+
+def test_stale_gradients_are_rejected_and_counted(state, layout):
+    workers = dataclasses.replace(WORKERS, max_staleness=1)
+    held, vectors = new_holder(state, layout, workers), gradients(layout, 4)
+    for i, version in enumerate((0, 0, 0, 1)):
+        held.push(message(record_of(layout, vectors[i], version=version)), 0)
+    counts = held.counts
+    assert (counts.applied, counts.stale, held.updates) == (3, 1, 4)
+    assert counts.staleness[:3].tolist() == [1, 2, 0]
+    assert counts.staleness_max == 1
+    # The schedule's clock counts the environment steps of the rejected one.
+    assert held.state().updates == 4
+
+
+def test_staleness_scaling_divides_the_learning_rate(state, layout):
+    workers = dataclasses.replace(WORKERS, staleness_scaling=True)
+    vectors, nothing = gradients(layout, 1), Increments(None, None)
+    start = np.asarray(messages.ravel(state.learner.params))
+    moves = []
+    for staleness in (0, 1, 4):
+        held = new_holder(state, layout, workers)
+        held.apply(vectors[0], nothing, staleness)
+        moves.append(held.published() - start)
+    np.testing.assert_array_equal(moves[0], moves[1])
+    np.testing.assert_allclose(moves[2], moves[0] / 4, rtol=1e-3, atol=1e-7)
+
+
+def test_increments_of_the_moments_are_merged():
+    config = dataclasses.replace(CONFIG, normalize_observations=True, normalize_rewards=True)
+    state = training.init(config, WORKERS, jax.random.key(0))
+    layout = messages.layout(config)
+    held, vectors = new_holder(state, layout, config=config), gradients(layout, 3)
+    rng = np.random.default_rng(0)
+    shape = layout.published.obs_moments.mean.shape
+    seen = rng.normal(3, 2, (3, 50, *shape)).astype(np.float32)
+    returns = rng.normal(-5, 3, (3, 50)).astype(np.float32)
+    for i in range(3):
+        increments = Increments(*(Moments(50, x.mean(0), x.var(0)) for x in (seen[i], returns[i])))
+        record = record_of(layout, vectors[i], version=i)
+        messages.write(record["increments"], increments)
+        assert held.push(message(record), 0)
+    found = held.state()
+    np.testing.assert_allclose(found.obs_moments.mean, seen.mean((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(found.obs_moments.var, seen.var((0, 1)), rtol=1e-3)
+    np.testing.assert_allclose(found.return_moments.var, returns.var(), rtol=1e-3)
+    again = messages.learner_of(held.published(), layout.published)
+    np.testing.assert_array_equal(again.obs_moments.mean, found.obs_moments.mean)
+
+
+def test_a_row_has_the_means_of_its_gradients(state, layout):
+    held, vectors = new_holder(state, layout), gradients(layout, 3)
+    for i in range(3):
+        record = record_of(layout, vectors[i], version=max(0, i - 1))
+        #  episodes, sums of returns and lengths, losses, entropy, explained variance, norm
+        record["figures"] = [i, 10 * i, 4 * i, 1 + i, 2, 3, 4, 5 * i]
+        held.push(message(record), 0)
+    row = training.metrics(CONFIG, held.updates, held.row)
+    assert (row.updates, row.episodes) == (3, 3)
+    assert (row.episodic_return, row.episodic_length) == (10, 4)
+    assert (row.policy_loss, row.value_loss, row.entropy) == (2, 2, 3)
+    assert row.grad_norm == 5
+    rates = [float(optimizers.learning_rate(CONFIG, i)) for i in range(3)]
+    np.testing.assert_allclose(row.learning_rate, np.mean(rates))
+    assert (row.staleness_mean, row.staleness_max) == (2 / 3, 1)
+    assert row.diverged_at == 0
+
+
+def test_a_row_of_nothing_but_nan_is_a_run_that_diverged(state):
+    config = dataclasses.replace(CONFIG, total_timesteps=8000)
+    row = holder.empty_row()._replace(gradients=np.int64(20))
+    assert training.metrics(config, 20, row).diverged_at == 20
+    assert training.metrics(config, 19, row).diverged_at == 0  # the row is not at its end
+    finite = row._replace(finite=np.int64(1), applied=np.int64(1))
+    assert training.metrics(config, 20, finite).diverged_at == 0
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(num_workers=0), "num_workers = 0: must be at least 1"),
+        (dict(envs_per_worker=0), "envs_per_worker = 0: must be at least 1"),
+        (dict(max_staleness=-1), "max_staleness = -1: must be at least 0"),
+        (dict(max_worker_restarts=-1), "max_worker_restarts = -1: must be at least 0"),
+    ],
+)
+def test_options_out_of_range(change, message):
+    with pytest.raises(ValueError, match=message):
+        Workers(**change).validate()
+
+
+@pytest.mark.parametrize("change", [dict(num_workers=2.0), dict(lockstep=1)])
+def test_options_of_another_type(change):
+    with pytest.raises(TypeError, match="must be"):
+        Workers(**change).validate()
+
+
+def test_the_papers_settings():
+    config = base("a3c")
+    assert (config.num_steps, config.ent_coef, config.vf_coef) == (5, 0.01, 0.5)
+    assert (config.loss_reduction, config.max_grad_norm) == ("sum", 40)
+    assert (config.optimizer, config.rmsprop_decay, config.optimizer_eps) == (
+        "rmsprop_a3c",
+        0.99,
+        0.1,
+    )
+    assert config.anneal_lr

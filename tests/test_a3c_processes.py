@@ -1,0 +1,487 @@
+"""A3C as a whole: real worker processes, real signals, real files."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rljax import a2c, a3c, checkpoints, evaluate, rollout, tables
+from rljax.a3c import messages, training
+from rljax.config import Config, Workers
+from rljax.types import AgentState
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "a3c.py"
+sys.path.insert(0, str(SCRIPT.parent))
+
+CONFIG = Config(
+    env="probes:RewardByAction",
+    total_timesteps=2000,
+    num_envs=1,
+    num_steps=4,
+    hidden_sizes=(8,),
+    optimizer="rmsprop_a3c",
+    loss_reduction="sum",
+    optimizer_eps=0.1,
+    learning_rate=0.01,
+)
+SMALL = (
+    "--preset none --total-timesteps 2000 --num-steps 4 --hidden-sizes 8 --learning-rate 0.01"
+    " --num-workers 2 --eval-episodes 4"
+).split()
+
+
+@pytest.fixture(scope="module")
+def main():
+    import a3c as script  # the experiment, not rljax.a3c
+
+    return script.main
+
+
+def workers_alive():
+    """Processes that are workers, of whatever parent."""
+    found = []
+    for path in Path("/proc").iterdir():
+        try:
+            if path.name.isdecimal() and b"rljax.a3c.preload" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except OSError:
+            pass
+    return set(found)
+
+
+def children(pid):
+    """The workers of a process: children of the server that it started."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True)
+    pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
+    servers = {p for p, parent in pairs if parent == pid} & workers_alive()
+    return {p for p, parent in pairs if parent in servers}
+
+
+def final_state(run_dir):
+    steps = checkpoints.existing(run_dir)[-1]
+    return checkpoints.load(checkpoints.folder(run_dir, steps))[1]["state"]
+
+
+def rows_without_times(run_dir):
+    return tables.read_metrics(run_dir).drop(columns=["wall_seconds", "steps_per_second"])
+
+
+# The algorithm
+
+
+def test_one_worker_in_lockstep_is_a2c_with_one_environment():
+    """The keystone: the same rollouts and keys, reduction and optimiser, but the gradient is sent
+    by a process as a vector and applied by another."""
+    config = dataclasses.replace(
+        CONFIG, env="CartPole-v1", total_timesteps=50 * 5, num_steps=5, normalize_rewards=True
+    )
+    workers = Workers(num_workers=1, lockstep=True)
+    start = training.init(config, workers, jax.random.key(3))
+    end, metrics = a3c.train(config, workers, jax.random.key(3))
+    assert end.learner.updates == end.counts.applied == 50
+
+    env, _ = rollout.make_agent(config)
+    like = jax.eval_shape(lambda key: rollout.init(env, 1, key), jax.random.key(0))
+    actor = messages.typed(jax.tree.map(lambda x: x[0], start.actors), like)
+    fresh = a2c.init(config, jax.random.key(3))
+    state = AgentState(fresh.learner._replace(params=start.learner.params), actor, fresh.sums)
+    update, rows = jax.jit(a2c.update), []
+    for _ in range(50):
+        state, row = update(config, state)
+        rows.append(row)
+    for here, there in zip(
+        jax.tree.leaves(end.learner.params), jax.tree.leaves(state.learner.params)
+    ):
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        end.learner.return_moments.var, state.learner.return_moments.var, rtol=1e-4
+    )
+    # Each row is one gradient: its figures are those of the update.
+    assert metrics.updates.tolist() == list(range(1, 51))
+    for name in ("policy_loss", "value_loss", "entropy", "grad_norm", "learning_rate"):
+        expected = [getattr(row, name) for row in rows]
+        np.testing.assert_allclose(getattr(metrics, name), expected, rtol=1e-3, atol=1e-5)
+    assert metrics.staleness_max.max() == 0
+    ended = [row.episodic_return for row in rows if row.episodes]
+    np.testing.assert_allclose(metrics.episodic_return[metrics.episodes > 0], ended)
+
+
+@pytest.fixture(scope="module")
+def lockstep_run(main, tmp_path_factory):
+    """Two seeds, one after another."""
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+    flags = "--env probes:RewardByAction --lockstep --num-seeds 2 --seed 5 --eval-every 1000"
+    flags += " --checkpoint-every 400 --keep-checkpoints 20"
+    assert main([*SMALL, *flags.split(), "--run-dir", str(run_dir), "--quiet"]) == 0
+    return run_dir
+
+
+def test_files_of_a_run(lockstep_run):
+    summary = json.loads((lockstep_run / "summary.json").read_bytes())
+    assert summary["status"] == "completed"
+    assert summary["seeds"] == [5, 6]
+    assert summary["gradients_applied"] == 2 * 500
+    assert summary["gradients_rejected"] == summary["worker_restarts"] == 0
+    assert summary["staleness"] == {"mean": 0.0, "p95": 0, "max": 0, "histogram": [1000]}
+    assert summary["final_return"]["per_seed"] == [1.0, 1.0]  # it has learnt
+    metrics = tables.read_metrics(lockstep_run)
+    assert list(metrics.columns) == [*tables.METRICS, *tables.STALENESS]
+    assert metrics["seed"].tolist() == [5] * 100 + [6] * 100
+    assert metrics["env_steps"].tolist() == [*range(20, 2001, 20)] * 2
+    record = json.loads((lockstep_run / "config.json").read_bytes())
+    assert record["run"]["workers"]["num_workers"] == 2
+    assert record["run"]["workers"]["lockstep"] is True
+    assert record["config"]["loss_reduction"] == "sum"
+    names = checkpoints.existing(lockstep_run)
+    assert names[-1] == 4000
+    assert len(names) == 11  # the fresh one, and every 400 steps
+    evaluations = (lockstep_run / "evaluations.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[:2] for line in evaluations] == [
+        ["5", "1000"],
+        ["5", "2000"],
+        ["6", "1000"],
+        ["6", "2000"],
+    ]
+
+
+@pytest.mark.parametrize("at", [800, 2800])
+def test_lockstep_resumes_to_the_same_bits(main, lockstep_run, tmp_path, at):
+    """From the middle of the first and of the second seed."""
+    import shutil
+
+    run_dir = shutil.copytree(lockstep_run, tmp_path / "run")
+    for steps in checkpoints.existing(run_dir):
+        if steps > at:
+            shutil.rmtree(checkpoints.folder(run_dir, steps))
+    (run_dir / "summary.json").unlink()
+    assert main(["--resume", str(run_dir), "--quiet"]) == 0
+    here, there = final_state(run_dir), final_state(lockstep_run)
+    assert here.keys() == there.keys()
+    for name, array in there.items():
+        np.testing.assert_array_equal(here[name], array, err_msg=name, strict=True)
+    assert rows_without_times(run_dir).equals(rows_without_times(lockstep_run))
+    assert (run_dir / "evaluations.csv").read_bytes() == (
+        lockstep_run / "evaluations.csv"
+    ).read_bytes()
+
+
+def test_a_run_is_raised_to_more_steps(main, lockstep_run, tmp_path):
+    import shutil
+
+    run_dir = shutil.copytree(lockstep_run, tmp_path / "run")
+    assert main(["--resume", str(run_dir), "--total-timesteps", "2400", "--quiet"]) == 0
+    metrics = tables.read_metrics(run_dir)
+    assert metrics.groupby("seed")["env_steps"].max().tolist() == [2400, 2400]
+    assert json.loads((run_dir / "summary.json").read_bytes())["gradients_applied"] == 2 * 600
+
+
+@pytest.fixture(scope="module")
+def asynchronous():
+    """Chunks of a run on gymnasium's environment, one of whose workers is killed on the way."""
+    config = dataclasses.replace(CONFIG, env="host_probes:RewardByAction", total_timesteps=40_000)
+    warnings, statuses, seen = [], [], []
+    killed = noticed = None
+    before = workers_alive()
+    for state, metrics in a3c.chunks(
+        config,
+        Workers(num_workers=2),
+        jax.random.key(0),
+        watch=statuses.append,
+        warn=lambda text: warnings.append((time.monotonic(), text)),
+    ):
+        seen.append((state, metrics))
+        now = time.monotonic()
+        if killed is None and metrics.updates > 1000:
+            victim = max(workers_alive() - before)
+            os.kill(victim, signal.SIGKILL)
+            killed = now
+    if warnings:
+        noticed = warnings[0][0] - killed
+    return config, seen, statuses, warnings, noticed
+
+
+def test_a_killed_worker_is_noticed_and_replaced(asynchronous):
+    config, seen, statuses, warnings, noticed = asynchronous
+    state, metrics = seen[-1]
+    assert noticed < 2
+    assert len(warnings) == 1
+    assert "was killed by SIGKILL; started again" in warnings[0][1]
+    counts = state.counts
+    assert counts.restarts == 1
+    assert counts.applied == metrics.updates == config.num_updates == counts.staleness.sum()
+    assert counts.stale == counts.not_finite == counts.malformed == 0
+    assert {s.state for s in statuses[0].workers} == {"starting"}
+    assert {s.state for s in statuses[-1].workers} <= {"working", "restarting"}
+    # Every gradient is of one rollout, and each is counted once.
+    assert sum(s.steps for s in statuses[-1].workers) == config.total_timesteps
+
+
+def test_workers_learn_in_gymnasiums_environments(asynchronous):
+    config, seen, _, _, _ = asynchronous
+    learners = jax.tree.map(lambda x: x[None], seen[-1][0].learner)
+    keys = jax.random.split(jax.random.key(1), 1)
+    played = evaluate.evaluate(config, learners, keys, 10, greedy=True)
+    assert played.returns.tolist() == [[1.0] * 10]
+    assert seen[-1][1].episodic_return > 0.8
+
+
+def test_all_workers_are_gone_after_a_run(asynchronous):
+    import multiprocessing
+
+    assert not [p for p in multiprocessing.active_children() if p.name.startswith("worker")]
+
+
+# What goes wrong
+
+
+def run_to_the_end(config, workers=Workers(num_workers=2)):  # noqa: B008
+    return list(a3c.chunks(config, workers, jax.random.key(0)))
+
+
+def test_an_exception_in_an_environment_is_told_once_with_its_traceback():
+    config = dataclasses.replace(CONFIG, env="host_probes:Raising")
+    seen = []
+    chunks = a3c.chunks(config, Workers(num_workers=2), jax.random.key(0))
+    with pytest.raises(a3c.WorkerError) as caught:
+        seen.extend(iter(chunks.__next__, None))
+    text = str(caught.value)
+    assert text.startswith("worker ")
+    assert text.count("Traceback (most recent call last)") == 1
+    assert text.count("RuntimeError: the simulator is out of fuel") == 1
+    assert "host_probes.py" in text
+    assert seen[-1][1].updates > 10  # what was learnt until then was given
+
+
+def test_a_worker_that_dies_again_and_again_ends_the_run(main, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:Dying --max-worker-restarts 1 --run-dir {run_dir}".split()
+    assert main([*SMALL, *flags, "--quiet"]) == 1
+    error = capfd.readouterr().err
+    assert "was killed by SIGKILL; it was started again 1 times in a row" in error
+    assert "Traceback" not in error
+    assert json.loads((run_dir / "summary.json").read_bytes())["status"] == "failed"
+    assert len(checkpoints.existing(run_dir)) == 1
+
+
+def test_an_environment_that_only_workers_cannot_make(main, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:NotInWorkers --run-dir {run_dir}".split()
+    assert main([*SMALL, *flags, "--quiet"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("there is no simulator on this machine") == 1
+    assert "Traceback" not in error
+    assert not run_dir.exists()
+
+
+def test_an_object_that_cannot_be_sent_is_named():
+    import flax.linen as nn
+
+    class Local(nn.Module):
+        @nn.compact
+        def __call__(self, obs):
+            return nn.Dense(4)(obs)
+
+    config = dataclasses.replace(CONFIG, network=Local())
+    with pytest.raises(TypeError, match=r"name it as 'package\.module:attribute'"):
+        run_to_the_end(config)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--num-workers 0", "num_workers = 0: must be at least 1"),
+        ("--num-worker 2", "unknown flag '--num-worker': did you mean --num-workers"),
+        ("--num-envs 16", "num_envs = 16: A3C has --envs-per-worker instead"),
+        ("--device gpu", "device = 'gpu': A3C computes on the CPU"),
+        ("--env CartPol-v1", "unknown environment 'CartPol-v1': did you mean CartPole-v1"),
+        ("--env gymnasium/CartPole-v7", "unknown environment 'CartPole-v7': did you mean"),
+        ("--env nowhere:Env", "No module named 'nowhere'"),
+    ],
+)
+def test_bad_input(main, capsys, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--env", "CartPole-v1", "--preset", "none", *flags.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.strip().count("\n") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_workers_than_cores_is_a_warning(main, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    flags = f"--env probes:RewardByAction --run-dir {tmp_path / 'run'}".split()
+    assert main([*SMALL, *flags, "--quiet"]) == 0
+    assert capsys.readouterr().err == "warning: 2 workers share 1 cores\n"
+
+
+# Signals and processes
+
+
+def start_script(run_dir, *flags):
+    """The script on a run that would take minutes, once it trains."""
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *SMALL, *flags, "--run-dir", run_dir, "--quiet"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_rows(run_dir, 3, process)
+    return process
+
+
+def wait_for_rows(run_dir, number, process):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        metrics = run_dir / "metrics.csv"
+        if metrics.exists() and metrics.read_text().count("\n") > number:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("no rows after 90 s")
+
+
+LONG = "--env host_probes:RewardByAction --total-timesteps 3000000".split()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_a_run_in_order(tmp_path, number):
+    """To the whole group, as a terminal sends Ctrl-C."""
+    process = start_script(tmp_path / "run", *LONG)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.killpg(process.pid, number)
+    sent = time.monotonic()
+    _, error = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 3
+    assert process.returncode == 128 + number
+    assert error == ""
+    assert not workers & workers_alive()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_bytes())
+    assert summary["status"] == "interrupted"
+    assert checkpoints.existing(tmp_path / "run")[-1] == summary["env_steps"] > 0
+
+
+def test_no_worker_outlives_a_killed_main_process(tmp_path):
+    shared = set(os.listdir("/dev/shm"))
+    process = start_script(tmp_path / "run", *LONG)
+    workers, own = children(process.pid), workers_alive()
+    assert len(workers) == 2
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 5
+    while workers & workers_alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not workers & workers_alive()
+    assert workers < own
+    assert set(os.listdir("/dev/shm")) <= shared
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_worker_uses_one_core_and_no_accelerator(tmp_path):
+    """Two rollouts of 64 environments keep XLA busy: it must not take a second thread for them."""
+    flags = "--env CartPole-v1 --num-workers 1 --envs-per-worker 64 --num-steps 64"
+    flags += " --hidden-sizes 256 256 --total-timesteps 30000000"
+    process = start_script(tmp_path / "run", *flags.split())
+    try:
+        (worker,) = children(process.pid)
+        environ = Path(f"/proc/{worker}/environ").read_bytes()  # as it was when the server started
+        before, begun = cpu_seconds(worker), time.monotonic()
+        time.sleep(3)
+        used, wall = cpu_seconds(worker) - before, time.monotonic() - begun
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert used <= 1.15 * wall
+    assert used > 0.3 * wall  # it was at work
+    assert environ  # readable: it is ours
+
+
+def test_the_server_is_a_process_of_one_thread():
+    """Which is what makes forking it safe: it imports all that is slow and starts nothing."""
+    program = (
+        "from rljax.a3c import preload; import sys, os;"
+        "print(preload.THREADS, preload.threads(), 'gymnax' in sys.modules,"
+        " os.environ['JAX_PLATFORMS'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "1", "False", "cpu"], done.stderr
+
+
+# Long
+
+
+@pytest.mark.slow
+def test_ten_kills_lose_nothing(tmp_path):
+    """`kill -9` at random moments: of a worker at work, and of one inside a push, for messages
+    here are larger than a pipe holds. Training reaches its figure all the same."""
+    config = dataclasses.replace(
+        CONFIG,
+        env="CartPole-v1",
+        total_timesteps=300_000,
+        num_steps=20,
+        hidden_sizes=(128, 128),
+        learning_rate=2e-3,
+        gae_lambda=0.95,
+        ent_coef=0.01,
+        max_grad_norm=40.0,
+    )
+    rng, warnings, kills = np.random.default_rng(0), [], []
+    before, statuses = workers_alive(), []
+    assert messages.layout(config).record.itemsize > 2 * 65536
+    for state, metrics in a3c.chunks(  # noqa: B007  the last ones count
+        config,
+        Workers(num_workers=2, max_worker_restarts=10),
+        jax.random.key(0),
+        watch=statuses.append,
+        warn=lambda text: warnings.append((time.monotonic(), text)),
+    ):
+        ready = all(s.state == "working" for s in statuses[-1].workers)
+        if len(kills) < 10 and ready and metrics.updates > 100:
+            time.sleep(rng.uniform(0, 0.2))  # nobody reads: both come to stand within a push
+            victim = rng.choice(sorted(workers_alive() - before)[-2:])
+            os.kill(victim, signal.SIGKILL)
+            kills.append(time.monotonic())
+    assert len(kills) == len(warnings) == state.counts.restarts == 10
+    assert max(noticed - killed for killed, (noticed, _) in zip(kills, warnings)) < 2
+    assert state.counts.applied == config.num_updates == metrics.updates
+    assert sum(s.steps for s in statuses[-1].workers) == config.num_updates * config.batch_size
+    learners = jax.tree.map(lambda x: x[None], state.learner)
+    played = evaluate.evaluate(config, learners, jax.random.split(jax.random.key(1), 1), 20, True)
+    assert played.returns.mean() > 450
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_five_minutes(tmp_path):
+    flags = "--env CartPole-v1 --num-workers 2 --total-timesteps 100000000".split()
+    process = start_script(tmp_path / "run", *flags)
+
+    def resident():
+        pids = [process.pid, *children(process.pid)]
+        return [int(Path(f"/proc/{p}/statm").read_text().split()[1]) * 4096 for p in pids]
+
+    try:
+        time.sleep(60)
+        early = resident()
+        time.sleep(240)
+        late = resident()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert len(early) == len(late) == 3
+    for before, after in zip(early, late):
+        assert after - before < 20e6
