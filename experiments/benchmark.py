@@ -337,6 +337,23 @@ def training_loop(config):
     return lambda state, length: jax.lax.fori_loop(0, length, update, state)
 
 
+def parts(config) -> dict[str, float]:
+    """The shares that environment, policy and gradient have in training."""
+    import jax
+
+    from rljax import a2c
+
+    state = jax.jit(a2c.init)(config, jax.random.key(0))
+    programs = {
+        "environment": compiled(environment_loop(config), state),
+        "acting": compiled(rollout_loop(config, values=False), state),
+        "training": compiled(training_loop(config), state),
+    }
+    speeds = in_turn(programs, state, config.batch_size, Options(seconds=0.2))
+    environment, acting = (speeds["training"] / speeds[name] for name in ("environment", "acting"))
+    return {"environment": environment, "policy": acting - environment, "gradient": 1 - acting}
+
+
 def next_row(value, values, final_obs, truncated):
     """Values of the next row, and of the true successors in the last row alone."""
     import jax.numpy as jnp

@@ -5,9 +5,7 @@ python experiments/benchmark.py a3c --envs gymnasium/CartPole-v1 --workers 1 2 -
 
 For every environment, size (environments of a worker x steps of a rollout, t_max) and number of
 workers, once all work: steps and gradients per second of all together, mean staleness, and the
-shares of their time by phase; the network is separate 64x64 tanh towers. Environments in JAX,
-policy and gradient are one program (*), and its time is split by measuring environment and acting
-without the rest, on one thread; what calling it takes is the gradient's.
+shares of their time by phase; the network is separate 64x64 tanh towers.
 
 holder      gradients per second that a parameter holder applies and publishes, no worker running
 transport   microseconds for a message to reach another process, and for parameters to come back,
@@ -26,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -36,9 +35,6 @@ import numpy as np
 from rljax.a3c import crew, transport
 from rljax.config import Config, Workers
 from rljax.presets import base
-
-TIMES = 5
-"""Runs of each figure of the holder and the transport."""
 
 spawning = multiprocessing.get_context("spawn")
 
@@ -62,25 +58,24 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Measures; returns the exit status."""
     try:
         options = flags.parse_options(Options, __doc__, argv)
         sizes = [benchmark.parse_size(size) for size in benchmark.split(options.sizes)]
         configs = [config_for(env, *s) for env in benchmark.split(options.envs) for s in sizes]
         crews = [Workers(number).validate() for number in options.workers]
-        start = measure_start() if options.start else None
+        measured = {"start": measure_start()} if options.start else {}
         device = flags.set_device("cpu")
         crew.start_server()
-        one_thread()
-        figures = [row for config in configs for row in measure(config, crews, options)]
-        holder = measure_holder(options.seconds)
-        moved = measure_transport(options.seconds)
+        import jax
+
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        measured["figures"] = [row for c in configs for row in measure(c, crews, options)]
+        measured["alone"] = measure_alone(options.seconds)
     except (ValueError, TypeError) as error:
         return flags.fail(error)
     if options.json:
-        measured = {"figures": figures, "holder": holder, "transport": moved, "start": start}
-        measured["cores"] = len(os.sched_getaffinity(0))
-        benchmark.write_json(options.json, device, measured)
+        cores = len(os.sched_getaffinity(0))
+        benchmark.write_json(options.json, device, {"cores": cores, **measured})
     return 0
 
 
@@ -90,47 +85,36 @@ def config_for(env, num_envs, num_steps) -> Config:
     return dataclasses.replace(base("a3c"), **asked).validate()
 
 
-def one_thread():
-    """As in holder and workers."""
-    import jax
-
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-
-
 def measure(config, crews, options):
-    """Rows of the table for a config, one for each number of workers."""
+    """The table of a config, a row for each number of workers."""
     from rljax import rollout
     from rljax.a3c.messages import PHASES
     from rljax.host import HostEnv
 
-    name, size = config.env, f"{config.num_envs}x{config.num_steps}"
-    print(f"{'steps/s':24}{'size':>6}  workers{'steps/s':>10}  gradients/s  staleness", end="")
-    print(*(f"{phase:>11}" for phase in PHASES))
-    environment = acting = None
+    parts, size = {}, f"{config.num_envs}x{config.num_steps}"
     if not isinstance(rollout.make_agent(config)[0], HostEnv):
-        name = f"{name} *"
-        with ProcessPoolExecutor(1, mp_context=crew.context) as pool:  # settled like a worker
-            environment, acting = pool.submit(parts_of_program, config).result()
+        with ProcessPoolExecutor(1, mp_context=crew.context) as pool:  # one thread, as in a worker
+            parts = pool.submit(benchmark.parts, config).result()
+    row = "{:24}" + " {:>11}" * (5 + len(PHASES))
+    print(row.format("A3C", "size", "workers", "steps/s", "gradients/s", "staleness", *PHASES))
     for workers in crews:
         workers = dataclasses.replace(workers, envs_per_worker=config.num_envs)
-        runs = (measure_run(config, workers, options.seconds) for _ in range(options.repeats))
-        speed, staleness, spent = sorted(runs, key=lambda run: run[0])[options.repeats // 2]
+        runs = [measure_run(config, workers, options.seconds) for _ in range(options.repeats)]
+        speed, staleness, spent = sorted(runs, key=lambda run: run[0])[len(runs) // 2]
         shares = dict(zip(PHASES, (spent / spent.sum()).tolist()))
-        if acting:
-            whole = shares["gradient"]
-            parts = (environment, acting - environment, 1 - acting)
-            shares |= zip(("environment", "policy", "gradient"), (part * whole for part in parts))
+        shares |= {phase: part * shares["gradient"] for phase, part in parts.items()}
         steps, number = speed * config.batch_size, workers.num_workers
-        print(f"{name:24}{size:>6}{number:9}{steps:10,.0f}{speed:13,.0f}{staleness:11.2f}", end="")
-        print(*(f"{share:11.1%}" for share in shares.values()), flush=True)
-        figures = {"steps_per_second": round(steps), "gradients_per_second": round(speed)}
-        figures |= {"staleness_mean": round(staleness, 3), "shares": shares}
-        yield {"env": config.env, "size": size, "workers": number, **figures}
+        cells = [f"{steps:,.0f}", f"{speed:,.0f}", f"{staleness:.2f}"]
+        cells += [f"{share:.1%}" for share in shares.values()]
+        print(row.format(config.env + " *" * bool(parts), size, number, *cells), flush=True)
+        figures = dict(steps_per_second=steps, gradients_per_second=speed, staleness=staleness)
+        yield {"env": config.env, "size": size, "workers": number, **figures, "shares": shares}
+    if parts:
+        print("* one program; its time, with that of the call, is split as its parts' is in a loop")
 
 
 def measure_run(config, workers, seconds):
-    """(gradients per second, mean staleness, the workers' seconds by phase) of a run that is
-    measured for so long from a second after all workers have begun to work."""
+    """(gradients per second, mean staleness, workers' seconds by phase) of a run, once all work."""
     import jax
 
     from rljax import a3c
@@ -138,55 +122,25 @@ def measure_run(config, workers, seconds):
     statuses = []
     chunks = a3c.chunks(config, workers, jax.random.key(0), watch=statuses.append)
 
-    def read(due, all_work=False):
-        """At the first chunk from then on."""
+    def read(due):
+        """At the first chunk from then on in which all work."""
         for state, _ in chunks:
             now, each = perf_counter(), statuses.pop().workers
-            if now >= due and (not all_work or all(w.state == "working" for w in each)):
-                return now, state.counts.staleness, sum(w.seconds for w in each)
+            if now >= due and all(worker.state == "working" for worker in each):
+                return now, state.counts.staleness, sum(worker.seconds for worker in each)
 
     with contextlib.closing(chunks):
-        working, *_ = read(0, all_work=True)
-        begun, *before = read(working + 1)
+        working, *_ = read(0)
+        begun, *before = read(working + 1)  # a second later, for what the first messages took
         ended, *after = read(begun + seconds)
-    staleness, spent = (b - a for a, b in zip(before, after))
-    gradients = staleness.sum()
-    mean = staleness @ np.arange(len(staleness)) / gradients
-    return gradients / (ended - begun), float(mean), spent
+    histogram, spent = (b - a for a, b in zip(before, after))
+    gradients = histogram.sum()
+    staleness = histogram @ np.arange(len(histogram)) / gradients
+    return float(gradients) / (ended - begun), float(staleness), spent
 
 
-def parts_of_program(config):
-    """(environment, acting): their shares of a worker's program and the call of it."""
-    one_thread()
-    import jax
-
-    from rljax import a2c, learner, rollout
-    from rljax.a3c import messages
-
-    env, network = rollout.make_agent(config)
-
-    @jax.jit
-    def work(state, actor):
-        actor, batch = rollout.collect(config, env, network, state, actor)
-        episodes, given = learner.contribute(config, network, state, actor.episodes, batch)
-        return actor._replace(episodes=episodes), messages.ravel(given.gradients)
-
-    def whole(state, length):
-        actor, state = state.actor, state.learner._replace(opt_state=())
-        for _ in range(length):
-            actor, gradient = work(state, actor)
-        return actor, gradient
-
-    state = jax.jit(a2c.init)(config, jax.random.key(0))
-    environment = benchmark.compiled(benchmark.environment_loop(config), state)
-    acting = benchmark.compiled(benchmark.rollout_loop(config, values=False), state)
-    programs = {"environment": environment, "acting": acting, "whole": whole}
-    options = benchmark.Options(seconds=0.2)
-    speeds = benchmark.in_turn(programs, state, config.batch_size, options)
-    return speeds["whole"] / speeds["environment"], speeds["whole"] / speeds["acting"]
-
-
-def measure_holder(seconds) -> dict:
+def measure_alone(seconds):
+    """The holder and the transport, with no worker running."""
     import jax
 
     from rljax import a3c
@@ -195,144 +149,102 @@ def measure_holder(seconds) -> dict:
     config, workers = config_for("CartPole-v1", 1, 5), Workers(1)
     layout, state = messages.layout(config), a3c.init(config, workers, jax.random.key(0))
     holder = a3c.ParameterHolder(config, workers, layout, state.learner, state.counts, state.row)
-    parameters = transport.SharedParameters(crew.context, messages.size(layout.published))
-    record = np.zeros((), layout.record)
-    record["gradient"] = 0.01
+    record, vector = np.zeros((), layout.record), holder.published().copy()
+    content, parameters = record.tobytes(), transport.SharedParameters(spawning, vector.size)
 
-    def take():
-        holder.push(as_bytes(record), 0)
+    def apply():
+        holder.push(content, 0)
         parameters.publish(holder.version, holder.published())
         return 1
 
-    speed = round(1 / seconds_each(take, seconds))
-    print(f"holder alone: {speed:,} gradients/s of {parameters.size:,} parameters")
-    return {"gradients_per_second": speed, "parameters": parameters.size}
-
-
-def measure_transport(seconds) -> dict:
-    from rljax.a3c import messages
-
-    layout = messages.layout(config_for("CartPole-v1", 1, 5))
-    record = np.zeros((), layout.record)
-    vector = np.zeros(messages.size(layout.published), np.float32)
-    figures = {
-        "push": {
-            "rljax": through_pipe(record, seconds),
-            "SimpleQueue": through_queue(spawning.SimpleQueue(), record, seconds),
-            "Queue": through_queue(spawning.Queue(2), record, seconds),
-        },
-        "pull": {
-            "rljax": through_memory(vector, seconds),
-            "SimpleQueue": through_queue(spawning.SimpleQueue(), vector, seconds),
-        },
+    speed = 1 / seconds_each(apply, seconds)
+    print(f"holder alone: {speed:,.0f} gradients/s of {vector.size:,} parameters")
+    push = {
+        "rljax": through_pipe(content, seconds),
+        "SimpleQueue": through_queue(spawning.SimpleQueue(), record, seconds),
+        "Queue": through_queue(spawning.Queue(2), record, seconds),
     }
-    for name, ways in figures.items():
-        print(f"{name}, microseconds:", *(f"{way} {s * 1e6:.1f}" for way, s in ways.items()))
-    return {f"{name}_seconds": ways for name, ways in figures.items()}
+    pull = {
+        # A copy within this process, as any other's would be.
+        "rljax": seconds_each(lambda: parameters.read(vector) > 0, seconds),
+        "SimpleQueue": through_queue(spawning.SimpleQueue(), vector, seconds),
+    }
+    for name, ways in {"push": push, "pull": pull}.items():
+        each = ", ".join(f"{way} {taken * 1e6:.1f}" for way, taken in ways.items())
+        print(f"{name}, microseconds: {each}")
+    return {"holder_gradients_per_second": speed, "push_seconds": push, "pull_seconds": pull}
 
 
-def through_pipe(record, seconds):
+def through_pipe(content, seconds):
     (take_end, put_end), (stop, _never) = (spawning.Pipe(duplex=False) for _ in range(2))
-    reader, come = transport.Reader(take_end, record.nbytes, record.nbytes), select.poll()
-    come.register(reader.fileno(), select.POLLIN)
+    reader = transport.Reader(take_end, len(content), len(content))
 
     def take():
-        come.poll()
-        return len([np.frombuffer(content, record.dtype) for _, content in reader.get()])
+        select.select([reader], [], [])
+        return len(reader.get())
 
-    with running(put_bytes, put_end, stop, record, begun=reader.waiting):
-        return seconds_each(take, seconds)
-
-
-def through_queue(queue, array, seconds):
-    with running(put_arrays, queue, array, begun=lambda: not queue.empty()):
-        return seconds_each(lambda: queue.get() is not None, seconds)
+    return timed(take, reader.waiting, seconds, (put_end, stop), content)
 
 
-def through_memory(vector, seconds):
-    """Of versions that another process has just published."""
-    parameters = transport.SharedParameters(spawning, vector.size)
-    version, found, into = 0, [], np.empty_like(vector)
-    with running(publish, parameters, vector, begun=lambda: parameters.version[0]):
-        end = perf_counter() + seconds
-        while perf_counter() < end:
-            if parameters.version[0] > version:
-                begun = perf_counter()
-                version = parameters.read(into)
-                found.append(perf_counter() - begun)
-    return statistics.median(found)
+def through_queue(queue, data, seconds):
+    return timed(lambda: queue.get() is not None, lambda: not queue.empty(), seconds, queue, data)
 
 
-@contextlib.contextmanager
-def running(target, *args, begun):
-    """A process that works until it is killed, at the end; the context starts when it works."""
-    process = spawning.Process(target=target, args=args, daemon=True)
+def timed(take, is_there, seconds, *sent):
+    """Seconds that a message takes, of those that another process sends until it is killed."""
+    process = spawning.Process(target=send, args=sent, daemon=True)
     process.start()
     try:
-        while not begun():
+        while not is_there():
             if not process.is_alive():
-                raise RuntimeError(f"{target.__name__}: exit status {process.exitcode}")
+                raise RuntimeError(f"the sender exited with status {process.exitcode}")
             sleep(0.01)
-        yield
+        return seconds_each(take, seconds)
     finally:
         process.kill()
         process.join()
 
 
-def put_bytes(put_end, stop, record):
-    queue = transport.Queue(put_end, stop)
+def send(queue, message):
+    """By a queue, or by rljax's on (pipe, stop)."""
+    rljax = isinstance(queue, tuple)
+    put = partial(transport.Queue(*queue).put, 0) if rljax else queue.put
     while True:
-        queue.put(0, as_bytes(record))
-
-
-def put_arrays(queue, array):
-    while True:
-        queue.put(array)
-
-
-def publish(parameters, vector):
-    while True:
-        parameters.publish(int(parameters.version[0]) + 1, vector)
-        sleep(1e-4)  # as if there were gradients to apply
-
-
-def as_bytes(record):
-    return memoryview(record.reshape(1).view(np.uint8))
+        put(message)
 
 
 def seconds_each(take, seconds):
-    """Median over several runs, so long together; `take` returns how many it took."""
+    """Median of five runs, so long together; `take` returns how many it took."""
 
     def run():
-        count, begun = take(), perf_counter()
-        count = 0
-        while (passed := perf_counter() - begun) < seconds / TIMES or not count:
-            count += take()
-        return passed / count
+        taken, begun = 0, perf_counter()
+        while (passed := perf_counter() - begun) < seconds / 5 or not taken:
+            taken += take()
+        return passed / taken
 
-    run()  # the first one compiles
-    return statistics.median(run() for _ in range(TIMES))
+    take()  # compiles, or finds what is there already
+    return statistics.median(run() for _ in range(5))
 
 
-def measure_start() -> dict:
-    script, figures = Path(__file__).with_name("a3c.py"), {}
+def measure_start():
+    figures, script = {}, Path(__file__).with_name("a3c.py")
     asked = "--num-workers 4 --total-timesteps 2000 --eval-episodes 0 --quiet".split()
+    # Where a folder is named, scripts leave JAX's default of what to keep.
+    environ = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
     with tempfile.TemporaryDirectory() as folder:
-        # Scripts keep what takes 0.2 seconds to compile, but leave a folder that is named alone.
-        least = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-        environ = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", **least}
+        environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"
         for name in ("cold", "warm"):
-            metrics, begun = Path(folder, name, "metrics.csv"), perf_counter()
-            command = [sys.executable, script, *asked, "--run-dir", metrics.parent]
+            run_dir, begun = Path(folder, name), perf_counter()
+            command = [sys.executable, script, *asked, "--run-dir", run_dir]
             with subprocess.Popen(command, env=environ) as process:
-                while process.poll() is None and not has_row(metrics):
+                while process.poll() is None and not has_row(run_dir):
                     sleep(0.01)
-                figures[f"{name}_seconds"] = perf_counter() - begun
+                figures[name] = perf_counter() - begun
             if process.returncode:
                 raise subprocess.CalledProcessError(process.returncode, command)
-            print(f"a3c.py, {name} cache: first row after {figures[f'{name}_seconds']:.1f} s")
+            print(f"a3c.py, {name} cache: first row of metrics after {figures[name]:.1f} s")
     return figures
 
 
-def has_row(path):
-    return path.exists() and path.read_text().count("\n") > 1
+def has_row(run_dir):
+    return any(path.read_bytes().count(b"\n") > 1 for path in run_dir.glob("metrics.csv"))

@@ -173,7 +173,7 @@ def _preset(algorithm, first):
     env = first.get("env", first.get("preset", "CartPole-v1"))
     name = first.get("preset", env)
     try:
-        start = preset(algorithm, name.removeprefix("gymnax/"))
+        start = preset(algorithm, re.sub("^(gymnax|gymnasium)/", "", name))
     except ValueError:
         if "preset" in first and name != "none":
             raise

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import a2c
@@ -39,17 +40,21 @@ class Options:
     """Print nothing but errors, warnings and the table."""
 
 
-def main(description: str, default: Options, argv: list[str]) -> int:
-    """Trains, then writes the table and the figure; returns the exit status."""
+def main(description: str, default: Options, argv: list[str], algorithm: ModuleType = a2c) -> int:
+    """Trains, then writes the table and the figure; returns the exit status.
+
+    Args:
+        algorithm: the script that trains.
+    """
     try:
         options = flags.parse_options(type(default), description, argv, default)
         check(options, default)
-        commands = [command(options, env) for env in options.envs]
+        commands = [command(options, env, algorithm.ALGORITHM) for env in options.envs]
     except (ValueError, TypeError) as error:
         return flags.fail(error)
     statuses = []
     for line in filter(None, commands):
-        statuses.append(a2c.main(line))
+        statuses.append(algorithm.main(line))
         if statuses[-1] in SIGNALS.values():
             break
     if any(statuses):
@@ -78,8 +83,8 @@ def check(options: Options, default: Options) -> None:
         around_table(options)
 
 
-def command(options: Options, env: str) -> list[str]:
-    """The arguments of a2c.py that train an environment; none where that is done already.
+def command(options: Options, env: str, algorithm: str) -> list[str]:
+    """The arguments of the script that train an environment; none where that is done already.
 
     Raises:
         ValueError: its run directory holds a run of other settings.
@@ -90,7 +95,7 @@ def command(options: Options, env: str) -> list[str]:
         seeds = ["--seed", str(options.seed), "--num-seeds", str(options.num_seeds)]
         return ["--env", env, *seeds, "--run-dir", str(run_dir), *common]
     record = runs.read_record(run_dir)
-    asked = runs.config_record(preset("a2c", env))
+    asked = runs.config_record(preset(algorithm, env))
     asked |= {
         "seed": options.seed,
         "num_seeds": options.num_seeds,
@@ -184,5 +189,6 @@ def caption(record: Mapping) -> str:
     )
 
 
-def script(default: Options, doc: str) -> None:
-    sys.exit(main(re.sub(r"\n\n.*", "", doc, flags=re.DOTALL), default, sys.argv[1:]))
+def script(default: Options, doc: str, algorithm: ModuleType = a2c) -> None:
+    description = re.sub(r"\n\n.*", "", doc, flags=re.DOTALL)
+    sys.exit(main(description, default, sys.argv[1:], algorithm))

@@ -1,6 +1,8 @@
 """The README's Python examples run as written, from top to bottom."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,13 @@ README = Path(__file__).parents[1] / "README.md"
 def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
+    processes, *blocks = blocks
+    (tmp_path / "program.py").write_text(processes)
+    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True)
+    applied, mean_return = map(float, done.stdout.split())
+    assert applied * 5 == 300_000
+    assert mean_return > 300
     names = {}
     for block in blocks[:3]:
         exec(block, names)

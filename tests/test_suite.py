@@ -96,11 +96,14 @@ def test_bad_input(default, argv, message, capsys):
 
 
 def test_the_suites_have_presets():
+    import a3c_classic_control
     import classic_control
     import minatar
 
     for env in classic_control.ENVS + minatar.ENVS:
         presets.preset("a2c", env).validate()
+    for env in a3c_classic_control.ENVS:
+        presets.preset("a3c", env).validate()
 
 
 def test_numbers_and_modes_in_the_table():
