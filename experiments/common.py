@@ -203,7 +203,7 @@ def _follow(run, chunks, clock, outcome, saver):
         _save(run, outcome, saver)
     for states, metrics in chunks:
         clock.lap(_take(run, outcome, states, metrics))
-        is_row = run.config.ends_row(outcome.updates)
+        is_row = run.config.ends_row(outcome.updates) and not _is_empty(metrics)
         if is_row:
             _end_row(run, outcome, metrics, clock, saver)
         elif run.signals.received:
@@ -409,9 +409,14 @@ def append_rows(run: Run, metrics, speed: float) -> None:
 
     `steps_per_second` is each seed's own share: the sum over seeds is the speed of the run.
     """
-    if np.isnan(metrics.learning_rate).any():
-        return  # A3C: no gradient has come since the last row
+    if _is_empty(metrics):
+        return
     tables.append_metrics(run.run_dir, _rows(run, metrics, speed))
+
+
+def _is_empty(metrics):
+    """A3C: no gradient has come since the last row."""
+    return bool(np.isnan(metrics.learning_rate).any())
 
 
 def _rows(run, metrics, speed):

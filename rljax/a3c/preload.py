@@ -20,8 +20,14 @@ os.environ.update(
 )
 
 import chex  # noqa: F401
-import jax  # noqa: F401
+import flax.linen  # noqa: F401
+import gymnasium  # noqa: F401
+import jax
 import optax  # noqa: F401
+
+# Programs are small: handing each to another thread costs more than it gains.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+jax.config.update("jax_platforms", "cpu")  # also where JAX was imported before this
 
 
 def threads() -> int:

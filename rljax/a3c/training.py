@@ -1,6 +1,5 @@
 """A3C seen from the holder's process: workers are started, watched and replaced."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -76,7 +75,7 @@ def init(config: Config, workers: Workers, key: jax.Array) -> State:
     Raises:
         ValueError, TypeError: as `Config.validate`, `Workers.validate` and `rollout.make_agent` do.
     """
-    config = _of_worker(config, workers)
+    _check(config, workers)
     with jax.default_device(jax.devices("cpu")[0]):
         state, actors = jax.device_get(_fresh(config, key, workers.num_workers))
     return State(state, actors, no_counts(), empty_row())
@@ -107,7 +106,7 @@ def chunks(
     without a gradient. Closing the generator stops the workers.
 
     Args:
-        config: `num_envs` is `workers.envs_per_worker`, whatever it says.
+        config: `num_envs` must be `workers.envs_per_worker`.
         key: not used where there is a state.
         state: a run to go on with.
         watch: called before every chunk is given.
@@ -122,7 +121,7 @@ def chunks(
         WorkerError: an environment raised an exception in a worker, or a worker died more often
             in a row than `max_worker_restarts`. A last chunk was given before.
     """
-    config = _of_worker(config, workers)
+    _check(config, workers)
     state = init(config, workers, key) if state is None else state
     if state.learner.updates >= config.num_updates:
         return
@@ -135,7 +134,7 @@ def chunks(
     with Crew(parameters, usual, max(usual, messages.LONGEST_TEXT)) as crew:
         for index in range(workers.num_workers):
             crew.start(index, run.job(index))
-        if is_row(config, holder.updates):
+        if run.row_ended:  # the run goes on from the end of a row
             holder.begin_row()
         follow = _in_turn if workers.lockstep else _as_they_come
         for failure in follow(run, crew):
@@ -143,7 +142,7 @@ def chunks(
             yield run.state(), run.metrics()
             if failure is not None:
                 raise failure
-            if is_row(config, holder.updates) and holder.row.gradients:
+            if run.row_ended:
                 holder.begin_row()
 
 
@@ -156,22 +155,26 @@ def train(config: Config, workers: Workers, key: jax.Array) -> tuple[State, Metr
     Raises:
         As `chunks` does.
     """
-    config = _of_worker(config, workers)
     rows = []
     for state, metrics in chunks(config, workers, key):  # noqa: B007  the last one is returned
-        if is_row(config, int(metrics.updates)):
+        if is_row(config, metrics):
             rows.append(metrics)
     return state, jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
-def is_row(config: Config, updates: int) -> bool:
-    """Whether a row of metrics ends after so many gradients."""
-    return updates > 0 and config.ends_row(updates)
+def is_row(config: Config, metrics: Metrics) -> bool:
+    """Whether metrics from `chunks` are a whole row. Where none of a row's gradients have come yet,
+    they are NaN and no row."""
+    return bool(np.isfinite(metrics.learning_rate)) and config.ends_row(int(metrics.updates))
 
 
-def _of_worker(config, workers):
+def _check(config, workers):
     workers.validate()
-    return dataclasses.replace(config, num_envs=workers.envs_per_worker).validate()
+    config.validate()
+    if config.num_envs != workers.envs_per_worker:
+        raise ValueError(
+            f"num_envs = {config.num_envs}: must be envs_per_worker = {workers.envs_per_worker}"
+        )
 
 
 def _as_they_come(run, crew):
@@ -228,7 +231,7 @@ class _Run:
 
     @property
     def row_ended(self):
-        return self.holder.row.gradients > 0 and is_row(self.config, self.holder.updates)
+        return self.holder.row.gradients > 0 and self.config.ends_row(self.holder.updates)
 
     def job(self, index):
         settings = {name: getattr(jax.config, name) for name in _JAX_SETTINGS}
@@ -295,15 +298,18 @@ class _Run:
         return None
 
     def status(self, queued):
-        counts, kind = self.holder.counts, self.layout.record
-        return Status(list(self.statuses), counts, self.holder.version, queued / kind.itemsize)
+        size = self.layout.record.itemsize
+        return Status(list(self.statuses), self._counts(), self.holder.version, queued / size)
 
     def state(self):
         holder = self.holder
         actors = [self.actor(index) for index in range(self.workers.num_workers)]
         stacked = jax.tree.map(lambda *x: np.stack(x), *actors)
-        counts = holder.counts._replace(staleness=holder.counts.staleness.copy())
-        return State(holder.state(), stacked, counts, holder.row)
+        return State(holder.state(), stacked, self._counts(), holder.row)
+
+    def _counts(self):
+        counts = self.holder.counts
+        return counts._replace(staleness=counts.staleness.copy())
 
     def metrics(self):
         return metrics(self.config, self.holder.updates, self.holder.row)
@@ -331,7 +337,7 @@ def metrics(config: Config, updates: int, row: Row) -> Metrics:
 def _has_diverged(config, updates, row):
     """Single gradients that are not finite are rejected, and workers pull finite parameters; where
     a whole row has no other, these parameters give no other."""
-    return is_row(config, updates) and row.gradients >= DIVERGED and row.finite == 0
+    return config.ends_row(updates) and row.gradients >= DIVERGED and row.finite == 0
 
 
 def begin_row(config: Config, state: State) -> tuple[State, Metrics]:

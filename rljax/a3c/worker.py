@@ -16,6 +16,7 @@ import numpy as np
 from rljax import distributions, host, learner, rollout
 from rljax.a3c import messages, preload, transport
 from rljax.host import HostEnv
+from rljax.types import Step
 
 
 def run(
@@ -35,7 +36,8 @@ def run(
     try:
         if preload.THREADS > 1:
             raise RuntimeError(f"forked from a process of {preload.THREADS} threads")
-        _configure(job.settings)
+        for name, value in job.settings.items():
+            jax.config.update(name, value)
         step, close = _make(job)
         kind = messages.FAILED
         _work(index, queue, turns, parameters, job, step)
@@ -87,6 +89,8 @@ def _work(index, queue, turns, parameters, job, step):
 def _make(job) -> tuple[Callable, Callable]:
     """(step, close): a step makes one rollout and its gradient.
 
+    All is compiled before the first step, so that its parameters are not old by then.
+
     step: parameters -> (gradient, figures, increments, actor, seconds of acting by phase).
     """
     env, network = rollout.make_agent(job.config)
@@ -95,7 +99,7 @@ def _make(job) -> tuple[Callable, Callable]:
 
 def _jax_step(job, env, network):
     """Rollout and gradient in one jitted call."""
-    config = job.config
+    config, size = job.config, messages.size(job.layout.published)
     floats, config_of = messages.settings(config)
     floats = jnp.asarray(floats)
     like = jax.eval_shape(lambda key: messages.init_actor(config, env, key), jax.random.key(0))
@@ -111,6 +115,7 @@ def _jax_step(job, env, network):
         return messages.ravel(given.gradients), jnp.stack(given.figures), given.increments, actor
 
     held = job.actor
+    jax.block_until_ready(work(floats, np.zeros(size, np.float32), held))  # compiles
 
     def step(vector):
         nonlocal held
@@ -155,8 +160,7 @@ def _host_step(job, env, network):
     episodes = rollout.no_episodes(num_envs)
     clock = time.perf_counter
 
-    def step(vector):
-        nonlocal key, obs, episodes
+    def rollout_and_gradient(vector, env_step, key, obs, episodes):
         spent = {"environment": 0.0, "policy": 0.0}
 
         def timed_act(obs, noise):
@@ -167,25 +171,28 @@ def _host_step(job, env, network):
 
         def timed_step(actions):
             begun = clock()
-            answer = running.step(actions)
+            answer = env_step(actions)
             spent["environment"] += clock() - begun
             return answer
 
         on_device = jnp.asarray(vector)
         key, noise = draw(key)
         obs, batch = rollout.loop(timed_act, timed_step, obs, np.asarray(noise))
-        gradient, figures, increments, episodes = work(floats, on_device, episodes, batch)
-        return gradient, figures, increments, job.actor._replace(key=key), spent
+        *given, episodes = work(floats, on_device, episodes, batch)
+        return (*given, job.actor._replace(key=key), spent), key, obs, episodes
 
+    def step(vector):
+        nonlocal key, obs, episodes
+        result, key, obs, episodes = rollout_and_gradient(vector, running.step, key, obs, episodes)
+        return result
+
+    def no_step(actions):
+        no = np.zeros(num_envs, bool)
+        return Step(obs, np.zeros(num_envs, np.float32), no, no, obs)
+
+    zeros = np.zeros(messages.size(job.layout.published), np.float32)
+    jax.block_until_ready(rollout_and_gradient(zeros, no_step, key, obs, episodes))  # compiles
     return step, running.close
-
-
-def _configure(settings):
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    # Programs are small and one thread runs them: handing them to another costs more than it gains.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    jax.config.update("jax_platforms", "cpu")
 
 
 def _wait_for_turn(turns):
