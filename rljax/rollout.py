@@ -96,14 +96,18 @@ def loop(
     Returns:
         (obs to act on next, Transition [T, B, ...]), in NumPy.
     """
-    rows = []
-    for chance in noise:
+    columns = None
+    for t, chance in enumerate(noise):
         action, env_action = act(obs, chance)
         answer = step(env_action)
         flags = (answer.terminated, answer.truncated)
-        rows.append((obs, action, answer.reward, *flags, answer.final_obs))
+        row = (obs, action, answer.reward, *flags, answer.final_obs)
+        if columns is None:
+            columns = [np.empty((len(noise), *x.shape), x.dtype) for x in row]
+        for column, x in zip(columns, row):
+            column[t] = x
         obs = answer.obs
-    return obs, Transition(*(np.stack(column) for column in zip(*rows)))
+    return obs, Transition(*columns)
 
 
 def track(episodes: EpisodeStats, batch: Transition) -> tuple[EpisodeStats, tuple]:

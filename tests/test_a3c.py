@@ -315,7 +315,7 @@ def test_a_row_has_the_means_of_its_gradients(state, layout):
         #  episodes, sums of returns and lengths, losses, entropy, explained variance, norm
         record["figures"] = [i, 10 * i, 4 * i, 1 + i, 2, 3, 4, 5 * i]
         held.push(message(record), 0)
-    row = training.metrics(CONFIG, held.updates, held.row)
+    row = training.metrics(CONFIG, held.updates, holder.whole(held.row))
     assert (row.updates, row.episodes) == (3, 3)
     assert (row.episodic_return, row.episodic_length) == (10, 4)
     assert (row.policy_loss, row.value_loss, row.entropy) == (2, 2, 3)

@@ -1,6 +1,7 @@
 """The parameter holder: what becomes of the gradients that workers push."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import learner, optimizers
+from rljax import learner
 from rljax.a3c import messages
 from rljax.config import Config, Workers
 from rljax.types import Figures, Increments, LearnerState
@@ -45,8 +46,8 @@ class Row(NamedTuple):
     figures: Any
     """float64, `types.Figures` as a vector, of those that are finite."""
     finite: Any
-    learning_rate: Any
     staleness: Any
+    """Sum and, below, maximum, of those that were applied."""
     staleness_max: Any
 
 
@@ -66,7 +67,7 @@ class ParameterHolder:
         row: Row,
     ):
         self.config, self.workers, self.layout = config, workers, layout
-        self.counts, self.row = counts, row
+        self.counts, self.row = _light(counts), _light(row)
         cpu = jax.devices("cpu")[0]
         vector = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
         self.learner = jax.device_put(state._replace(params=vector), cpu)
@@ -75,14 +76,14 @@ class ParameterHolder:
     @property
     def version(self) -> int:
         """Gradients applied so far."""
-        return int(self.counts.applied)
+        return self.counts.applied
 
     @property
     def updates(self) -> int:
         """Gradients that arrived so far, applied or rejected: the clock of the run, for each of
         them is `config.batch_size` environment steps."""
         counts = self.counts
-        return int(counts.applied + counts.stale + counts.not_finite)
+        return counts.applied + counts.stale + counts.not_finite
 
     def push(self, message: memoryview | bytes, worker: int) -> np.void | None:
         """Takes a worker's message: applies its gradient, or rejects it.
@@ -127,7 +128,7 @@ class ParameterHolder:
             return False
         self.learner = self._apply(self.learner, vector, increments, staleness)
         counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1
-        oldest = np.maximum(counts.staleness_max, np.int64(staleness))
+        oldest = max(counts.staleness_max, staleness)
         self.counts = counts._replace(applied=counts.applied + 1, staleness_max=oldest)
         return True
 
@@ -150,21 +151,18 @@ class ParameterHolder:
         self.learner = self.learner._replace(updates=jax.device_put(updates + 1, updates.device))
 
     def begin_row(self) -> None:
-        self.row = empty_row()
+        self.row = _light(empty_row())
 
     def _count(self, record, applied, staleness):
-        row = self.row
-        figures = record["figures"].astype(np.float64)
-        finite = bool(np.isfinite(figures).all())
-        rate = optimizers.learning_rate(self.config, self.updates - 1)
+        row, figures = self.row, record["figures"]
+        finite = math.isfinite(figures.sum())
         self.row = Row(
             gradients=row.gradients + 1,
             applied=row.applied + applied,
             figures=row.figures + figures if finite else row.figures,
             finite=row.finite + finite,
-            learning_rate=row.learning_rate + float(rate),
             staleness=row.staleness + applied * staleness,
-            staleness_max=max(row.staleness_max, np.int64(applied * staleness)),
+            staleness_max=max(row.staleness_max, applied * staleness),
         )
 
 
@@ -188,11 +186,18 @@ def _applier(config, workers, device):
 
 def no_counts() -> Counts:
     """Of a run that has not begun."""
-    zeros = (np.int64(0) for _ in range(len(Counts._fields) - 1))
-    return Counts(*zeros, staleness=np.zeros(STALENESS_BINS, np.int64))
+    return whole(Counts(0, 0, 0, 0, 0, 0, np.zeros(STALENESS_BINS, np.int64)))
 
 
 def empty_row() -> Row:
-    integers = {"gradients", "applied", "finite", "staleness", "staleness_max"}
-    zeros = {f: np.int64(0) if f in integers else np.float64(0) for f in Row._fields}
-    return Row(**zeros)._replace(figures=np.zeros(len(Figures._fields)))
+    return whole(Row(0, 0, np.zeros(len(Figures._fields)), 0, 0, 0))
+
+
+def whole(sums: Any) -> Any:
+    """Counts or a row as arrays, for a state."""
+    return type(sums)(*(np.array(x) for x in sums))
+
+
+def _light(sums):
+    """The same with Python's numbers, which are faster to add to."""
+    return type(sums)(*(x.copy() if x.ndim else x.item() for x in sums))

@@ -11,7 +11,7 @@ import numpy as np
 from rljax import learner, optimizers, rollout
 from rljax.a3c import messages, transport
 from rljax.a3c.crew import Crew, Message, RefusedError, WorkerError, context
-from rljax.a3c.holder import Counts, ParameterHolder, Row, empty_row, no_counts
+from rljax.a3c.holder import Counts, ParameterHolder, Row, empty_row, no_counts, whole
 from rljax.config import Config, Workers
 from rljax.types import ActorState, Figures, LearnerState, Metrics
 
@@ -299,32 +299,30 @@ class _Run:
 
     def status(self, queued):
         size = self.layout.record.itemsize
-        return Status(list(self.statuses), self._counts(), self.holder.version, queued / size)
+        counts = whole(self.holder.counts)
+        return Status(list(self.statuses), counts, self.holder.version, queued / size)
 
     def state(self):
         holder = self.holder
         actors = [self.actor(index) for index in range(self.workers.num_workers)]
         stacked = jax.tree.map(lambda *x: np.stack(x), *actors)
-        return State(holder.state(), stacked, self._counts(), holder.row)
-
-    def _counts(self):
-        counts = self.holder.counts
-        return counts._replace(staleness=counts.staleness.copy())
+        return State(holder.state(), stacked, whole(holder.counts), whole(holder.row))
 
     def metrics(self):
-        return metrics(self.config, self.holder.updates, self.holder.row)
+        return metrics(self.config, self.holder.updates, whole(self.holder.row))
 
 
 def metrics(config: Config, updates: int, row: Row) -> Metrics:
     """Metrics of a row from its sums, after so many gradients of the run."""
     figures = Figures(*row.figures)
+    rate = optimizers.learning_rate(config, updates - (row.gradients + 1) / 2)  # the mean: linear
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is the NaN that says none
         means = Figures(*(row.figures / row.finite))
         returns, lengths = row.figures[1:3] / figures.episodes
         mean = Metrics(
             updates=np.int32(updates),
             **means._asdict(),
-            learning_rate=row.learning_rate / row.gradients,
+            learning_rate=float(rate) if row.gradients else np.nan,
             diverged_at=np.int32(updates if _has_diverged(config, updates, row) else 0),
             staleness_mean=row.staleness / row.applied,
             staleness_max=row.staleness_max,

@@ -175,7 +175,7 @@ def _host_step(job, env, network):
             spent["environment"] += clock() - begun
             return answer
 
-        on_device = jnp.asarray(vector)
+        on_device = jax.device_put(vector)
         key, noise = draw(key)
         obs, batch = rollout.loop(timed_act, timed_step, obs, np.asarray(noise))
         *given, episodes = work(floats, on_device, episodes, batch)
