@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import os
 import threading
 
 import jax
@@ -128,7 +129,7 @@ def test_a_writer_that_dies_within_a_message_leaves_nothing_of_it():
     queue, reader, _ = pipe()
     queue.put(0, b"whole")
     half = np.array([100, 0], np.uint32).tobytes() + b"only a part"
-    queue.pipe._send(half)
+    os.write(queue.pipe.fileno(), half)
     queue.pipe.close()
     assert [bytes(content) for _, content in reader.get()] == [b"whole"]
     assert reader.get() == []
@@ -138,7 +139,7 @@ def test_a_writer_that_dies_within_a_message_leaves_nothing_of_it():
 def test_bytes_that_are_no_message_are_noticed():
     queue, reader, _ = pipe(longest=1000)
     queue.put(0, b"whole")
-    queue.pipe._send(np.array([1001, 0], np.uint32).tobytes())
+    os.write(queue.pipe.fileno(), np.array([1001, 0], np.uint32).tobytes())
     assert [bytes(content) for _, content in reader.get()] == [b"whole"]
     with pytest.raises(transport.MalformedError, match="a message of 1,001 bytes"):
         reader.get()
