@@ -40,8 +40,8 @@ def settle(config: Config, options: RunOptions, workers: Workers):
     workers.validate()
     if config.num_envs not in (1, workers.envs_per_worker):
         raise ValueError(f"num_envs = {config.num_envs}: A3C has --envs-per-worker instead")
-    config = dataclasses.replace(config, num_envs=workers.envs_per_worker).validate()
-    options = dataclasses.replace(options.validate(), device="cpu")
+    config = dataclasses.replace(config, num_envs=workers.envs_per_worker)
+    options = dataclasses.replace(options, device="cpu")
     flags.set_xla_flags(options.device)  # workers take them over
     a3c.start_server()  # it imports while this process does
     import jax
@@ -95,11 +95,17 @@ def _train(asked, start):
         )
         left = np.flatnonzero(states.learner.updates < config.num_updates)
         for index in left if len(left) else [len(seeds) - 1]:
-            outcome = _train_one(run, workers, start, states, int(index))
+            try:
+                outcome = _train_one(run, workers, start, states, int(index))
+            except a3c.RefusedError as error:
+                if not states.learner.updates.any():
+                    raise
+                print(f"error: {error}", file=sys.stderr)  # the seeds before are saved
+                return 1
             if outcome.status != "completed":
                 break
-            states, run.progress.evaluated = outcome.states, 0
-            start = dataclasses.replace(start, best=outcome.best)
+            states = outcome.states
+            start = dataclasses.replace(start, best=outcome.best, updates=-1)  # of no seed
         return common.finish(run, outcome)
 
 
@@ -116,6 +122,8 @@ def _train_one(run, workers, start, states, index):
         states = _with_one(states, index, state)
         if start.in_row and updates == start.updates:
             common.append_rows(run, _stack([row]), speed=0.0)
+    if updates != start.updates:  # the last evaluation was another seed's
+        run.progress.evaluated = updates * config.batch_size
     start = dataclasses.replace(start, updates=updates)
     with contextlib.closing(_chunks(run, workers, states, index)) as chunks:
         return common.follow(run, start, states, chunks, making)
@@ -134,11 +142,11 @@ def _chunks(run, workers, states, index):
         warn=lambda text: print(f"warning: {text}", file=sys.stderr),
     )
     with contextlib.closing(chunks):
-        for state, metrics in chunks:
-            if int(metrics.updates) == started:  # workers are starting
-                run.signals.check()
+        for now, metrics in chunks:
+            if int(metrics.updates) == started and now.counts.restarts == state.counts.restarts:
+                run.signals.check()  # workers are starting
             else:
-                yield _with_one(states, index, state), _stack([metrics])
+                yield _with_one(states, index, now), _stack([metrics])
 
 
 def _fresh_states(asked):
@@ -172,8 +180,7 @@ def facts(states: a3c.State) -> dict:
     """What A3C adds to the summary: of all seeds together."""
     counts = states.counts
     histogram = counts.staleness.sum(axis=0)
-    reached = np.flatnonzero(histogram)
-    applied, bins = histogram.sum(), np.arange(len(histogram))
+    reached, applied = np.flatnonzero(histogram), histogram.sum()
     at_95 = int(np.searchsorted(histogram.cumsum(), 0.95 * applied))
     return {
         "gradients_applied": int(counts.applied.sum()),
@@ -183,7 +190,7 @@ def facts(states: a3c.State) -> dict:
         },
         "worker_restarts": int(counts.restarts.sum()),
         "staleness": {
-            "mean": float((histogram * bins).sum() / applied) if applied else None,
+            "mean": float(counts.staleness_sum.sum() / applied) if applied else None,
             "p95": at_95 if applied else None,
             "max": int(counts.staleness_max.max()) if applied else None,
             "histogram": histogram[: reached[-1] + 1].tolist() if applied else [],

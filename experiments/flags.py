@@ -45,7 +45,7 @@ class RunOptions:
     seed: int = 0
     """The first seed."""
     num_seeds: int = 8
-    """Seeds trained at once: --seed and the following ones."""
+    """Seeds: --seed and the following ones; A2C trains them at once, A3C one after another."""
     run_dir: Path | None = None
     """Where the run is written. By default runs/{env}__{algorithm}__{seed}__{time}."""
     device: Literal[DEVICES] = "auto"
@@ -57,8 +57,8 @@ class RunOptions:
     eval_every: int = 0
     """Also evaluate during training, about every so many environment steps; 0 never."""
     checkpoint_every: int | None = None
-    """Save everything about every so many environment steps, at a row of metrics; 0 only at the
-    end. By default ten times in a run."""
+    """Save everything about every so many environment steps of a seed, at a row of metrics; 0 only
+    at the end. By default ten times in a run."""
     keep_checkpoints: int = 3
     """The newest checkpoints that are kept."""
     resume: Path | None = None
@@ -227,6 +227,7 @@ def _settings(config, options, *more):
     """All that may not change."""
     results = {name: getattr(options, name) for name in RESULTS}
     own = {name: value for part in more for name, value in dataclasses.asdict(part).items()}
+    own.pop("max_worker_restarts", None)  # changes nothing of what is learned
     return {**runs.config_record(config), **results, **own, "run_dir": str(options.run_dir)}
 
 

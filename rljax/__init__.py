@@ -1,4 +1,4 @@
-"""Actor-critic agents in JAX: A2C jitted end to end.
+"""Actor-critic agents in JAX: A2C jitted end to end, and A3C in processes.
 
 The submodules load on first use, so that reading a configuration or printing a help text
 does not wait for JAX.
@@ -17,6 +17,7 @@ _SUBMODULES = (
     "envs",
     "evaluate",
     "files",
+    "host",
     "learner",
     "losses",
     "networks",

@@ -25,7 +25,8 @@ class Config:
     """
 
     env: str = "CartPole-v1"
-    """A gymnax id or 'package.module:attribute'; in Python also an environment object."""
+    """A gymnax id, for A3C also a gymnasium id, or 'package.module:attribute'; in Python also an
+    environment object."""
     env_kwargs: KeyValues = ()
     """Keyword arguments of the environment's constructor; in Python also a dict."""
     env_params: KeyValues = ()
@@ -143,7 +144,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """The processes of A3C; how they share the work, not what is learned from it."""
+    """The processes of A3C, and what becomes of their gradients."""
 
     num_workers: int = 4
     """Worker processes."""

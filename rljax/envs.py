@@ -123,13 +123,13 @@ def _gymnasium_factory(name):
 
 
 def _host_env(env, found, built, kwargs, params):
-    built.close()
     if built is found:
         raise TypeError(f"env = {env!r}: give its class or a function, to make several")
     if params:
+        built.close()
         raise ValueError(f"env_params = {params}: gymnasium's environments have none")
     name = env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
-    return host.make(name, lambda: found(**kwargs))
+    return host.make(name, built, lambda: found(**kwargs))
 
 
 def _check_kwargs(env, factory, kwargs):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import checkpoints, distributions, host, rollout
+from rljax import checkpoints, distributions, host, networks, rollout
 from rljax.config import Config
 from rljax.host import HostEnv
 from rljax.types import LearnerState, Moments
@@ -180,7 +180,6 @@ def _evaluate_host(config, env, learners, keys, num_episodes, greedy):
 
 
 def _play_host(config, learner, running, key, greedy):
-    act = policy(config, learner, greedy)
     key, key_reset = jax.random.split(key)
     num_episodes = len(running.envs)
     obs = running.reset(host.seeds(key_reset, num_episodes))
@@ -188,12 +187,20 @@ def _play_host(config, learner, running, key, greedy):
     lengths, finished = np.zeros(num_episodes, np.int32), np.zeros(num_episodes, bool)
     while not finished.all() and lengths.max() < MAX_EPISODE_STEPS:
         key, key_action = jax.random.split(key)
-        answer = running.step(np.asarray(act(obs, key_action)))
+        action = _act_host(config, running.spec, learner, obs, key_action, greedy)
+        answer = running.step(np.asarray(action))
         obs = answer.obs
         returns += np.where(finished, 0, answer.reward)
         lengths += ~finished
         finished |= answer.terminated | answer.truncated
     return Evaluation(returns, lengths, finished)
+
+
+@partial(jax.jit, static_argnames=("spec", "greedy"))
+def _act_host(config, spec, learner, obs, key, greedy):
+    noise = None if greedy else distributions.noise(spec.action_space, key, obs.shape[:1])
+    action = _act(networks.make(config, spec), learner, obs, noise)
+    return action.reshape(len(obs), *spec.action_space.shape)
 
 
 class _Playing(NamedTuple):

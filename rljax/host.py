@@ -18,13 +18,12 @@ class HostEnv(NamedTuple):
     """num_envs -> so many of them, to be stepped together and closed."""
 
 
-def make(name: str, build: Callable[[], gymnasium.Env]) -> HostEnv:
-    """What `build` makes, described by making one.
+def make(name: str, env: gymnasium.Env, build: Callable[[], gymnasium.Env]) -> HostEnv:
+    """What `build` makes, described by one of them, which is closed.
 
     Raises:
         ValueError: a space that is not supported.
     """
-    env = build()
     try:
         spec = EnvSpec(name, _obs_shape(name, env), _action_space(name, env.action_space))
     finally:

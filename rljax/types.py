@@ -93,7 +93,7 @@ class LearnerState(NamedTuple):
     params: Any
     opt_state: Any
     updates: Any
-    """[] int32 gradients applied so far."""
+    """[] int32 gradients so far: those that were applied and, in A3C, those that were rejected."""
     obs_moments: Moments | None
     """Moments of the observations, or None where they are not normalised."""
     return_moments: Moments | None

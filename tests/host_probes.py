@@ -55,6 +55,24 @@ class Dying(RewardByAction):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class OnCpu(RewardByAction):
+    """Fails in a worker that could take an accelerator."""
+
+    def reset(self, *, seed=None, options=None):
+        if parent_process():
+            import jax
+
+            platforms = os.environ["JAX_PLATFORMS"], jax.config.jax_platforms
+            assert platforms == ("cpu", "cpu"), platforms
+            assert {device.platform for device in jax.devices()} == {"cpu"}
+        return super().reset(seed=seed)
+
+
+class RaisingAtReset(RewardByAction):
+    def reset(self, *, seed=None, options=None):
+        raise ValueError("the track is closed")
+
+
 class NotInWorkers(RewardByAction):
     def __init__(self):
         if parent_process():

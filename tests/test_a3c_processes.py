@@ -1,8 +1,12 @@
 """A3C as a whole: real worker processes, real signals, real files."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +16,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from rljax import a2c, a3c, checkpoints, evaluate, rollout, tables
-from rljax.a3c import messages, training
+from rljax.a3c import holder, messages, training
 from rljax.config import Config, Workers
 from rljax.types import AgentState
 
@@ -45,24 +50,29 @@ def main():
     return script.main
 
 
-def workers_alive():
-    """Processes that are workers, of whatever parent."""
-    found = []
+def parents():
+    """pid: parent's pid, of all living processes."""
+    found = {}
     for path in Path("/proc").iterdir():
-        try:
-            if path.name.isdecimal() and b"rljax.a3c.preload" in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except OSError:
-            pass
-    return set(found)
+        with contextlib.suppress(OSError):
+            if path.name.isdecimal():
+                state, parent = (path / "stat").read_text().rpartition(")")[2].split()[:2]
+                if state not in "ZX":
+                    found[int(path.name)] = int(parent)
+    return found
 
 
-def children(pid):
+def workers_of(pid):
     """The workers of a process: children of the server that it started."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True)
-    pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
-    servers = {p for p, parent in pairs if parent == pid} & workers_alive()
-    return {p for p, parent in pairs if parent in servers}
+    processes = parents()
+    servers = {p for p, parent in processes.items() if parent == pid and is_server(p)}
+    return {p for p, parent in processes.items() if parent in servers}
+
+
+def is_server(pid):
+    with contextlib.suppress(OSError):
+        return b"rljax.a3c.preload" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def final_state(run_dir):
@@ -155,8 +165,6 @@ def test_files_of_a_run(lockstep_run):
 @pytest.mark.parametrize("at", [800, 2800])
 def test_lockstep_resumes_to_the_same_bits(main, lockstep_run, tmp_path, at):
     """From the middle of the first and of the second seed."""
-    import shutil
-
     run_dir = shutil.copytree(lockstep_run, tmp_path / "run")
     for steps in checkpoints.existing(run_dir):
         if steps > at:
@@ -174,8 +182,6 @@ def test_lockstep_resumes_to_the_same_bits(main, lockstep_run, tmp_path, at):
 
 
 def test_a_run_is_raised_to_more_steps(main, lockstep_run, tmp_path):
-    import shutil
-
     run_dir = shutil.copytree(lockstep_run, tmp_path / "run")
     assert main(["--resume", str(run_dir), "--total-timesteps", "2400", "--quiet"]) == 0
     metrics = tables.read_metrics(run_dir)
@@ -186,10 +192,9 @@ def test_a_run_is_raised_to_more_steps(main, lockstep_run, tmp_path):
 @pytest.fixture(scope="module")
 def asynchronous():
     """Chunks of a run on gymnasium's environment, one of whose workers is killed on the way."""
-    config = dataclasses.replace(CONFIG, env="host_probes:RewardByAction", total_timesteps=40_000)
+    config = dataclasses.replace(CONFIG, env="host_probes:OnCpu", total_timesteps=40_000)
     warnings, statuses, seen = [], [], []
     killed = noticed = None
-    before = workers_alive()
     for state, metrics in a3c.chunks(
         config,
         Workers(num_workers=2),
@@ -200,8 +205,7 @@ def asynchronous():
         seen.append((state, metrics))
         now = time.monotonic()
         if killed is None and metrics.updates > 1000:
-            victim = max(workers_alive() - before)
-            os.kill(victim, signal.SIGKILL)
+            os.kill(max(workers_of(os.getpid())), signal.SIGKILL)
             killed = now
     if warnings:
         noticed = warnings[0][0] - killed
@@ -260,6 +264,22 @@ def test_an_exception_in_an_environment_is_told_once_with_its_traceback():
     assert seen[-1][1].updates > 10  # what was learnt until then was given
 
 
+def test_a_value_error_in_a_reset_has_its_traceback_too():
+    config = dataclasses.replace(CONFIG, env="host_probes:RaisingAtReset")
+    with pytest.raises(a3c.WorkerError, match=r"(?s)Traceback.*ValueError: the track is closed"):
+        run_to_the_end(config)
+
+
+def test_stale_gradients_can_be_rejected():
+    config = dataclasses.replace(CONFIG, total_timesteps=8000)
+    workers = Workers(num_workers=2, max_staleness=0, staleness_scaling=True)
+    state, metrics = a3c.train(config, workers, jax.random.key(0))
+    counts = state.counts
+    assert counts.stale > 0
+    assert counts.applied + counts.stale == state.learner.updates == config.num_updates
+    assert counts.staleness_max == metrics.staleness_max.max() == 0
+
+
 def test_a_worker_that_dies_again_and_again_ends_the_run(main, tmp_path, capfd):
     run_dir = tmp_path / "run"
     flags = f"--env host_probes:Dying --max-worker-restarts 1 --run-dir {run_dir}".split()
@@ -267,7 +287,9 @@ def test_a_worker_that_dies_again_and_again_ends_the_run(main, tmp_path, capfd):
     error = capfd.readouterr().err
     assert "was killed by SIGKILL; it was started again 1 times in a row" in error
     assert "Traceback" not in error
-    assert json.loads((run_dir / "summary.json").read_bytes())["status"] == "failed"
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    assert summary["status"] == "failed"
+    assert 1 <= summary["worker_restarts"] <= 2  # the other worker may have died as well
     assert len(checkpoints.existing(run_dir)) == 1
 
 
@@ -325,8 +347,8 @@ def test_more_workers_than_cores_is_a_warning(main, capsys, tmp_path, monkeypatc
 # Signals and processes
 
 
-def start_script(run_dir, *flags):
-    """The script on a run that would take minutes, once it trains."""
+def start_script(run_dir, *flags, rows=3):
+    """The script on a run that would take minutes, once it has written so many rows."""
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     process = subprocess.Popen(
         [sys.executable, SCRIPT, *SMALL, *flags, "--run-dir", run_dir, "--quiet"],
@@ -336,7 +358,7 @@ def start_script(run_dir, *flags):
         text=True,
         start_new_session=True,
     )
-    wait_for_rows(run_dir, 3, process)
+    wait_for_rows(run_dir, rows, process)
     return process
 
 
@@ -358,33 +380,34 @@ LONG = "--env host_probes:RewardByAction --total-timesteps 3000000".split()
 def test_ctrl_c_and_sigterm_end_a_run_in_order(tmp_path, number):
     """To the whole group, as a terminal sends Ctrl-C."""
     process = start_script(tmp_path / "run", *LONG)
-    workers = children(process.pid)
+    workers = workers_of(process.pid)
     assert len(workers) == 2
     os.killpg(process.pid, number)
     sent = time.monotonic()
     _, error = process.communicate(timeout=30)
-    assert time.monotonic() - sent < 3
+    assert time.monotonic() - sent < 5  # 2 on an idle machine; other tests run beside this one
     assert process.returncode == 128 + number
     assert error == ""
-    assert not workers & workers_alive()
+    assert not workers & set(parents())
     summary = json.loads((tmp_path / "run" / "summary.json").read_bytes())
     assert summary["status"] == "interrupted"
     assert checkpoints.existing(tmp_path / "run")[-1] == summary["env_steps"] > 0
 
 
 def test_no_worker_outlives_a_killed_main_process(tmp_path):
-    shared = set(os.listdir("/dev/shm"))
     process = start_script(tmp_path / "run", *LONG)
-    workers, own = children(process.pid), workers_alive()
+    workers = workers_of(process.pid)
     assert len(workers) == 2
+    mapped = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    shared = [line for line in mapped if "/dev/shm" in line]
+    assert shared
+    assert all(line.endswith("(deleted)") for line in shared)  # without a name: nothing to leave
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 5
-    while workers & workers_alive() and time.monotonic() < deadline:
+    while workers & set(parents()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not workers & workers_alive()
-    assert workers < own
-    assert set(os.listdir("/dev/shm")) <= shared
+    assert not workers & set(parents())
 
 
 def cpu_seconds(pid):
@@ -392,14 +415,22 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_a_worker_uses_one_core_and_no_accelerator(tmp_path):
+def test_ctrl_c_while_workers_start(tmp_path):
+    process = start_script(tmp_path / "run", *LONG, rows=0)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_a_worker_uses_one_core(tmp_path):
     """Two rollouts of 64 environments keep XLA busy: it must not take a second thread for them."""
     flags = "--env CartPole-v1 --num-workers 1 --envs-per-worker 64 --num-steps 64"
     flags += " --hidden-sizes 256 256 --total-timesteps 30000000"
     process = start_script(tmp_path / "run", *flags.split())
     try:
-        (worker,) = children(process.pid)
-        environ = Path(f"/proc/{worker}/environ").read_bytes()  # as it was when the server started
+        (worker,) = workers_of(process.pid)
         before, begun = cpu_seconds(worker), time.monotonic()
         time.sleep(3)
         used, wall = cpu_seconds(worker) - before, time.monotonic() - begun
@@ -408,18 +439,40 @@ def test_a_worker_uses_one_core_and_no_accelerator(tmp_path):
         process.communicate(timeout=30)
     assert used <= 1.15 * wall
     assert used > 0.3 * wall  # it was at work
-    assert environ  # readable: it is ours
 
 
 def test_the_server_is_a_process_of_one_thread():
     """Which is what makes forking it safe: it imports all that is slow and starts nothing."""
     program = (
         "from rljax.a3c import preload; import sys, os;"
-        "print(preload.THREADS, preload.threads(), 'gymnax' in sys.modules,"
+        "print(preload.threads(os.getpid()), 'gymnax' in sys.modules, 'jax' in sys.modules,"
         " os.environ['JAX_PLATFORMS'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == ["1", "1", "False", "cpu"], done.stderr
+    assert done.stdout.split() == ["1", "False", "True", "cpu"], done.stderr
+
+
+def test_the_display_has_a_line_for_each_worker():
+    from display import Display
+
+    nothing = np.zeros(len(messages.PHASES))
+    worker = training.WorkerStatus("working", 1000, 12, 34.5, 2, 0, nothing)
+    fresh = training.WorkerStatus("restarting", 0, 0, float("nan"), 0, 1, nothing)
+    counts = holder.no_counts()
+    display = Display("title", 0, 100, quiet=False)
+    display.console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    display.on_terminal = True
+    display.workers("seed 3", training.Status([fresh, fresh], counts, 0, 0.0))
+    display.watched = ("seed 3", display.watched[1] - 2, display.watched[2])  # two seconds ago
+    later = counts._replace(applied=400, stale=3)
+    display.workers("seed 3", training.Status([worker, fresh], later, 400, 1.5))
+    display.console.print(display.group)
+    text = display.console.file.getvalue()
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).split() for line in text.splitlines()]
+    assert ["seed", "3"] in lines
+    assert ["worker", "0", "500", "12", "34.5", "2", "working"] in lines
+    assert ["worker", "1", "0", "0", "restarting,", "1", "restart"] in lines
+    assert "holder 200 gradients/s · queue 1.5 · version 400 · 3 rejected".split() in lines
 
 
 # Long
@@ -441,7 +494,7 @@ def test_ten_kills_lose_nothing(tmp_path):
         max_grad_norm=40.0,
     )
     rng, warnings, kills = np.random.default_rng(0), [], []
-    before, statuses = workers_alive(), []
+    statuses = []
     assert messages.layout(config).record.itemsize > 2 * 65536
     for state, metrics in a3c.chunks(  # noqa: B007  the last ones count
         config,
@@ -453,7 +506,7 @@ def test_ten_kills_lose_nothing(tmp_path):
         ready = all(s.state == "working" for s in statuses[-1].workers)
         if len(kills) < 10 and ready and metrics.updates > 100:
             time.sleep(rng.uniform(0, 0.2))  # nobody reads: both come to stand within a push
-            victim = rng.choice(sorted(workers_alive() - before)[-2:])
+            victim = rng.choice(sorted(workers_of(os.getpid())))
             os.kill(victim, signal.SIGKILL)
             kills.append(time.monotonic())
     assert len(kills) == len(warnings) == state.counts.restarts == 10
@@ -467,11 +520,11 @@ def test_ten_kills_lose_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_memory_is_flat_over_five_minutes(tmp_path):
-    flags = "--env CartPole-v1 --num-workers 2 --total-timesteps 100000000".split()
+    flags = "--env CartPole-v1 --num-workers 2 --total-timesteps 20000000".split()
     process = start_script(tmp_path / "run", *flags)
 
     def resident():
-        pids = [process.pid, *children(process.pid)]
+        pids = [process.pid, *workers_of(process.pid)]
         return [int(Path(f"/proc/{p}/statm").read_text().split()[1]) * 4096 for p in pids]
 
     try:

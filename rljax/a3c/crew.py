@@ -21,6 +21,10 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 context = multiprocessing.get_context("forkserver")
 
 
+MALFORMED = -1
+"""The kind of what is no message."""
+
+
 class WorkerError(RuntimeError):
     """A worker cannot go on, and the run neither; its traceback is in the message."""
 
@@ -98,6 +102,7 @@ class Crew:
 
         Raises:
             TypeError: the job cannot be sent to another process.
+            OSError, EOFError: the worker, or the server, died meanwhile.
         """
         try:
             job = pickle.dumps(job)
@@ -108,14 +113,20 @@ class Crew:
             ) from error
         take, put = context.Pipe(duplex=False)
         turns_take, turns_put = context.Pipe(duplex=False)
+        ends = [take, put, turns_take, turns_put]
         process = context.Process(
             target=_run,
             args=(index, put, turns_take, self.parameters, job),
             name=f"worker {index}",
             daemon=True,
         )
-        with signals_held_back():
-            process.start()
+        try:
+            with signals_held_back():
+                process.start()
+        except (OSError, EOFError):
+            for end in ends:
+                end.close()
+            raise
         put.close()  # the worker's are the only other ends, so that its death ends the queue
         turns_take.close()
         reader = transport.Reader(take, self.usual, self.longest)
@@ -132,16 +143,15 @@ class Crew:
 
     def _messages_of(self, index, dead):
         worker = self.workers[index]
-        try:
-            while got := worker.reader.get():
-                yield from (Message(index, kind, content) for kind, content in got)
-                if not dead:  # else all that it has written is read
-                    break
-        except transport.MalformedError as error:
+        while got := worker.reader.get():
+            yield from (Message(index, kind, content) for kind, content in got)
+            if not dead:  # else all that it has written is read
+                break
+        if worker.reader.malformed:
+            yield Message(index, MALFORMED, memoryview(b""))
             self._remove(index)
-            yield Message(index, None, f"sent {error} and was stopped")
-            return
-        if dead or worker.reader.ended:
+            yield Message(index, None, "was stopped, as nothing after that can be understood")
+        elif dead or worker.reader.ended:
             self._remove(index)
             yield Message(index, None, _how(worker.process.exitcode))
 
@@ -168,7 +178,8 @@ class Crew:
         worker = self.workers.pop(index)
         self.selector.unregister(worker.reader)
         self.selector.unregister(worker.process.sentinel)
-        worker.process.kill()  # nothing that it holds can be lost, and nobody waits for it
+        if worker.process.is_alive():
+            worker.process.kill()  # nothing that it holds can be lost, and nobody waits for it
         worker.process.join()
         worker.reader.close()
         worker.turns.close()

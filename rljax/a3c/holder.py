@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import learner
+from rljax import learner, optimizers
 from rljax.a3c import messages
 from rljax.config import Config, Workers
 from rljax.types import Figures, Increments, LearnerState
@@ -31,8 +31,9 @@ class Counts(NamedTuple):
     """int64, messages that are none; of these the environment steps are not known."""
     restarts: Any
     """int64, workers started again."""
-    staleness_max: Any
+    staleness_sum: Any
     """int64, of the applied ones."""
+    staleness_max: Any
     staleness: Any
     """int64 [STALENESS_BINS], of the applied ones."""
 
@@ -129,7 +130,11 @@ class ParameterHolder:
         self.learner = self._apply(self.learner, vector, increments, staleness)
         counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1
         oldest = max(counts.staleness_max, staleness)
-        self.counts = counts._replace(applied=counts.applied + 1, staleness_max=oldest)
+        self.counts = counts._replace(
+            applied=counts.applied + 1,
+            staleness_sum=counts.staleness_sum + staleness,
+            staleness_max=oldest,
+        )
         return True
 
     def published(self) -> np.ndarray:
@@ -147,8 +152,9 @@ class ParameterHolder:
 
     def _reject(self):
         """The schedule's clock goes on: environment steps were taken."""
-        updates = self.learner.updates
-        self.learner = self.learner._replace(updates=jax.device_put(updates + 1, updates.device))
+        state = self.learner
+        opt_state = optimizers.skip(state.opt_state)
+        self.learner = state._replace(updates=state.updates + 1, opt_state=opt_state)
 
     def begin_row(self) -> None:
         self.row = _light(empty_row())
@@ -186,7 +192,7 @@ def _applier(config, workers, device):
 
 def no_counts() -> Counts:
     """Of a run that has not begun."""
-    return whole(Counts(0, 0, 0, 0, 0, 0, np.zeros(STALENESS_BINS, np.int64)))
+    return whole(Counts(0, 0, 0, 0, 0, 0, 0, np.zeros(STALENESS_BINS, np.int64)))
 
 
 def empty_row() -> Row:

@@ -7,7 +7,6 @@ JAX's threads. Everything here is set before JAX is imported: one thread per wor
 
 import contextlib
 import os
-import threading
 
 _XLA_FLAGS = "--xla_cpu_multi_thread_eigen=false"
 os.environ.update(
@@ -30,14 +29,11 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_platforms", "cpu")  # also where JAX was imported before this
 
 
-def threads() -> int:
-    """Threads of this process, those of libraries included where the system tells."""
-    tasks = "/proc/self/task"
-    return len(os.listdir(tasks)) if os.path.isdir(tasks) else threading.active_count()
+def threads(pid: int) -> int:
+    """Threads of a process, those of libraries included; 1 where the system does not tell."""
+    tasks = f"/proc/{pid}/task"
+    return len(os.listdir(tasks)) if os.path.isdir(tasks) else 1
 
 
 with contextlib.suppress(ImportError):
     import seaborn  # noqa: F401  the greater part of what importing gymnax takes
-
-THREADS = threads()
-"""Of the process that imported this: the server, from which workers are forked."""

@@ -133,7 +133,8 @@ def chunks(
     usual = layout.record.itemsize
     with Crew(parameters, usual, max(usual, messages.LONGEST_TEXT)) as crew:
         for index in range(workers.num_workers):
-            crew.start(index, run.job(index))
+            if failure := run.start(index, crew):
+                raise failure
         if run.row_ended:  # the run goes on from the end of a row
             holder.begin_row()
         follow = _in_turn if workers.lockstep else _as_they_come
@@ -205,8 +206,8 @@ def _in_turn(run, crew):
             failure = None
             for message in crew.messages(CHUNK_SECONDS):
                 failure = failure or run.take(message, crew)
-                if message.kind is None and message.worker == index and not failure:
-                    crew.grant(index)  # the one that took its place
+                if message.worker == index and run.holder.updates == arrived and not failure:
+                    crew.grant(index)  # its message was none, or another worker took its place
             if failure or run.row_ended or time.perf_counter() - looked > CHUNK_SECONDS:
                 yield failure
                 looked = time.perf_counter()
@@ -238,6 +239,14 @@ class _Run:
         lockstep = self.workers.lockstep
         return messages.Job(self.config, self.layout, self.actor(index), lockstep, settings)
 
+    def start(self, index: int, crew: Crew) -> Exception | None:
+        """Starts a worker; the error that ends the run, if it does."""
+        try:
+            crew.start(index, self.job(index))
+        except (OSError, EOFError) as error:
+            return self._replace(index, f"could not be started ({error!r})", crew)
+        return None
+
     def actor(self, index):
         """Where a worker was at its last push."""
         if index in self.records:
@@ -250,9 +259,10 @@ class _Run:
         if kind is None:
             return self._replace(index, content, crew)
         if kind == messages.FAILED:
-            return WorkerError(f"worker {index} failed:\n{bytes(content).decode()}")
+            return WorkerError(f"worker {index} failed:\n{bytes(content).decode(errors='replace')}")
         if kind == messages.REFUSED:
-            return RefusedError(f"worker {index}: {bytes(content).decode()}")
+            refusal = RefusedError if self.holder.updates == 0 else WorkerError
+            return refusal(f"worker {index}: {bytes(content).decode(errors='replace')}")
         self._push(index, content)
         return None
 
@@ -261,10 +271,10 @@ class _Run:
         before, version = holder.counts.applied, holder.version
         record = holder.push(content, index)
         if record is None:
-            wanted = self.layout.record.itemsize
             self.warn(
-                f"worker {index} sent a message that is no gradient of this run: {len(content):,}"
-                f" bytes, where one has {wanted:,}; it is left out"
+                f"worker {index} sent {len(content):,} bytes that are no gradient of this run, of"
+                f" its worker, of a version that there is, in {self.layout.record.itemsize:,}"
+                " bytes; they are left out"
             )
             return
         if holder.counts.applied > before:
@@ -294,8 +304,7 @@ class _Run:
         self.holder.counts = counts._replace(restarts=counts.restarts + 1)
         status = self.statuses[index]
         self.statuses[index] = status._replace(state="restarting", restarts=status.restarts + 1)
-        crew.start(index, self.job(index))
-        return None
+        return self.start(index, crew)
 
     def status(self, queued):
         size = self.layout.record.itemsize

@@ -70,10 +70,6 @@ class Queue:
                 raise BrokenPipeError("told to stop")
 
 
-class MalformedError(Exception):
-    """What came through a queue is no message; what follows it cannot be told apart."""
-
-
 class Reader:
     """The reader's end of a `Queue`. It never waits: a writer that stops in the middle of a
     message delays nobody else's."""
@@ -85,6 +81,7 @@ class Reader:
         """
         self.pipe, self.longest = pipe, longest
         self.ended = False
+        self.malformed = False
         os.set_blocking(pipe.fileno(), False)
         self.buffer = bytearray(2 * (longest + _HEADER) + 2**16)
         self.start = self.end = 0
@@ -96,10 +93,8 @@ class Reader:
 
     def get(self) -> list[tuple[int, memoryview]]:
         """The messages that are there, as (kind, bytes); the bytes stay as they are until the next
-        call. Half a message that a dead writer left is dropped, and `ended` set.
-
-        Raises:
-            MalformedError: after the whole messages before it were given.
+        call. Half a message that a dead writer left is dropped, and `ended` set. Where what came
+        is no message, what follows it cannot be told apart: `malformed` is set.
         """
         size = self.end - self.start
         self.buffer[:size] = self.buffer[self.start : self.end]
@@ -115,9 +110,8 @@ class Reader:
         while self.end - self.start >= _HEADER:
             length, kind = np.frombuffer(view, np.uint32, 2, self.start).tolist()
             if length > self.longest:
-                if messages:
-                    break
-                raise MalformedError(f"a message of {length:,} bytes")
+                self.malformed = True
+                break
             begin = self.start + _HEADER
             if begin + length > self.end:
                 break

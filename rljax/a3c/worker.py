@@ -32,24 +32,28 @@ def run(
         turns: a message is a turn, where workers take turns; its end is the order to stop.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    close, kind = (lambda: None), messages.REFUSED
+    running = None
     try:
-        if preload.THREADS > 1:
-            raise RuntimeError(f"forked from a process of {preload.THREADS} threads")
+        if preload.threads(os.getppid()) > 1:
+            raise RuntimeError("forked from a process of several threads")
         for name, value in job.settings.items():
             jax.config.update(name, value)
-        step, close = _make(job)
-        kind = messages.FAILED
+        try:
+            env, network = rollout.make_agent(job.config)
+            is_host = isinstance(env, HostEnv)
+            running = env.open(job.config.num_envs) if is_host else None
+        except (ValueError, TypeError) as error:
+            _send(queue, messages.REFUSED, str(error))
+            return
+        step = _host_step(job, env, network, running) if is_host else _jax_step(job, env, network)
         _work(index, queue, turns, parameters, job, step)
     except BrokenPipeError:
         pass  # told to stop
-    except (ValueError, TypeError) as error:
-        refused = kind == messages.REFUSED
-        _send(queue, kind, str(error) if refused else traceback.format_exc())
     except Exception:
         _send(queue, messages.FAILED, traceback.format_exc())
     finally:
-        close()
+        if running:
+            running.close()
 
 
 def _work(index, queue, turns, parameters, job, step):
@@ -86,19 +90,14 @@ def _work(index, queue, turns, parameters, job, step):
         }
 
 
-def _make(job) -> tuple[Callable, Callable]:
-    """(step, close): a step makes one rollout and its gradient.
+def _jax_step(job, env, network) -> Callable:
+    """What makes one rollout and its gradient, in one jitted call.
 
-    All is compiled before the first step, so that its parameters are not old by then.
+    It is compiled before the first step, so that its parameters are not old by then.
 
-    step: parameters -> (gradient, figures, increments, actor, seconds of acting by phase).
+    Returns:
+        parameters -> (gradient, figures, increments, actor, seconds of acting by phase).
     """
-    env, network = rollout.make_agent(job.config)
-    return (_host_step if isinstance(env, HostEnv) else _jax_step)(job, env, network)
-
-
-def _jax_step(job, env, network):
-    """Rollout and gradient in one jitted call."""
     config, size = job.config, messages.size(job.layout.published)
     floats, config_of = messages.settings(config)
     floats = jnp.asarray(floats)
@@ -122,11 +121,14 @@ def _jax_step(job, env, network):
         gradient, figures, increments, held = work(floats, vector, held)
         return gradient, figures, increments, held, {"environment": 0.0, "policy": 0.0}
 
-    return step, lambda: None
+    return step
 
 
-def _host_step(job, env, network):
-    """A loop in Python around a jitted policy, then one jitted gradient."""
+def _host_step(job, env, network, running) -> Callable:
+    """As `_jax_step`: a loop in Python around a jitted policy, then one jitted gradient.
+
+    Parameters stay one vector: slicing it is quicker than to hand over a dozen arrays.
+    """
     config = job.config
     floats, config_of = messages.settings(config)
     floats = jnp.asarray(floats)
@@ -153,7 +155,6 @@ def _host_step(job, env, network):
         episodes, given = learner.contribute(config, network, state, episodes, batch)
         return messages.ravel(given.gradients), jnp.stack(given.figures), given.increments, episodes
 
-    running = env.open(num_envs)
     key, key_reset = jax.random.split(jax.random.wrap_key_data(job.actor.key))
     key = jax.random.key_data(key)
     obs = running.reset(host.seeds(key_reset, num_envs))
@@ -192,7 +193,7 @@ def _host_step(job, env, network):
 
     zeros = np.zeros(messages.size(job.layout.published), np.float32)
     jax.block_until_ready(rollout_and_gradient(zeros, no_step, key, obs, episodes))  # compiles
-    return step, running.close
+    return step
 
 
 def _wait_for_turn(turns):
@@ -204,7 +205,7 @@ def _wait_for_turn(turns):
 
 def _send(queue, kind, text):
     with contextlib.suppress(BrokenPipeError):
-        queue.put(kind, text.encode()[-messages.LONGEST_TEXT :])
+        queue.put(kind, text.encode(errors="replace")[-messages.LONGEST_TEXT :])
 
 
 def _end_with_parent():
