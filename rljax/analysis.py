@@ -91,7 +91,9 @@ def plot_learning_curves(
     for i, (label, metrics) in enumerate(curves.items()):
         _draw_curve(axes, metrics, i, label, every_seed=len(curves) == 1)
     if axes.get_legend_handles_labels()[0]:
-        settings = dict(frameon=False, title="IQM and 95% interval", handlelength=3)
+        several = any(len(np.unique(metrics["seed"])) > 1 for metrics in curves.values())
+        title_of_legend = "IQM and 95% interval" if several else None
+        settings = dict(frameon=False, title=title_of_legend, handlelength=3)
         if len(curves) == 1:
             axes.legend(loc="best", **settings)
         else:  # long labels would cover the curves
