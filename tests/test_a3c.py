@@ -45,9 +45,10 @@ def new_holder(state, layout, workers=WORKERS, config=CONFIG):
     return holder.ParameterHolder(config, workers, layout, state.learner, counts, row)
 
 
-def record_of(layout, gradient, worker=0, version=0):
+def record_of(layout, gradient, worker=0, version=0, increments=(), figures=np.zeros(8)):  # noqa: B008
     record = np.zeros((), layout.record)
-    record["worker"], record["version"], record["gradient"] = worker, version, gradient
+    record["worker"], record["version"] = worker, version
+    record["contribution"] = messages.ravel((gradient, increments, figures))
     return record
 
 
@@ -74,11 +75,25 @@ def test_a_vector_becomes_the_pytree_that_it_was(state, layout):
 def test_a_record_holds_an_actor(state, layout):
     actor = jax.tree.map(lambda x: x[1], state.actors)
     record = np.zeros((), layout.record)
-    messages.write(record["actor"], actor)
-    again = messages.read(np.frombuffer(message(record), layout.record)[0]["actor"], layout.actor)
-    assert jax.tree.structure(again) == jax.tree.structure(actor)
-    for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(actor)):
-        np.testing.assert_array_equal(here, there, strict=True)
+    record["actor"] = messages.pack(actor)
+    sent = np.frombuffer(message(record), layout.record)[0]["actor"]
+    for vector in (sent, jnp.asarray(sent)):
+        again = messages.unpack(vector, layout.actor)
+        assert jax.tree.structure(again) == jax.tree.structure(actor)
+        for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(actor)):
+            np.testing.assert_array_equal(here, there, strict=True)
+
+
+def test_any_bits_are_packed():
+    kinds = (bool, np.int8, np.uint8, np.int16, np.float16, np.int32, np.uint32, np.float32)
+    rng = np.random.default_rng(0)
+    tree = [rng.integers(-5, 5, (2, 3)).astype(kind) for kind in kinds]
+    tree += [np.float32([np.nan, -0.0, np.inf]), jnp.asarray([1.5, -3], jnp.bfloat16)]
+    tree = [np.asarray(x) for x in tree]
+    again = messages.unpack(np.asarray(jax.jit(messages.pack)(tree)), tree)
+    for here, there in zip(again, tree):
+        assert here.dtype == there.dtype
+        assert here.tobytes() == there.tobytes()
 
 
 def test_random_keys_travel_as_raw_data():
@@ -318,8 +333,7 @@ def test_increments_of_the_moments_are_merged():
     returns = rng.normal(-5, 3, (3, 50)).astype(np.float32)
     for i in range(3):
         increments = Increments(*(Moments(50, x.mean(0), x.var(0)) for x in (seen[i], returns[i])))
-        record = record_of(layout, vectors[i], version=i)
-        messages.write(record["increments"], increments)
+        record = record_of(layout, vectors[i], version=i, increments=increments)
         assert held.push(message(record), 0)
     found = held.state()
     np.testing.assert_allclose(found.obs_moments.mean, seen.mean((0, 1)), rtol=1e-4)
@@ -332,9 +346,9 @@ def test_increments_of_the_moments_are_merged():
 def test_a_row_has_the_means_of_its_gradients(state, layout):
     held, vectors = new_holder(state, layout), gradients(layout, 3)
     for i in range(3):
-        record = record_of(layout, vectors[i], version=max(0, i - 1))
         #  episodes, sums of returns and lengths, losses, entropy, explained variance, norm
-        record["figures"] = [i, 10 * i, 4 * i, 1 + i, 2, 3, 4, 5 * i]
+        figures = np.float32([i, 10 * i, 4 * i, 1 + i, 2, 3, 4, 5 * i])
+        record = record_of(layout, vectors[i], version=max(0, i - 1), figures=figures)
         held.push(message(record), 0)
     row = training.metrics(CONFIG, held.updates, holder.whole(held.row))
     assert (row.updates, row.episodes) == (3, 3)

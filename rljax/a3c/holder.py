@@ -86,21 +86,22 @@ class ParameterHolder:
         counts = self.counts
         return counts.applied + counts.stale + counts.not_finite
 
-    def push(self, message: memoryview | bytes, worker: int) -> np.void | None:
+    def push(self, message: memoryview | bytes, worker: int) -> tuple[np.void, np.ndarray] | None:
         """Takes a worker's message: applies its gradient, or rejects it.
 
         Returns:
-            The record, or None if it is malformed.
+            (the record, `types.Figures` as a vector), or None if it is malformed.
         """
         kind = self.layout.record
         record = np.frombuffer(message, kind)[0] if len(message) == kind.itemsize else None
         if record is None or record["worker"] != worker or record["version"] > self.version:
             self.counts = self.counts._replace(malformed=self.counts.malformed + 1)
             return None
-        increments = messages.read(record["increments"], Increments(*self.layout.published[1:]))
+        given = messages.unravel(record["contribution"], self.layout.contribution)
         staleness = self.version - int(record["version"])
-        self._count(record, self.apply(record["gradient"], increments, staleness), staleness)
-        return record
+        applied = self.apply(given.gradients, given.increments, staleness)
+        self._count(given.figures, applied, staleness)
+        return record, given.figures
 
     def apply(self, gradients: Any, increments: Increments, staleness: int = 0) -> bool:
         """Applies a gradient, unless it is too old or not finite.
@@ -159,8 +160,8 @@ class ParameterHolder:
     def begin_row(self) -> None:
         self.row = _light(empty_row())
 
-    def _count(self, record, applied, staleness):
-        row, figures = self.row, record["figures"]
+    def _count(self, figures, applied, staleness):
+        row = self.row
         finite = math.isfinite(figures.sum())
         self.row = Row(
             gradients=row.gradients + 1,

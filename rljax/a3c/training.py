@@ -221,7 +221,7 @@ class _Run:
         self.holder, self.parameters, self.warn = holder, parameters, warn
         split = range(workers.num_workers)
         self.actors = [jax.tree.map(lambda x, i=i: np.array(x[i]), actors) for i in split]
-        self.records: dict[int, np.void] = {}
+        self.packed: dict[int, np.ndarray] = {}
         nothing = WorkerStatus("starting", 0, 0, float("nan"), 0, 0, np.zeros(len(messages.PHASES)))
         self.statuses = [nothing] * workers.num_workers
         self.in_a_row = [0] * workers.num_workers
@@ -249,8 +249,8 @@ class _Run:
 
     def actor(self, index):
         """Where a worker was at its last push."""
-        if index in self.records:
-            self.actors[index] = messages.read(self.records.pop(index), self.layout.actor)
+        if index in self.packed:
+            self.actors[index] = messages.unpack(self.packed.pop(index), self.layout.actor)
         return self.actors[index]
 
     def take(self, message: Message, crew: Crew) -> Exception | None:
@@ -269,8 +269,8 @@ class _Run:
     def _push(self, index, content):
         holder = self.holder
         before, version = holder.counts.applied, holder.version
-        record = holder.push(content, index)
-        if record is None:
+        pushed = holder.push(content, index)
+        if pushed is None:
             self.warn(
                 f"worker {index} sent {len(content):,} bytes that are no gradient of this run, of"
                 f" its worker, of a version that there is, in {self.layout.record.itemsize:,}"
@@ -279,9 +279,10 @@ class _Run:
             return
         if holder.counts.applied > before:
             self.parameters.publish(holder.version, holder.published())
-        self.records[index], self.in_a_row[index] = record["actor"].copy(), 0
+        record, figures = pushed
+        self.packed[index], self.in_a_row[index] = record["actor"].copy(), 0
         status = self.statuses[index]
-        number, returns = record["figures"][:2].tolist()
+        number, returns = figures[:2].tolist()
         self.statuses[index] = status._replace(
             state="working",
             steps=status.steps + self.config.batch_size,

@@ -72,12 +72,10 @@ def _work(index, queue, turns, parameters, job, step):
         waited = clock()
         record["version"] = parameters.read(vector)
         pulled = clock()
-        gradient, figures, increments, actor, spent = step(vector)
+        contribution, actor, spent = step(vector)
         computed = clock()
-        record["gradient"] = gradient
-        record["figures"] = figures
-        messages.write(record["increments"], increments)
-        messages.write(record["actor"], actor)
+        record["contribution"] = contribution
+        record["actor"] = actor
         # What a push takes is known after it: it goes with the next message.
         record["seconds"] = [seconds[name] for name in messages.PHASES]
         waited_for_room = queue.put(messages.GRADIENT, content)
@@ -96,7 +94,7 @@ def _jax_step(job, env, network) -> Callable:
     It is compiled before the first step, so that its parameters are not old by then.
 
     Returns:
-        parameters -> (gradient, figures, increments, actor, seconds of acting by phase).
+        parameters -> (contribution as a vector, packed actor, seconds of acting by phase).
     """
     config, size = job.config, messages.size(job.layout.published)
     floats, config_of = messages.settings(config)
@@ -107,19 +105,19 @@ def _jax_step(job, env, network) -> Callable:
     def work(floats, vector, actor):
         config = config_of(floats)
         state = messages.learner_of(vector, job.layout.published)
-        actor = messages.typed(actor, like)
+        actor = messages.typed(messages.unpack(actor, job.layout.actor), like)
         actor, batch = rollout.collect(config, env, network, state, actor)
         episodes, given = learner.contribute(config, network, state, actor.episodes, batch)
         actor = messages.plain(actor._replace(episodes=episodes))
-        return messages.ravel(given.gradients), jnp.stack(given.figures), given.increments, actor
+        return messages.ravel(given), messages.pack(actor)
 
-    held = job.actor
+    held = messages.pack(job.actor)
     jax.block_until_ready(work(floats, np.zeros(size, np.float32), held))  # compiles
 
     def step(vector):
         nonlocal held
-        gradient, figures, increments, held = work(floats, vector, held)
-        return gradient, figures, increments, held, {"environment": 0.0, "policy": 0.0}
+        contribution, held = work(floats, vector, held)
+        return contribution, held, {"environment": 0.0, "policy": 0.0}
 
     return step
 
@@ -153,7 +151,7 @@ def _host_step(job, env, network, running) -> Callable:
         config = config_of(floats)
         state = messages.learner_of(vector, job.layout.published)
         episodes, given = learner.contribute(config, network, state, episodes, batch)
-        return messages.ravel(given.gradients), jnp.stack(given.figures), given.increments, episodes
+        return messages.ravel(given), episodes
 
     key, key_reset = jax.random.split(jax.random.wrap_key_data(job.actor.key))
     key = jax.random.key_data(key)
@@ -179,8 +177,8 @@ def _host_step(job, env, network, running) -> Callable:
         on_device = jax.device_put(vector)
         key, noise = draw(key)
         obs, batch = rollout.loop(timed_act, timed_step, obs, np.asarray(noise))
-        *given, episodes = work(floats, on_device, episodes, batch)
-        return (*given, job.actor._replace(key=key), spent), key, obs, episodes
+        contribution, episodes = work(floats, on_device, episodes, batch)
+        return (contribution, key, spent), key, obs, episodes
 
     def step(vector):
         nonlocal key, obs, episodes
