@@ -134,9 +134,10 @@ def _host_step(job, env, network, running) -> Callable:
     shape = (config.num_steps, num_envs)
 
     @jax.jit
-    def draw(key):
+    def begin(key, vector):
+        """(key, noise, parameters); a quicker way to make JAX's of them than `device_put`."""
         key, key_noise = jax.random.split(jax.random.wrap_key_data(key))
-        return jax.random.key_data(key), distributions.noise(space, key_noise, shape)
+        return jax.random.key_data(key), distributions.noise(space, key_noise, shape), vector
 
     @jax.jit
     def act(vector, obs, noise):
@@ -174,8 +175,7 @@ def _host_step(job, env, network, running) -> Callable:
             spent["environment"] += clock() - begun
             return answer
 
-        on_device = jax.device_put(vector)
-        key, noise = draw(key)
+        key, noise, on_device = begin(key, vector)
         obs, batch = rollout.loop(timed_act, timed_step, obs, np.asarray(noise))
         contribution, episodes = work(floats, on_device, episodes, batch)
         return (contribution, key, spent), key, obs, episodes
