@@ -32,6 +32,7 @@ def run(
         turns: a message is a turn, where workers take turns; its end is the order to stop.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.nice(5)  # the holder goes first: all workers wait for it
     running = None
     try:
         if preload.threads(os.getppid()) > 1:
