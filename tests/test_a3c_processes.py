@@ -485,7 +485,7 @@ def test_ten_kills_lose_nothing(tmp_path):
     config = dataclasses.replace(
         CONFIG,
         env="CartPole-v1",
-        total_timesteps=300_000,
+        total_timesteps=1_500_000,
         num_steps=20,
         hidden_sizes=(128, 128),
         learning_rate=2e-3,
@@ -493,8 +493,8 @@ def test_ten_kills_lose_nothing(tmp_path):
         ent_coef=0.01,
         max_grad_norm=40.0,
     )
-    rng, warnings, kills = np.random.default_rng(0), [], []
-    statuses = []
+    rng, warnings, kills, statuses = np.random.default_rng(0), [], [], []
+    in_a_push = 0
     assert messages.layout(config).record.itemsize > 2 * 65536
     for state, metrics in a3c.chunks(  # noqa: B007  the last ones count
         config,
@@ -507,9 +507,13 @@ def test_ten_kills_lose_nothing(tmp_path):
         if len(kills) < 10 and ready and metrics.updates > 100:
             time.sleep(rng.uniform(0, 0.2))  # nobody reads: both come to stand within a push
             victim = rng.choice(sorted(workers_of(os.getpid())))
+            in_a_push += (
+                Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+            )
             os.kill(victim, signal.SIGKILL)
             kills.append(time.monotonic())
     assert len(kills) == len(warnings) == state.counts.restarts == 10
+    assert in_a_push >= 3  # asleep, as only one is that waits for room in its queue
     assert max(noticed - killed for killed, (noticed, _) in zip(kills, warnings)) < 2
     assert state.counts.applied == config.num_updates == metrics.updates
     assert sum(s.steps for s in statuses[-1].workers) == config.num_updates * config.batch_size

@@ -23,6 +23,10 @@ _HEADER = 8
 """Bytes before a message: its length and its kind, uint32 each."""
 
 
+class Stopped(Exception):  # noqa: N818  no error: the order to stop
+    """The reader of a queue is gone, or has told its writer to stop."""
+
+
 class Queue:
     """The writer's end of a bounded queue on a `multiprocessing.Pipe`, for a worker.
 
@@ -45,7 +49,7 @@ class Queue:
             The seconds that it waited for room.
 
         Raises:
-            BrokenPipeError: the reader is gone, or has told this worker to stop.
+            Stopped: then the message may be there in part.
         """
         message = memoryview(message).cast("B")
         header = np.array([len(message), kind], np.uint32).tobytes()
@@ -58,6 +62,8 @@ class Queue:
                 self._wait_for_room()
                 waited += time.perf_counter() - begun
                 continue
+            except BrokenPipeError:
+                raise Stopped from None
             while rest and written >= len(rest[0]):
                 written -= len(rest.pop(0))
             if rest:
@@ -67,7 +73,7 @@ class Queue:
     def _wait_for_room(self):
         for descriptor, _ in self.room.poll():
             if descriptor == self.stop.fileno():
-                raise BrokenPipeError("told to stop")
+                raise Stopped
 
 
 class Reader:

@@ -48,8 +48,8 @@ def run(
             return
         step = _host_step(job, env, network, running) if is_host else _jax_step(job, env, network)
         _work(index, queue, turns, parameters, job, step)
-    except BrokenPipeError:
-        pass  # told to stop
+    except transport.Stopped:
+        pass
     except Exception:
         _send(queue, messages.FAILED, traceback.format_exc())
     finally:
@@ -199,11 +199,11 @@ def _wait_for_turn(turns):
     try:
         turns.recv_bytes()
     except EOFError:
-        raise BrokenPipeError from None
+        raise transport.Stopped from None
 
 
 def _send(queue, kind, text):
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(transport.Stopped):
         queue.put(kind, text.encode(errors="replace")[-messages.LONGEST_TEXT :])
 
 
