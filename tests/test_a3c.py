@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -133,6 +134,7 @@ def test_a_message_larger_than_the_pipe_waits_for_the_reader():
     waited = []
     writer = threading.Thread(target=lambda: waited.append(queue.put(0, content)))
     writer.start()
+    time.sleep(0.2)  # it fills the pipe, and waits
     while not (got := reader.get()):
         pass
     assert bytes(got[0][1]) == content
