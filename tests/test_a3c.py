@@ -278,6 +278,19 @@ def test_a_malformed_message_changes_nothing(state, layout, change):
     assert (held.counts.malformed, held.updates) == (1, 0)
 
 
+def test_a_malformed_message_is_told_in_one_line(state, layout):
+    lines, held = [], new_holder(state, layout)
+    run = training._Run(CONFIG, WORKERS, layout, held, None, state.actors, lines.append)
+    assert (
+        run.take(training.Message(1, messages.GRADIENT, memoryview(b"no gradient")), None) is None
+    )
+    assert len(lines) == 1
+    assert "worker 1 sent 11 bytes that are no gradient of this run" in lines[0]
+    assert "\n" not in lines[0]
+    assert run.status(0).counts.malformed == 1
+    assert run.status(0).workers[1].state == "starting"
+
+
 def test_stale_gradients_are_rejected_and_counted(state, layout):
     workers = dataclasses.replace(WORKERS, max_staleness=1)
     held, vectors = new_holder(state, layout, workers), gradients(layout, 4)
