@@ -229,10 +229,8 @@ def seconds_each(take, seconds):
 def measure_start():
     figures, script = {}, Path(__file__).with_name("a3c.py")
     asked = "--num-workers 4 --total-timesteps 2000 --eval-episodes 0 --quiet".split()
-    # Where a folder is named, scripts leave JAX's default of what to keep.
-    environ = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
     with tempfile.TemporaryDirectory() as folder:
-        environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"
+        environ = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
         for name in ("cold", "warm"):
             run_dir, begun = Path(folder, name), perf_counter()
             command = [sys.executable, script, *asked, "--run-dir", run_dir]

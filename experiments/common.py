@@ -175,8 +175,7 @@ def follow(run: Run, start: Start, states, chunks, begun: float) -> Outcome:
     Raises:
         WriteError: something could not be written.
     """
-    outcome = Outcome(states, start.updates, start.best, saved=0)
-    outcome.saved = _env_steps(run, outcome)
+    outcome = Outcome(states, start.updates, start.best, _env_steps(run, start.updates))
     clock = Clock(run.progress, begun)
     with checkpoints.Saver(run.run_dir, run.options.keep_checkpoints) as saver:
         try:
@@ -190,9 +189,9 @@ def follow(run: Run, start: Start, states, chunks, begun: float) -> Outcome:
     return outcome
 
 
-def _env_steps(run, outcome):
+def _env_steps(run, updates):
     """That name a checkpoint: of each seed, or where seeds are trained one after another of all."""
-    return run.env_steps_before + outcome.updates * run.config.batch_size
+    return run.env_steps_before + updates * run.config.batch_size
 
 
 def _follow(run, chunks, clock, outcome, saver):
@@ -306,7 +305,7 @@ def _is_save_due(run, outcome):
     if every is None:
         every = config.total_timesteps // 10
     at_end = outcome.updates == config.num_updates
-    return at_end or _passed(every, outcome.saved, _env_steps(run, outcome))
+    return at_end or _passed(every, outcome.saved, _env_steps(run, outcome.updates))
 
 
 def _passed(every, before, now):
@@ -321,7 +320,7 @@ def _save(run, outcome, saver):
         "algorithm": run.algorithm,
         "config": runs.config_record(run.config),
         "seeds": run.seeds,
-        "env_steps": _env_steps(run, outcome),
+        "env_steps": _env_steps(run, outcome.updates),
         "updates": outcome.updates,
         "progress": dataclasses.asdict(run.progress),
         "tables": tables.mark(run.run_dir),

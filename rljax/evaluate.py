@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import checkpoints, distributions, host, networks, rollout
+from rljax import checkpoints, distributions, envs, host, networks, rollout
 from rljax.config import Config
 from rljax.host import HostEnv
 from rljax.types import LearnerState, Moments
@@ -155,7 +155,7 @@ def evaluate(
     Returns:
         Evaluation [S, N], in NumPy.
     """
-    env, _ = rollout.make_agent(config)
+    env = envs.make(config.env, config.env_kwargs, config.env_params)
     if isinstance(env, HostEnv):
         return _evaluate_host(config, env, learners, keys, num_episodes, greedy)
     playing = _begin(config, keys, num_episodes)

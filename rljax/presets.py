@@ -11,9 +11,9 @@ _MINATAR = dict(
 )
 
 PRESETS: dict[tuple[str, str], dict] = {
-    # All use TensorFlow's RMSProp, because its statistics start at 1: the first steps are small, so
-    # that learning rates ten times the usual are safe. With the other flavours, or Adam, these
-    # would saturate the critic's tanh units for good.
+    # A2C's all use TensorFlow's RMSProp, because its statistics start at 1: the first steps are
+    # small, so that learning rates ten times the usual are safe. With the other flavours, or Adam,
+    # these would saturate the critic's tanh units for good.
     # Above each, the search that found it, and what is unusual in it.
     #
     # tune.py --env CartPole-v1 --total-timesteps 300000 --num-steps 8 --points 24 --num-seeds 8
@@ -97,10 +97,6 @@ PRESETS: dict[tuple[str, str], dict] = {
         learning_rate=6e-3,
         normalize_rewards=True,
     ),
-}
-
-
-PRESETS |= {
     # Found not with processes but in one vmapped program, in which four workers take turns and act
     # with parameters eight versions old, as four workers on two cores do: random points, t_max 5.
     #

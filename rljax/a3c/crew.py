@@ -20,7 +20,6 @@ GRACE = 1.0
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 context = multiprocessing.get_context("forkserver")
 
-
 MALFORMED = -1
 """The kind of what is no message."""
 
@@ -98,7 +97,7 @@ class Crew:
         """Starts a worker, with a queue of its own.
 
         Args:
-            job: a `worker.Job`.
+            job: a `messages.Job`.
 
         Raises:
             TypeError: the job cannot be sent to another process.

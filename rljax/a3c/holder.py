@@ -70,7 +70,7 @@ class ParameterHolder:
         self.config, self.workers, self.layout = config, workers, layout
         self.counts, self.row = _light(counts), _light(row)
         cpu = jax.devices("cpu")[0]
-        vector = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+        vector = messages.host_vector(state.params)
         self.learner = jax.device_put(state._replace(params=vector), cpu)
         self._apply = _applier(config, workers, cpu)
 
@@ -114,11 +114,9 @@ class ParameterHolder:
         Returns:
             Whether it was applied.
         """
-        tree = jax.tree.leaves(gradients)
-        vector = tree[0] if len(tree) == 1 else np.concatenate([np.ravel(leaf) for leaf in tree])
-        if np.shape(vector) != self.learner.params.shape:
-            shape, size = np.shape(vector), self.learner.params.size
-            raise ValueError(f"a gradient of shape {shape}: must have {size} numbers")
+        vector, params = messages.host_vector(gradients), self.learner.params
+        if vector.shape != params.shape:
+            raise ValueError(f"a gradient of shape {vector.shape}: must have {params.size} numbers")
         counts, allowed = self.counts, self.workers.max_staleness
         if allowed is not None and staleness > allowed:
             self.counts = counts._replace(stale=counts.stale + 1)
@@ -130,20 +128,16 @@ class ParameterHolder:
             return False
         self.learner = self._apply(self.learner, vector, increments, staleness)
         counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1
-        oldest = max(counts.staleness_max, staleness)
         self.counts = counts._replace(
             applied=counts.applied + 1,
             staleness_sum=counts.staleness_sum + staleness,
-            staleness_max=oldest,
+            staleness_max=max(counts.staleness_max, staleness),
         )
         return True
 
     def published(self) -> np.ndarray:
         """The vector that workers get."""
-        parts = jax.tree.leaves(messages.published(self.learner))
-        if len(parts) == 1:
-            return np.asarray(parts[0])
-        return np.concatenate([np.ravel(part) for part in parts])
+        return messages.host_vector(messages.published(self.learner))
 
     def state(self) -> LearnerState:
         """The learner, in NumPy; its parameters as a pytree, the optimiser's state as it is."""

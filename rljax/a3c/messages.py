@@ -137,6 +137,12 @@ def ravel(tree: Any) -> jax.Array:
     return jnp.concatenate(leaves).astype(jnp.float32)
 
 
+def host_vector(tree: Any) -> np.ndarray:
+    """What `ravel` gives, in NumPy; of a single vector the vector itself, without a copy."""
+    leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)]
+    return leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
+
+
 def unravel(vector: Any, shapes: Any) -> Any:
     """The pytree that `ravel` made a vector of, JAX or NumPy."""
     leaves, start = [], 0
