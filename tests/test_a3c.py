@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from rljax import optimizers
-from rljax.a3c import holder, messages, training, transport
+from rljax.a3c import crew, holder, messages, roster, sums, training, transport
 from rljax.config import Config, Workers
 from rljax.presets import base
 from rljax.types import Increments, Moments
@@ -41,8 +41,8 @@ def layout():
 
 
 def new_holder(state, layout, workers=WORKERS, config=CONFIG):
-    counts = holder.no_counts()
-    row = holder.empty_row()
+    counts = sums.no_counts()
+    row = sums.empty_row()
     return holder.ParameterHolder(config, workers, layout, state.learner, counts, row)
 
 
@@ -280,10 +280,8 @@ def test_a_malformed_message_changes_nothing(state, layout, change):
 
 def test_a_malformed_message_is_told_in_one_line(state, layout):
     lines, held = [], new_holder(state, layout)
-    run = training._Run(CONFIG, WORKERS, layout, held, None, state.actors, lines.append)
-    assert (
-        run.take(training.Message(1, messages.GRADIENT, memoryview(b"no gradient")), None) is None
-    )
+    run = roster.Roster(CONFIG, WORKERS, layout, held, None, state.actors, lines.append)
+    assert run.take(crew.Message(1, messages.GRADIENT, memoryview(b"no gradient")), None) is None
     assert len(lines) == 1
     assert "worker 1 sent 11 bytes that are no gradient of this run" in lines[0]
     assert "\n" not in lines[0]
@@ -365,7 +363,7 @@ def test_a_row_has_the_means_of_its_gradients(state, layout):
         figures = np.float32([i, 10 * i, 4 * i, 1 + i, 2, 3, 4, 5 * i])
         record = record_of(layout, vectors[i], version=max(0, i - 1), figures=figures)
         held.push(message(record), 0)
-    row = training.metrics(CONFIG, held.updates, holder.whole(held.row))
+    row = sums.metrics(CONFIG, held.updates, sums.whole(held.row))
     assert (row.updates, row.episodes) == (3, 3)
     assert (row.episodic_return, row.episodic_length) == (10, 4)
     assert (row.policy_loss, row.value_loss, row.entropy) == (2, 2, 3)
@@ -378,11 +376,11 @@ def test_a_row_has_the_means_of_its_gradients(state, layout):
 
 def test_a_row_of_nothing_but_nan_is_a_run_that_diverged(state):
     config = dataclasses.replace(CONFIG, total_timesteps=8000)
-    row = holder.empty_row()._replace(gradients=np.int64(20))
-    assert training.metrics(config, 20, row).diverged_at == 20
-    assert training.metrics(config, 19, row).diverged_at == 0  # the row is not at its end
+    row = sums.empty_row()._replace(gradients=np.int64(20))
+    assert sums.metrics(config, 20, row).diverged_at == 20
+    assert sums.metrics(config, 19, row).diverged_at == 0  # the row is not at its end
     finite = row._replace(finite=np.int64(1), applied=np.int64(1))
-    assert training.metrics(config, 20, finite).diverged_at == 0
+    assert sums.metrics(config, 20, finite).diverged_at == 0
 
 
 # Settings

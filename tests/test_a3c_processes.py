@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from rljax import a2c, a3c, checkpoints, evaluate, rollout, tables
-from rljax.a3c import holder, messages, training
+from rljax.a3c import messages, roster, sums, training
 from rljax.config import Config, Workers
 from rljax.types import AgentState
 
@@ -456,16 +456,16 @@ def test_the_display_has_a_line_for_each_worker():
     from display import Display
 
     nothing = np.zeros(len(messages.PHASES))
-    worker = training.WorkerStatus("working", 1000, 12, 34.5, 2, 0, nothing)
-    fresh = training.WorkerStatus("restarting", 0, 0, float("nan"), 0, 1, nothing)
-    counts = holder.no_counts()
+    worker = roster.WorkerStatus("working", 1000, 12, 34.5, 2, 0, nothing)
+    fresh = roster.WorkerStatus("restarting", 0, 0, float("nan"), 0, 1, nothing)
+    counts = sums.no_counts()
     display = Display("title", 0, 100, quiet=False)
     display.console = Console(file=io.StringIO(), force_terminal=True, width=100)
     display.on_terminal = True
-    display.workers("seed 3", training.Status([fresh, fresh], counts, 0, 0.0))
+    display.workers("seed 3", roster.Status([fresh, fresh], counts, 0, 0.0))
     display.watched = ("seed 3", display.watched[1] - 2, display.watched[2])  # two seconds ago
     later = counts._replace(applied=400, stale=3)
-    display.workers("seed 3", training.Status([worker, fresh], later, 400, 1.5))
+    display.workers("seed 3", roster.Status([worker, fresh], later, 400, 1.5))
     display.console.print(display.group)
     text = display.console.file.getvalue()
     lines = [re.sub(r"\x1b\[[\d;]*m", "", line).split() for line in text.splitlines()]

@@ -14,6 +14,8 @@ of RMSProp that all share, and publishes a new version.
 
     training    init, chunks, train: the whole of it, seen from the holder's process
     holder      ParameterHolder: what becomes of a gradient
+    sums        what a run has come to: counts, and rows of metrics
+    roster      what the holder's process knows of its workers
     worker      what a worker does
     crew        starting, watching, restarting and stopping workers
     messages    what a worker sends, and the vectors that parameters and gradients become
@@ -28,7 +30,7 @@ _HOMES = {
     "WorkerError": "crew",
     "ParameterHolder": "holder",
     "State": "training",
-    "Status": "training",
+    "Status": "roster",
     "begin_row": "training",
     "chunks": "training",
     "init": "training",

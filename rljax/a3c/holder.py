@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,45 +11,9 @@ import numpy as np
 
 from rljax import learner, optimizers
 from rljax.a3c import messages
+from rljax.a3c.sums import STALENESS_BINS, Counts, Row, empty_row, light
 from rljax.config import Config, Workers
-from rljax.types import Figures, Increments, LearnerState
-
-STALENESS_BINS = 256
-"""Of the histogram; the last one takes all that is older."""
-
-
-class Counts(NamedTuple):
-    """What became of the gradients of a run so far, in NumPy."""
-
-    applied: Any
-    """int64; also the version of the parameters."""
-    stale: Any
-    """int64, rejected for `max_staleness`."""
-    not_finite: Any
-    """int64, rejected for a NaN or an infinity."""
-    malformed: Any
-    """int64, messages that are none; of these the environment steps are not known."""
-    restarts: Any
-    """int64, workers started again."""
-    staleness_sum: Any
-    """int64, of the applied ones."""
-    staleness_max: Any
-    staleness: Any
-    """int64 [STALENESS_BINS], of the applied ones."""
-
-
-class Row(NamedTuple):
-    """Sums since the last row of metrics, in NumPy."""
-
-    gradients: Any
-    """int64, applied or not."""
-    applied: Any
-    figures: Any
-    """float64, `types.Figures` as a vector, of those that are finite."""
-    finite: Any
-    staleness: Any
-    """Sum and, below, maximum, of those that were applied."""
-    staleness_max: Any
+from rljax.types import Increments, LearnerState
 
 
 class ParameterHolder:
@@ -68,7 +32,7 @@ class ParameterHolder:
         row: Row,
     ):
         self.config, self.workers, self.layout = config, workers, layout
-        self.counts, self.row = _light(counts), _light(row)
+        self.counts, self.row = light(counts), light(row)
         cpu = jax.devices("cpu")[0]
         vector = messages.host_vector(state.params)
         self.learner = jax.device_put(state._replace(params=vector), cpu)
@@ -85,6 +49,16 @@ class ParameterHolder:
         them is `config.batch_size` environment steps."""
         counts = self.counts
         return counts.applied + counts.stale + counts.not_finite
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is at its end."""
+        return self.updates >= self.config.num_updates
+
+    @property
+    def row_ended(self) -> bool:
+        """Whether a row of metrics ends here."""
+        return self.row.gradients > 0 and self.config.ends_row(self.updates)
 
     def push(self, message: memoryview | bytes, worker: int) -> tuple[np.void, np.ndarray] | None:
         """Takes a worker's message: applies its gradient, or rejects it.
@@ -152,7 +126,7 @@ class ParameterHolder:
         self.learner = state._replace(updates=state.updates + 1, opt_state=opt_state)
 
     def begin_row(self) -> None:
-        self.row = _light(empty_row())
+        self.row = light(empty_row())
 
     def _count(self, figures, applied, staleness):
         row = self.row
@@ -183,22 +157,3 @@ def _applier(config, workers, device):
     if workers.staleness_scaling:
         return partial(apply, floats)
     return lambda state, gradient, increments, _: apply(floats, state, gradient, increments)
-
-
-def no_counts() -> Counts:
-    """Of a run that has not begun."""
-    return whole(Counts(0, 0, 0, 0, 0, 0, 0, np.zeros(STALENESS_BINS, np.int64)))
-
-
-def empty_row() -> Row:
-    return whole(Row(0, 0, np.zeros(len(Figures._fields)), 0, 0, 0))
-
-
-def whole(sums: Any) -> Any:
-    """Counts or a row as arrays, for a state."""
-    return type(sums)(*(np.array(x) for x in sums))
-
-
-def _light(sums):
-    """The same with Python's numbers, which are faster to add to."""
-    return type(sums)(*(x.copy() if x.ndim else x.item() for x in sums))
