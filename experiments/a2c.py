@@ -1,6 +1,7 @@
-"""Trains A2C on a gymnax environment, several seeds at once, and writes a run directory.
+"""Trains A2C, several seeds at once on gymnax's environments, and writes a run directory.
 
 python experiments/a2c.py --env CartPole-v1 --num-seeds 8
+python experiments/a2c.py --env gymnasium/LunarLander-v3 --num-envs 16 --vectorization sync
 python experiments/a2c.py --resume RUN_DIR
 """
 
@@ -8,8 +9,9 @@ import sys
 import time
 
 import common
+import in_turn
 from display import Display
-from start import fresh, resumed
+from start import Start, fresh, resumed
 
 ALGORITHM = "a2c"
 
@@ -32,13 +34,24 @@ def prepare(asked: common.Asked):
     return fresh(ALGORITHM, asked.config, asked.options, asked.device)
 
 
-def train(asked: common.Asked, start) -> int:
+def train(asked: common.Asked, start: Start) -> int:
     """Trains, evaluates and writes; returns the exit status."""
+    from rljax import a2c, rollout
+    from rljax.host import HostEnv
+
+    env, _ = rollout.make_agent(asked.config)
+    states = a2c.init_seeds(asked.config, asked.keys) if start.states is None else start.states
+    train = _train_in_turn if isinstance(env, HostEnv) else _train_at_once
+    return train(asked, start, states)
+
+
+def _train_at_once(asked, start, states):
+    """All seeds in one program."""
     import jax
 
     from rljax import a2c
 
-    config, seeds = asked.config, asked.seeds
+    config, seeds, making = asked.config, asked.seeds, time.perf_counter()
     title = f"A2C · {config.env} · {len(seeds)} seed{'s' * (len(seeds) > 1)} · {asked.device}"
     if start.updates:
         title += f" · from {start.updates * config.batch_size:,} steps each"
@@ -46,14 +59,34 @@ def train(asked: common.Asked, start) -> int:
     done, total = start.updates * step, config.num_updates * step
     with Display(title, done, total, asked.options.quiet) as display:
         run = common.begin(ALGORITHM, asked, start, display)
-        making = time.perf_counter()
-        states = a2c.init_seeds(config, asked.keys) if start.states is None else start.states
         if start.raised:
             states, row = a2c.begin_row(states)
             if start.in_row:
                 common.append_rows(run, jax.device_get(row), speed=0.0)
         chunks = a2c.chunks(config, asked.keys, states)
         return common.finish(run, common.follow(run, start, states, chunks, making))
+
+
+def _train_in_turn(asked, start, states):
+    """Environments that Python steps."""
+    from rljax import a2c, host
+
+    config = asked.config
+    title = f"A2C · {config.env} · {config.num_envs} environments ({config.vectorization})"
+
+    def chunks(run, state, index):
+        return a2c.chunks(config, None, state)
+
+    return in_turn.train(
+        ALGORITHM,
+        asked,
+        start,
+        states,
+        f"{title} · {asked.device}",
+        chunks,
+        a2c.begin_row,
+        failures=(host.EnvError,),
+    )
 
 
 if __name__ == "__main__":

@@ -8,18 +8,17 @@ python experiments/a3c.py --resume RUN_DIR
 import contextlib
 import dataclasses
 import os
-import shutil
 import sys
-import time
+from functools import partial
 
 import common
 import flags
+import in_turn
 import numpy as np
-from display import Display
 from flags import RunOptions
 from start import Start, fresh, resumed
 
-from rljax import a3c
+from rljax import a3c, processes
 from rljax.config import Config, Workers
 
 ALGORITHM = "a3c"
@@ -38,12 +37,14 @@ def settle(config: Config, options: RunOptions, workers: Workers):
     if options.device == "gpu":
         raise ValueError("device = 'gpu': A3C computes on the CPU")
     workers.validate()
+    if config.vectorization != "sync":
+        raise ValueError(f"vectorization = {config.vectorization!r}: A3C's workers are processes")
     if config.num_envs not in (1, workers.envs_per_worker):
         raise ValueError(f"num_envs = {config.num_envs}: A3C has --envs-per-worker instead")
     config = dataclasses.replace(config, num_envs=workers.envs_per_worker)
     options = dataclasses.replace(options, device="cpu")
     flags.set_xla_flags(options.device)  # workers take them over
-    a3c.start_server()  # it imports while this process does
+    processes.start_server()  # it imports while this process does
     import jax
 
     # One thread applies gradients: handing each to another costs more than it gains.
@@ -68,70 +69,27 @@ def _fresh(asked, states):
 
 def train(asked: common.Asked, start: Start) -> int:
     """Trains, evaluates and writes; returns the exit status."""
-    try:
-        return _train(asked, start)
-    except a3c.RefusedError as error:
-        if not asked.options.resume:
-            shutil.rmtree(start.run_dir)  # nothing has been trained
-        return flags.fail(error)
-
-
-def _train(asked, start):
-    config, seeds, (workers,) = asked.config, asked.seeds, asked.more
-    states = _fresh_states(asked) if start.states is None else start.states
-    done = int(states.learner.updates.sum()) * config.batch_size
-    total = config.num_updates * config.batch_size * len(seeds)
-    title = f"A3C · {config.env} · {workers.num_workers} workers"
-    if len(seeds) > 1:
-        title += f" · {len(seeds)} seeds, one after another"
-    if done:
-        title += f" · from {done:,} steps"
+    config, (workers,) = asked.config, asked.more
     cores = len(os.sched_getaffinity(0))
     if workers.num_workers > cores:
         print(f"warning: {workers.num_workers} workers share {cores} cores", file=sys.stderr)
-    with Display(title, done, total, asked.options.quiet) as display:
-        run = common.begin(
-            ALGORITHM, asked, start, display, failures=(a3c.WorkerError,), facts=facts
-        )
-        left = np.flatnonzero(states.learner.updates < config.num_updates)
-        for index in left if len(left) else [len(seeds) - 1]:
-            try:
-                outcome = _train_one(run, workers, start, states, int(index))
-            except a3c.RefusedError as error:
-                if not states.learner.updates.any():
-                    raise
-                print(f"error: {error}", file=sys.stderr)  # the seeds before are saved
-                return 1
-            if outcome.status != "completed":
-                break
-            states = outcome.states
-            start = dataclasses.replace(start, best=outcome.best, updates=-1)  # of no seed
-        return common.finish(run, outcome)
-
-
-def _train_one(run, workers, start, states, index):
-    """Trains the seed of that index to its end; the `Outcome`."""
-    making, config = time.perf_counter(), run.config
-    updates = int(states.learner.updates[index])
-    others = int(states.learner.updates.sum()) - updates
-    run = dataclasses.replace(
-        run, active=range(index, index + 1), env_steps_before=others * config.batch_size
+    return in_turn.train(
+        ALGORITHM,
+        asked,
+        start,
+        _fresh_states(asked) if start.states is None else start.states,
+        f"A3C · {config.env} · {workers.num_workers} workers",
+        partial(_chunks, workers),
+        partial(_begin_row, config),
+        failures=(a3c.WorkerError,),
+        facts=facts,
     )
-    if start.raised:
-        state, row = a3c.begin_row(config, _one(states, index))
-        states = _with_one(states, index, state)
-        if start.in_row and updates == start.updates:
-            common.append_rows(run, _stack([row]), speed=0.0)
-    if updates != start.updates:  # the last evaluation was another seed's
-        run.progress.evaluated = updates * config.batch_size
-    start = dataclasses.replace(start, updates=updates)
-    with contextlib.closing(_chunks(run, workers, states, index)) as chunks:
-        return common.follow(run, start, states, chunks, making)
 
 
-def _chunks(run, workers, states, index):
-    """`a3c.chunks` of one seed, as states of all of them and metrics [1]."""
-    state, started = _one(states, index), int(states.learner.updates[index])
+def _chunks(workers, run, states, index):
+    """`a3c.chunks` of one seed; None while workers are starting."""
+    state = _first(states)
+    started = int(state.learner.updates)
     label = f"seed {run.seeds[index]}" if len(run.seeds) > 1 else ""
     chunks = a3c.chunks(
         run.config,
@@ -144,9 +102,14 @@ def _chunks(run, workers, states, index):
     with contextlib.closing(chunks):
         for now, metrics in chunks:
             if int(metrics.updates) == started and now.counts.restarts == state.counts.restarts:
-                run.signals.check()  # workers are starting
+                yield None
             else:
-                yield _with_one(states, index, now), _stack([metrics])
+                yield _stack([now]), _stack([metrics])
+
+
+def _begin_row(config, states):
+    state, row = a3c.begin_row(config, _first(states))
+    return _stack([state]), _stack([row])
 
 
 def _fresh_states(asked):
@@ -159,21 +122,10 @@ def _stack(trees):
     return jax.tree.map(lambda *x: np.stack(x), *trees)
 
 
-def _one(states, index):
+def _first(states):
     import jax
 
-    return jax.tree.map(lambda x: x[index], states)
-
-
-def _with_one(states, index, state):
-    import jax
-
-    def put(all_seeds, one):
-        changed = np.array(all_seeds)
-        changed[index] = one
-        return changed
-
-    return jax.tree.map(put, states, state)
+    return jax.tree.map(lambda x: x[0], states)
 
 
 def facts(states: a3c.State) -> dict:

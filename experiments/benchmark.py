@@ -277,7 +277,7 @@ def environment_loop(config):
 
     from rljax.distributions import noise
     from rljax.rollout import make_agent
-    from rljax.types import Discrete
+    from rljax.spaces import Discrete
 
     env, _ = make_agent(config)
     space = env.spec.action_space

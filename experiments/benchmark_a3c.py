@@ -32,7 +32,8 @@ import benchmark
 import flags
 import numpy as np
 
-from rljax.a3c import crew, transport
+from rljax import processes
+from rljax.a3c import transport
 from rljax.config import Config, Workers
 from rljax.presets import base
 
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
         crews = [Workers(number).validate() for number in options.workers]
         measured = {"start": measure_start()} if options.start else {}
         device = flags.set_device("cpu")
-        crew.start_server()
+        processes.start_server()
         import jax
 
         jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -93,7 +94,7 @@ def measure(config, crews, options):
 
     parts, size = {}, f"{config.num_envs}x{config.num_steps}"
     if not isinstance(rollout.make_agent(config)[0], HostEnv):
-        with ProcessPoolExecutor(1, mp_context=crew.context) as pool:  # one thread, as in a worker
+        with ProcessPoolExecutor(1, mp_context=processes.context) as pool:  # one thread, as in a worker
             parts = pool.submit(benchmark.parts, config).result()
     row = "{:24}" + " {:>11}" * (5 + len(PHASES))
     print(row.format("A3C", "size", "workers", "steps/s", "gradients/s", "staleness", *PHASES))

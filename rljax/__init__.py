@@ -24,10 +24,12 @@ _SUBMODULES = (
     "normalization",
     "optimizers",
     "presets",
+    "processes",
     "render",
     "returns",
     "rollout",
     "runs",
+    "spaces",
     "tables",
     "types",
 )

@@ -5,21 +5,26 @@ All environments step together; their experience is one batch, for one gradient 
 
     state, metrics = jax.jit(a2c.train)(config, key)
 
-`chunks` runs the same updates from the host, a second or less at a time.
+`chunks` runs the same updates from the host, a second or less at a time. Environments that Python
+steps (gymnasium's) are trained by `chunks`, with one jitted call of the policy for each step of all
+environments and one jitted update for each rollout.
 """
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import learner, optimizers, rollout
-from rljax.config import Config
+from rljax import distributions, host, learner, networks, optimizers, rollout
+from rljax.config import FLOAT_FIELDS, Config
 from rljax.host import HostEnv
-from rljax.types import AgentState, Metrics
+from rljax.types import ActorState, AgentState, EnvSpec, EpisodeStats, Metrics
 
 CHUNK_SECONDS = 0.5
 """What a chunk should take: short enough for a display and Ctrl-C."""
@@ -33,10 +38,6 @@ def init(config: Config, key: jax.Array) -> AgentState:
     """
     config.validate()
     env, network = rollout.make_agent(config)
-    if isinstance(env, HostEnv):
-        raise ValueError(
-            f"env = {env.spec.name!r}: A2C takes gymnax's environments, A3C both kinds"
-        )
     key_learner, key_actor = jax.random.split(key)
     return AgentState(
         learner=learner.init(config, network, env.spec, key_learner),
@@ -46,17 +47,23 @@ def init(config: Config, key: jax.Array) -> AgentState:
 
 
 def update(config: Config, state: AgentState) -> tuple[AgentState, Metrics]:
-    """One rollout and one gradient step.
+    """One rollout and one gradient step, in environments in JAX.
 
     Returns:
         (state, Metrics of this update).
+
+    Raises:
+        ValueError: the environments are stepped by Python.
     """
-    state, sums = _update(config, rollout.make_agent(config), state)
+    agent = rollout.make_agent(config)
+    if isinstance(agent[0], HostEnv):
+        raise ValueError(f"env = {config.env!r}: it is stepped by Python: use a2c.chunks")
+    state, sums = _update(config, agent, state)
     return state, _means(sums, state.learner.updates)
 
 
 def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
-    """A whole run.
+    """A whole run; in environments in JAX a pure function.
 
     Returns:
         (state, Metrics [R]): one row for every `config.log_interval` updates, at most a hundred.
@@ -64,10 +71,13 @@ def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
 
     Raises:
         ValueError, TypeError: as `init` does. Under `jax.jit` the floats have no values to check:
-            call `config.validate()` before.
+            call `config.validate()` before. Environments stepped by Python cannot be jitted.
+        EnvError: as `chunks` does.
     """
-    state = init(config, key)
     agent = rollout.make_agent(config)
+    if isinstance(agent[0], HostEnv):
+        return _train_on_host(config, key)
+    state = init(config, key)
     whole, rest = divmod(config.num_updates, config.log_interval)
     rows = jnp.array([config.log_interval] * whole + [rest] * (rest > 0), jnp.int32)
 
@@ -87,7 +97,8 @@ def init_seeds(config: Config, keys: jax.Array) -> AgentState:
 def chunks(
     config: Config, keys: jax.Array | None, states: AgentState | None = None
 ) -> Iterator[tuple[AgentState, Metrics]]:
-    """A whole run of S seeds at once, in chunks of updates of half a second or so.
+    """A whole run of S seeds at once, in chunks of updates of half a second or so. Environments
+    stepped by Python take a single seed, and begin new episodes here.
 
     The length of a chunk is an argument of one compiled program, so it changes no bit of
     training, however it is chosen: the first chunk is one update, which takes the compilation;
@@ -104,10 +115,16 @@ def chunks(
 
     Raises:
         ValueError, TypeError: as `init` does, when the first chunk is asked for.
+        RefusedError: as `HostEnv.open` does.
+        EnvError: an environment that Python steps failed.
     """
     config.validate()
     if states is None:
         states = init_seeds(config, keys)
+    env, _ = rollout.make_agent(config)
+    if isinstance(env, HostEnv):
+        yield from _host_chunks(config, env, states)
+        return
     done = int(np.asarray(states.learner.updates)[0])
     length = 1
     while done < config.num_updates:
@@ -161,6 +178,12 @@ def _update(config, agent, state):
     """(state, sums of this update's figures)."""
     env, network = agent
     actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
+    return _learn(config, network, state._replace(actor=actor), batch)
+
+
+def _learn(config, network, state, batch):
+    """(state, sums of this update's figures), from a rollout."""
+    actor = state.actor
     episodes, given = learner.contribute(config, network, state.learner, actor.episodes, batch)
     moved = learner.apply(config, state.learner, given.gradients)
     moved = learner.observe(moved, given.increments)
@@ -204,3 +227,93 @@ def _means(sums, updates):
         episodic_length=sums.episodic_length / episodes,
         diverged_at=sums.diverged_at,
     )
+
+
+class _Acting(NamedTuple):
+    """How to act in environments that Python steps; jitted."""
+
+    draw: Callable
+    """key -> (key, noise for a rollout)."""
+    act: Callable
+    """(learner, noise, t, obs, mask) -> actions as `rollout.act` gives them."""
+
+
+@lru_cache(maxsize=8)
+def _acting(config: Config, spec: EnvSpec) -> _Acting:
+    """For a config without its floats, so that runs share what is compiled. They are of no use
+    here, and a `Config` as an argument would be taken apart at every step."""
+    network = networks.make(config, spec)
+    shape = (config.num_steps, config.num_envs)
+
+    @jax.jit
+    def draw(key):
+        key, key_action = jax.random.split(key)
+        return key, distributions.noise(spec.action_space, key_action, shape)
+
+    @jax.jit
+    def act(learner, noise, t, obs, mask):
+        return rollout.act(network, learner, obs, mask, noise[t])
+
+    return _Acting(draw, act)
+
+
+@partial(jax.jit, static_argnames="spec")
+def _learn_from(config, spec, state, batch):
+    return _learn(config, networks.make(config, spec), state, batch)[0]
+
+
+@jax.jit
+def _row(state):
+    return _means(state.sums, state.learner.updates)
+
+
+def _host_chunks(config, env, states):
+    """`chunks` in environments that Python steps."""
+    if len(states.learner.updates) != 1:
+        raise ValueError(
+            f"{len(states.learner.updates)} seeds: environments stepped by Python take one at a time"
+        )
+    state = jax.tree.map(lambda x: x[0], states)
+    acting = _acting(dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0)), env.spec)
+    with env.open() as running:
+        key, key_reset = jax.random.split(state.actor.key)
+        obs, mask = running.reset(host.seeds(key_reset, config.num_envs))
+        state = state._replace(
+            actor=ActorState((), (), key, rollout.no_episodes(config.num_envs))
+        )
+        done, is_first = int(state.learner.updates), True
+        while done < config.num_updates:
+            end = time.perf_counter() + CHUNK_SECONDS
+            while True:
+                state, obs, mask = _host_update(config, env, acting, running, state, obs, mask)
+                done += 1
+                if is_first or config.ends_row(done) or time.perf_counter() >= end:
+                    break
+            is_first = False
+            metrics = jax.device_get(_row(state))
+            actor = state.actor._replace(episodes=EpisodeStats((), (), ()))
+            yield jax.tree.map(lambda x: x[None], (state._replace(actor=actor), metrics))
+
+
+def _host_update(config, env, acting, running, state, obs, mask):
+    """One rollout and one gradient step; waits for the actions alone."""
+    key, noise = acting.draw(state.actor.key)
+    actor_critic = state.learner._replace(opt_state=(), return_moments=None)
+
+    def act(t, obs, mask):
+        return rollout.on_host(env, acting.act(actor_critic, noise, np.int32(t), obs, mask))
+
+    obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps)
+    state = state._replace(actor=state.actor._replace(key=key))
+    return _learn_from(config, env.spec, state, batch), obs, mask
+
+
+def _train_on_host(config, key):
+    """`train` in environments that Python steps."""
+    if isinstance(key, jax.core.Tracer):
+        raise ValueError(f"env = {config.env!r}: it is stepped by Python and cannot be jitted")
+    rows = []
+    for states, metrics in chunks(config, key[None]):
+        if is_row(config, metrics):
+            rows.append(metrics)
+    return jax.tree.map(lambda x: x[0], states), jax.tree.map(lambda *x: np.concatenate(x), *rows)

@@ -25,8 +25,8 @@ class Config:
     """
 
     env: str = "CartPole-v1"
-    """A gymnax id, for A3C also a gymnasium id, or 'package.module:attribute'; in Python also an
-    environment object."""
+    """A gymnax id, a gymnasium id, or 'package.module:attribute'; in Python also an object. The
+    prefixes gymnax/ and gymnasium/ choose between the two."""
     env_kwargs: KeyValues = ()
     """Keyword arguments of the environment's constructor; in Python also a dict."""
     env_params: KeyValues = ()
@@ -36,6 +36,9 @@ class Config:
     """Environment steps of the run, over all environments; rounded up to whole rollouts."""
     num_envs: int = 16
     """Environments that step together."""
+    vectorization: Literal["sync", "async"] = "sync"
+    """Gymnasium's environments: one after another in this process, or each in a process of its own.
+    It changes no result."""
     num_steps: int = 5
     """Steps of every environment between two updates: the rollout's length."""
 
@@ -208,15 +211,24 @@ def load_attribute(path: str):
         ValueError: there is no such module or attribute.
     """
     module_name, _, attribute = path.partition(":")
-    try:
-        found = importlib.import_module(module_name)
-    except (ModuleNotFoundError, TypeError, ValueError) as error:
-        raise ValueError(f"{path!r}: {error}") from error
+    found = load_module(path, module_name)
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ValueError(f"{path!r}: {module_name} has no attribute {attribute!r}")
         found = getattr(found, part)
     return found
+
+
+def load_module(path: str, module_name: str):
+    """The module that a path names.
+
+    Raises:
+        ValueError: there is none; the message names the path.
+    """
+    try:
+        return importlib.import_module(module_name)
+    except (ModuleNotFoundError, TypeError, ValueError) as error:
+        raise ValueError(f"{path!r}: {error}") from error
 
 
 def _check_type(field, value):

@@ -11,24 +11,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.types import Box, Discrete
+from rljax.spaces import ActionSpace, Box, Discrete
 
 _LOG_2PI = float(np.log(2 * np.pi))
+_FEW = 32
 
 
-def noise(space: Discrete | Box, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def noise(space: ActionSpace, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The chance that `sample` needs for actions [*shape].
 
     Returns:
-        Uniform numbers [*shape] for discrete actions, normal ones [*shape, A] for continuous.
+        Uniform numbers, [*shape] for one discrete action or [*shape, A] for several, or normal ones
+        [*shape, A] for continuous actions.
     """
-    if isinstance(space, Discrete):
-        return jax.random.uniform(key, shape)
-    return jax.random.normal(key, (*shape, space.size))
+    if isinstance(space, Box):
+        return jax.random.normal(key, (*shape, space.size))
+    return jax.random.uniform(key, (*shape, *space.mask_shape[:-1]))
 
 
 class Categorical(NamedTuple):
-    """Actions 0, ..., A - 1 with probabilities softmax(logits)."""
+    """Actions 0, ..., A - 1 with probabilities softmax(logits); -inf is an invalid action's."""
 
     logits: jax.Array
 
@@ -36,12 +38,17 @@ class Categorical(NamedTuple):
         """int32 [...], by inverting the distribution function at uniform noise [...].
 
         An action of probability 0 is not drawn: the noise is below 1, and its interval of the
-        distribution function is empty. (With many hundreds of actions, XLA's cumulative sum can
-        round such an interval open.)
+        distribution function is empty. Of many actions, XLA's cumulative sum can round such an
+        interval open: who falls into it takes the mode.
         """
-        cdf = jnp.cumsum(jnp.exp(self.logits - _max(self.logits)), axis=-1)
+        shares = jnp.exp(self.logits - _max(self.logits))
+        cdf = jnp.cumsum(shares, axis=-1)
         below = noise[..., None] * cdf[..., -1:] >= cdf[..., :-1]
-        return jnp.sum(below, axis=-1, dtype=jnp.int32)
+        action = jnp.sum(below, axis=-1, dtype=jnp.int32)
+        if self.logits.shape[-1] <= _FEW:
+            return action
+        drawn = jnp.take_along_axis(shares, action[..., None], axis=-1)[..., 0]
+        return jnp.where(drawn > 0, action, self.mode())
 
     def mode(self) -> jax.Array:
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
@@ -62,6 +69,30 @@ class Categorical(NamedTuple):
 
     def to_env(self, action: jax.Array) -> jax.Array:
         """What the environment is given for a drawn action."""
+        return action
+
+
+class MultiCategorical(NamedTuple):
+    """Several discrete actions at once, independent of each other: a `Categorical` for each row of
+    the logits [..., A, N]. Rows shorter than the longest end in -inf."""
+
+    logits: jax.Array
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """int32 [..., A], from uniform noise [..., A]."""
+        return Categorical(self.logits).sample(noise)
+
+    def mode(self) -> jax.Array:
+        return Categorical(self.logits).mode()
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...] of actions int32 [..., A]."""
+        return jnp.sum(Categorical(self.logits).log_prob(action), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        return jnp.sum(Categorical(self.logits).entropy(), axis=-1)
+
+    def to_env(self, action: jax.Array) -> jax.Array:
         return action
 
 
@@ -149,6 +180,6 @@ def _sum(x):
 def _fold(operation, reduction, x):
     """Over the last axis. Few actions are taken one by one: XLA's reductions over a short axis
     take as long on a CPU as the loss's products of matrices."""
-    if x.shape[-1] > 32:
+    if x.shape[-1] > _FEW:
         return reduction(x, axis=-1)
     return reduce(operation, (x[..., i] for i in range(x.shape[-1])))

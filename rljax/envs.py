@@ -2,12 +2,14 @@
 
 `make` turns an id or an object with gymnax's interface into an `Env`: an `EnvSpec` and pure
 functions. `reset` and `step` are of a single environment, to be `vmap`ped by who uses them. All
-that comes out is cast here, once: observations and rewards to float32, flags to bool.
-Gymnasium's, which Python steps, become a `host.HostEnv`.
+that comes out is cast here, once: observations to one float32 array, rewards to float32, flags to
+bool. Gymnasium's, which Python steps, become a `host.HostEnv`.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,12 +17,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import host
-from rljax.config import KeyValues, load_attribute, unknown
+from rljax import host, spaces
+from rljax.config import KeyValues, load_attribute, load_module, unknown
 from rljax.host import HostEnv
-from rljax.types import Box, Discrete, EnvSpec, Step
+from rljax.spaces import Box
+from rljax.types import EnvSpec, Step
 
 _DOWNLOADS = "MNISTBandit-bsuite"
+_EXTRAS = {
+    "gymnasium.envs.box2d": "rljax[box2d]",
+    "gymnasium.envs.mujoco": "gymnasium[mujoco]",
+    "gymnasium.envs.phys2d": "gymnasium[classic-control]",
+    "ale_py": "gymnasium[atari]",
+}
+"""What brings the packages of registered environments, by the module that has them."""
+_SUITES = {
+    "ALE/": "gymnasium[atari]",
+    "MiniGrid-": "minigrid",
+    "dm_control/": "shimmy[dm-control]",
+}
+"""What registers environments, by the beginning of their ids."""
 
 
 class Env(NamedTuple):
@@ -35,9 +51,17 @@ class Env(NamedTuple):
     for all its steps at once, outside its loop."""
     step: Callable[[Any, Any, jax.Array], tuple[Any, Step]]
     """(draw, state, action) -> (state, Step), with auto-reset."""
+    mask: Callable[[Any], jax.Array | None]
+    """state -> bool [*mask_shape] the valid actions, or None where all are."""
 
 
-def make(env: Any, env_kwargs: KeyValues = (), env_params: KeyValues = ()) -> Env | HostEnv:
+def make(
+    env: Any,
+    env_kwargs: KeyValues = (),
+    env_params: KeyValues = (),
+    num_envs: int = 1,
+    vectorization: str = "sync",
+) -> Env | HostEnv:
     """The environment that an id or an object stands for.
 
     Args:
@@ -47,32 +71,39 @@ def make(env: Any, env_kwargs: KeyValues = (), env_params: KeyValues = ()) -> En
             Gymnasium's are made several times over, so that an object must be a class or function.
         env_kwargs: keyword arguments of the constructor.
         env_params: overrides of the environment's parameters; gymnasium's have none.
+        num_envs, vectorization: of gymnasium's, how many `HostEnv.open` opens, and whether "sync",
+            one after another in this process, or "async", each in a process of its own. Those in
+            JAX are single, to be `vmap`ped.
 
     Raises:
-        ValueError: no such environment or parameter, or a space that is not supported.
+        ValueError: no such environment or parameter, a missing package, or a space that is not
+            supported.
         TypeError: no environment of either kind, or no such keyword argument.
     """
     with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
         found = _find(env)
         source = _build(env, found, dict(env_kwargs))
         if isinstance(source, gymnasium.Env):
-            return _host_env(env, found, source, dict(env_kwargs), dict(env_params))
+            kwargs, params = dict(env_kwargs), dict(env_params)
+            return _host_env(env, found, source, kwargs, params, num_envs, vectorization)
         params = _override(getattr(source, "default_params", None), dict(env_params))
         name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
-        action_space = _action_space(name, source.action_space(params))
-    reset, draw, step = _functions(source, params)
-    obs_shape = _obs_shape(name, source, params, action_space, reset, draw, step)
-    return Env(EnvSpec(name, obs_shape, action_space), reset, draw, step)
+        if vectorization != "sync":
+            raise ValueError(
+                f"vectorization = {vectorization!r}: {name!r} is written in JAX and needs none"
+                " (gymnasium/ID is gymnasium's)"
+            )
+        return _functions(name, source, params)
 
 
 def _find(env):
     """An environment or what makes one."""
     if not isinstance(env, str):
         return env
-    if ":" in env:
-        return load_attribute(env)
     if env.startswith("gymnasium/"):
         return _gymnasium_factory(env.removeprefix("gymnasium/"))
+    if ":" in env:
+        return load_attribute(env)
     return _gymnax_factory(env)
 
 
@@ -106,30 +137,52 @@ def _gymnax_factory(env):
         raise ValueError(unknown("environment", name, known))
     if name in gymnasium.registry:
         return _gymnasium_factory(name)
-    raise ValueError(unknown("environment", name, [*known, *gymnasium.registry]))
+    raise _unknown(name, [*known, *gymnasium.registry])
 
 
-def _gymnasium_factory(name):
-    if name not in gymnasium.registry:
-        raise ValueError(unknown("environment", name, list(gymnasium.registry)))
+def _gymnasium_factory(env):
+    """Of an id, or of "module:id", where importing the module registers it."""
+    module, _, name = env.rpartition(":")
+    if module:
+        load_module(env, module)
+    elif name.startswith("ALE/"):
+        with contextlib.suppress(ValueError):
+            load_module(env, "ale_py")
+    spec = gymnasium.registry.get(name)
+    if spec is None:
+        raise _unknown(name, list(gymnasium.registry))
 
     def build(**kwargs):
         try:
-            return gymnasium.make(name, disable_env_checker=True, **kwargs)
-        except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-            raise ValueError(f"env = {name!r}: {error}") from error
+            # By its specification: another process may not know the id.
+            return gymnasium.make(spec, disable_env_checker=True, **kwargs)
+        except (gymnasium.error.Error, ImportError) as error:
+            raise ValueError(f"env = {name!r}: {_missing(spec) or error}") from error
 
     return build
 
 
-def _host_env(env, found, built, kwargs, params):
+def _unknown(name, known):
+    install = [package for start, package in _SUITES.items() if name.startswith(start)]
+    hint = f"; {name.split('/')[0]} needs pip install '{install[0]}'" if install else ""
+    return ValueError(unknown("environment", name, known) + hint)
+
+
+def _missing(spec):
+    for start, package in _EXTRAS.items():
+        if str(spec.entry_point).startswith(start):
+            return f"a package is missing: pip install '{package}'"
+    return None
+
+
+def _host_env(env, found, built, kwargs, params, num_envs, vectorization):
     if built is found:
         raise TypeError(f"env = {env!r}: give its class or a function, to make several")
     if params:
         built.close()
         raise ValueError(f"env_params = {params}: gymnasium's environments have none")
     name = env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
-    return host.make(name, built, lambda: found(**kwargs))
+    return host.make(name, built, lambda: found(**kwargs), num_envs, vectorization)
 
 
 def _check_kwargs(env, factory, kwargs):
@@ -149,12 +202,29 @@ def _override(params, overrides):
     return params.replace(**overrides)
 
 
-def _functions(source, params):
-    """reset, draw and step of an `Env`."""
+def _functions(name, source, params):
+    """An `Env` of an environment with gymnax's interface."""
+    space = source.action_space(params)
+    try:
+        action_space = spaces.action_space(space)
+    except ValueError as error:
+        raise ValueError(f"env = {name!r}: {error}") from error
+    if isinstance(action_space, Box) and hasattr(source, "action_mask"):
+        raise ValueError(f"env = {name!r}: continuous actions have no action_mask")
+    kind = _observation(source, params)
+    encode = partial(spaces.encode, kind, xp=jnp)
+    first = np.asarray(getattr(space, "start", 0), np.int32)
+    tell_mask = getattr(source, "action_mask", None)
+
+    def own_action(action):
+        return action + first if first.any() else action
+
+    def mask(state):
+        return tell_mask and spaces.mask(action_space, tell_mask(state, params), jnp)
 
     def reset(key):
         obs, state = source.reset(key, params)
-        return jax.tree.map(_strong, state), _float32(obs)
+        return jax.tree.map(_strong, state), encode(obs)
 
     def draw(key, shape=()):
         key_step, key_reset = jax.random.split(key)
@@ -165,7 +235,10 @@ def _functions(source, params):
 
     def step(draw, state, action):
         key, (fresh_state, fresh_obs) = draw
-        obs, next_state, reward, terminated, _ = source.step_env(key, state, action, params)
+        obs, next_state, reward, terminated, info = source.step_env(
+            key, state, own_action(action), params
+        )
+        _check_info(source, info)
         truncated = source.is_truncated(next_state, params)
         done = jnp.logical_or(terminated, truncated)
         next_state = jax.tree.map(
@@ -173,26 +246,63 @@ def _functions(source, params):
             fresh_state,
             next_state,
         )
-        obs = _float32(obs)
+        obs = encode(obs)
+        flags = _bool(terminated), _bool(truncated)
         next_obs = jnp.where(done, fresh_obs, obs)
-        return next_state, Step(
-            next_obs, _float32(reward), _bool(terminated), _bool(truncated), obs
-        )
+        return next_state, Step(next_obs, _float32(reward), *flags, obs, mask(next_state))
 
     def step_with_own_reset(key, state, action):
         obs, next_state, reward, terminated, truncated, info = source.step(
-            key, state, action, params
+            key, state, own_action(action), params
         )
+        _check_info(source, info)
         next_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, next_state)
         if "final_observation" not in info:
             raise TypeError(f"{type(source).__name__}.step gives no info['final_observation']")
-        final_obs = _float32(info["final_observation"])
-        step = Step(_float32(obs), _float32(reward), _bool(terminated), _bool(truncated), final_obs)
+        final_obs = encode(info["final_observation"])
+        flags = _bool(terminated), _bool(truncated)
+        step = Step(encode(obs), _float32(reward), *flags, final_obs, mask(next_state))
         return next_state, step
 
-    if _resets_as_gymnax_does(source):
-        return reset, draw, step
-    return reset, lambda key, shape=(): jax.random.split(key, shape), step_with_own_reset
+    if not _resets_as_gymnax_does(source):
+        draw, step = (lambda key, shape=(): jax.random.split(key, shape)), step_with_own_reset
+    spec = EnvSpec(name, kind, action_space, tell_mask is not None)
+    env = Env(spec, reset, draw, step, mask)
+    _check_reward(env)
+    return env
+
+
+def _observation(source, params):
+    """By tracing the environment: declared spaces can be wrong."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs = jax.eval_shape(lambda key: source.reset(key, params)[0], key)
+    space = None
+    with contextlib.suppress(AttributeError, NotImplementedError):
+        space = source.observation_space(params)
+    return spaces.observed(space, obs)
+
+
+def _check_info(source, info):
+    if "action_mask" in info and not hasattr(source, "action_mask"):
+        raise TypeError(
+            f"{type(source).__name__}: info['action_mask'] comes after the first action; give the"
+            " mask by a method action_mask(state, params)"
+        )
+
+
+def _check_reward(env):
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    space = env.spec.action_space
+    dtype = jnp.float32 if isinstance(space, Box) else jnp.int32
+
+    def reset_and_step(key, action):
+        state, _ = env.reset(key)
+        return env.step(env.draw(key), state, action)
+
+    _, answer = jax.eval_shape(reset_and_step, key, jax.ShapeDtypeStruct(space.shape, dtype))
+    if answer.reward.shape != ():
+        shape = answer.reward.shape
+        raise ValueError(f"env = {env.spec.name!r}: rewards must be scalars, not {shape}")
 
 
 def _resets_as_gymnax_does(source):
@@ -202,37 +312,6 @@ def _resets_as_gymnax_does(source):
     kind = type(source)
     inherits = isinstance(source, Environment)
     return inherits and kind.step is Environment.step and kind.reset is Environment.reset
-
-
-def _obs_shape(name, source, params, action_space, reset, draw, step):
-    """By tracing the environment: declared spaces can be wrong."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    obs = jax.eval_shape(lambda key: source.reset(key, params)[0], key)
-    if not hasattr(obs, "shape"):
-        raise ValueError(
-            f"env = {name!r}: observations must be one array, not {type(obs).__name__}"
-        )
-    discrete = isinstance(action_space, Discrete)
-    action = jax.ShapeDtypeStruct(action_space.shape, jnp.int32 if discrete else jnp.float32)
-
-    def reset_and_step(key, action):
-        return step(draw(key), reset(key)[0], action)
-
-    _, answer = jax.eval_shape(reset_and_step, key, action)
-    if answer.reward.shape != ():
-        raise ValueError(f"env = {name!r}: rewards must be scalars, not {answer.reward.shape}")
-    return obs.shape
-
-
-def _action_space(name, space):
-    """By the attributes of the space, so that gymnax's and a user's own classes both serve."""
-    if hasattr(space, "n") and getattr(space, "shape", ()) == ():
-        return Discrete(int(space.n))
-    if hasattr(space, "low") and hasattr(space, "high"):
-        low = np.broadcast_to(np.asarray(space.low, np.float32), space.shape)
-        high = np.broadcast_to(np.asarray(space.high, np.float32), space.shape)
-        return Box(tuple(space.shape), tuple(low.ravel().tolist()), tuple(high.ravel().tolist()))
-    raise ValueError(f"env = {name!r}: unsupported action space {space}; Discrete and Box are")
 
 
 def _strong(x):

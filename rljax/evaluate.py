@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import checkpoints, distributions, envs, host, networks, rollout
+from rljax import checkpoints, distributions, envs, host, networks, rollout, spaces
 from rljax.config import Config
 from rljax.host import HostEnv
+from rljax.spaces import Numbers
 from rljax.types import LearnerState, Moments
 
 MAX_EPISODE_STEPS = 100_000
@@ -102,10 +103,12 @@ def learners(config: Config, state: Mapping) -> LearnerState:
 
 
 def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Callable:
-    """The learner's policy as a plain function `policy(obs, key) -> action`.
+    """The learner's policy as a plain function `policy(obs, key, mask=None) -> action`.
 
     It takes one observation [*obs_shape] or a batch [B, *obs_shape] and gives what the
-    environment takes, one action or a batch.
+    environment takes, one action or a batch. Of gymnasium's environments it takes one observation
+    just as the environment gives it, or a batch of them as arrays [B, ...] if its space is a Box,
+    and so it does actions. The mask says which actions are valid, by default all.
 
     Args:
         config: the one that the learner was trained with.
@@ -113,18 +116,30 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
         greedy: the distribution's mode rather than a sample. The key is then not used.
     """
     env, network = rollout.make_agent(config)
-    space = env.spec.action_space
+    spec, space = env.spec, env.spec.action_space
 
     @jax.jit
-    def act(obs, key):
-        obs = jnp.asarray(obs, jnp.float32)
-        batch = obs.reshape(-1, *env.spec.obs_shape)
-        noise = distributions.noise(space, key, batch.shape[:1])
-        action = _act(network, learner, batch, None if greedy else noise)
-        lead = obs.shape[: obs.ndim - len(env.spec.obs_shape)]
+    def act(obs, key, mask):
+        lead = obs.shape[: obs.ndim - len(spec.obs_shape)]
+        obs = obs.reshape(-1, *spec.obs_shape)
+        if mask is not None:
+            mask = mask.reshape(-1, *space.mask_shape)
+        noise = distributions.noise(space, key, obs.shape[:1])
+        action = _act(network, learner, obs, mask, None if greedy else noise)
         return action.reshape(*lead, *space.shape)
 
-    return act
+    if not isinstance(env, HostEnv):
+        return lambda obs, key, mask=None: act(jnp.asarray(obs, jnp.float32), key, mask)
+
+    def act_on_host(obs, key, mask=None):
+        is_batch = np.ndim(obs) > len(spec.obs_shape) and isinstance(spec.observation, Numbers)
+        obs = np.stack([env.encode(x) for x in obs]) if is_batch else env.encode(obs)
+        if mask is not None:
+            mask = np.stack([spaces.mask(space, x) for x in mask]) if is_batch else spaces.mask(space, mask)
+        action = np.asarray(act(obs, key, mask))
+        return np.stack([env.decode(x) for x in action]) if is_batch else env.decode(action)
+
+    return act_on_host
 
 
 def evaluation_keys(keys: jax.Array, updates: int) -> jax.Array:
@@ -168,28 +183,25 @@ def evaluate(
 
 def _evaluate_host(config, env, learners, keys, num_episodes, greedy):
     """In environments that Python steps, one learner after another."""
-    running = env.open(num_episodes)
-    try:
+    with env._replace(num_envs=num_episodes, vectorization="sync").open() as running:
         played = [
             _play_host(config, jax.tree.map(lambda x, i=i: x[i], learners), running, key, greedy)
             for i, key in enumerate(keys)
         ]
-    finally:
-        running.close()
     return Evaluation(*map(np.stack, zip(*played)))
 
 
 def _play_host(config, learner, running, key, greedy):
     key, key_reset = jax.random.split(key)
-    num_episodes = len(running.envs)
-    obs = running.reset(host.seeds(key_reset, num_episodes))
+    num_episodes = running.num_envs
+    obs, mask = running.reset(host.seeds(key_reset, num_episodes))
     returns = np.zeros(num_episodes, np.float32)
     lengths, finished = np.zeros(num_episodes, np.int32), np.zeros(num_episodes, bool)
     while not finished.all() and lengths.max() < MAX_EPISODE_STEPS:
         key, key_action = jax.random.split(key)
-        action = _act_host(config, running.spec, learner, obs, key_action, greedy)
+        action = _act_host(config, running.spec, learner, obs, mask, key_action, greedy)
         answer = running.step(np.asarray(action))
-        obs = answer.obs
+        obs, mask = answer.obs, answer.mask
         returns += np.where(finished, 0, answer.reward)
         lengths += ~finished
         finished |= answer.terminated | answer.truncated
@@ -197,9 +209,9 @@ def _play_host(config, learner, running, key, greedy):
 
 
 @partial(jax.jit, static_argnames=("spec", "greedy"))
-def _act_host(config, spec, learner, obs, key, greedy):
+def _act_host(config, spec, learner, obs, mask, key, greedy):
     noise = None if greedy else distributions.noise(spec.action_space, key, obs.shape[:1])
-    action = _act(networks.make(config, spec), learner, obs, noise)
+    action = _act(networks.make(config, spec), learner, obs, mask, noise)
     return action.reshape(len(obs), *spec.action_space.shape)
 
 
@@ -249,7 +261,8 @@ def _step(env, network, learner, greedy, now):
     num_episodes = len(now.obs)
     key, key_action, key_env = jax.random.split(now.key, 3)
     noise = distributions.noise(env.spec.action_space, key_action, (num_episodes,))
-    action = _act(network, learner, now.obs, None if greedy else noise)
+    mask = jax.vmap(env.mask)(now.env_state)
+    action = _act(network, learner, now.obs, mask, None if greedy else noise)
     action = action.reshape(num_episodes, *env.spec.action_space.shape)
     draws = env.draw(key_env, (num_episodes,))
     env_state, answer = jax.vmap(env.step)(draws, now.env_state, action)
@@ -262,8 +275,8 @@ def _step(env, network, learner, greedy, now):
     return _Playing(env_state, answer.obs, key, played, now.steps + 1)
 
 
-def _act(network, learner, obs, noise):
+def _act(network, learner, obs, mask, noise):
     """What the environment takes, [B, ...]: sampled with noise, else the mode."""
-    distribution = rollout.policy(network, learner, obs)
+    distribution = rollout.policy(network, learner, obs, mask)
     action = distribution.mode() if noise is None else distribution.sample(noise)
     return distribution.to_env(action)

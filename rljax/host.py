@@ -1,74 +1,195 @@
-"""Environments that are stepped from Python: gymnasium's, behind one small interface."""
+"""Environments that Python steps: gymnasium's, vectorised by gymnasium.
 
+What comes out is the same as of environments in JAX: observations encoded as `spaces` says, actions
+numbered from 0, auto-reset within the step, the true successor kept. An environment that fails does
+not raise where it is, which may be another process, but answers with what went wrong.
+"""
+
+import contextlib
+import multiprocessing
+import signal
+import time
+import traceback
+import weakref
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import gymnasium
 import jax
 import numpy as np
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
+from gymnasium.vector import AutoresetMode, VectorEnv, async_vector_env
 
-from rljax.types import Box, Discrete, EnvSpec, Step
+from rljax import processes, spaces
+from rljax.spaces import Box, Discrete
+from rljax.types import EnvSpec, Step
+
+GRACE = 2.0
+"""Seconds that processes have to close their environments."""
+
+
+class EnvError(RuntimeError):
+    """An environment failed; which one, at which step and how is in the message."""
 
 
 class HostEnv(NamedTuple):
     """An environment that Python steps; `envs.Env` is its counterpart in JAX."""
 
     spec: EnvSpec
-    open: Callable[[int], "Running"]
-    """num_envs -> so many of them, to be stepped together and closed."""
+    declared: tuple[gymnasium.Space, gymnasium.Space]
+    """Its own spaces, of observations and of actions."""
+    build: Callable[[], gymnasium.Env]
+    num_envs: int = 1
+    vectorization: str = "sync"
+    """"sync": one after another in this process; "async": each in a process of its own."""
+
+    def open(self) -> "Running":
+        """`num_envs` of them, to be stepped together and closed.
+
+        Raises:
+            RefusedError: not all of them could be made.
+        """
+        return Running(self)
+
+    def encode(self, obs: Any) -> np.ndarray:
+        """One of its own observations as float32 [*obs_shape]."""
+        return spaces.encode(self.spec.observation, obs)
+
+    def decode(self, action: np.ndarray) -> Any:
+        """What it takes itself for an action numbered from 0, [*action_shape]."""
+        space = self.declared[1]
+        if isinstance(self.spec.action_space, Discrete):
+            return int(action) + int(space.start)
+        if isinstance(space, gymnasium.spaces.MultiDiscrete):
+            return (action + space.start).astype(space.dtype)
+        if space.dtype == np.float32 or isinstance(space, gymnasium.spaces.MultiBinary):
+            return action.astype(space.dtype, copy=False)
+        whole = np.issubdtype(space.dtype, np.integer)
+        action = np.clip(np.rint(action) if whole else action, space.low, space.high)
+        return action.astype(space.dtype)
 
 
-def make(name: str, env: gymnasium.Env, build: Callable[[], gymnasium.Env]) -> HostEnv:
-    """What `build` makes, described by one of them, which is closed.
+def make(
+    name: str,
+    env: gymnasium.Env,
+    build: Callable[[], gymnasium.Env],
+    num_envs: int,
+    vectorization: str,
+) -> HostEnv:
+    """What `build` makes, described by one of them, which is reset once and closed.
 
     Raises:
-        ValueError: a space that is not supported.
+        ValueError: a space that is not supported, or a first observation outside of its space.
     """
     try:
-        spec = EnvSpec(name, _obs_shape(name, env), _action_space(name, env.action_space))
+        declared = env.observation_space, env.action_space
+        observation = spaces.observation(declared[0])
+        action_space = spaces.action_space(declared[1])
+        obs, info = env.reset(seed=0)
+        spaces.encode(observation, obs)
+        if "action_mask" in info:
+            if isinstance(action_space, Box):
+                raise ValueError("continuous actions have no action_mask")
+            spaces.mask(action_space, info["action_mask"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"env = {name!r}: {error}") from error
     finally:
         env.close()
-    return HostEnv(spec, lambda num_envs: Running(spec, [build() for _ in range(num_envs)]))
+    spec = EnvSpec(name, observation, action_space, "action_mask" in info)
+    return HostEnv(spec, declared, build, num_envs, vectorization)
 
 
 class Running:
-    """Environments stepped one after another in this process, with auto-reset."""
+    """Environments at work, stepped together, with auto-reset. A context: leaving it closes them."""
 
-    def __init__(self, spec: EnvSpec, envs: Sequence[gymnasium.Env]):
-        self.spec, self.envs = spec, envs
+    def __init__(self, env: HostEnv):
+        self.spec, self.num_envs, self.steps = env.spec, env.num_envs, 0
+        self._envs = _vectorize(env)
+        self._end = weakref.finalize(self, _end, self._envs)  # should nobody close it
+        for i, error in enumerate(self._envs.get_attr("error")):
+            if error:
+                self.close()
+                raise processes.RefusedError(f"env = {self.spec.name!r}: environment {i}: {error}")
 
-    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def reset(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
         """Fresh episodes, each environment's chance from a seed of its own.
 
         Returns:
-            [B, *obs_shape] float32.
+            (float32 [B, *obs_shape]; bool [B, *mask_shape] the valid actions, or None).
+
+        Raises:
+            EnvError: an environment failed.
         """
-        pairs = zip(self.envs, seeds, strict=True)
-        return np.array([env.reset(seed=int(seed))[0] for env, seed in pairs], np.float32)
+        self.steps = 0
+        obs, info = self._call(self._envs.reset, seed=[int(seed) for seed in seeds])
+        self._check_finite(obs, "observation")
+        return obs, info.get("mask")
 
     def step(self, actions: np.ndarray) -> Step:
         """Acts in every environment; one whose episode ends begins another.
 
         Args:
-            actions: [B, *action_shape].
+            actions: [B, *action_shape], discrete ones from 0.
 
         Returns:
             Step [B, ...], in NumPy.
+
+        Raises:
+            EnvError: an environment failed.
         """
-        num_envs = len(self.envs)
-        obs = np.empty((num_envs, *self.spec.obs_shape), np.float32)
-        final_obs = np.empty_like(obs)
-        reward = np.empty(num_envs, np.float32)
-        terminated, truncated = np.empty(num_envs, bool), np.empty(num_envs, bool)
-        chosen = actions.tolist() if isinstance(self.spec.action_space, Discrete) else actions
-        for i, env in enumerate(self.envs):
-            final_obs[i], reward[i], terminated[i], truncated[i], _ = env.step(chosen[i])
-            obs[i] = env.reset()[0] if terminated[i] or truncated[i] else final_obs[i]
-        return Step(obs, reward, terminated, truncated, final_obs)
+        self.steps += 1
+        obs, reward, terminated, truncated, info = self._call(self._envs.step, actions)
+        final_obs = obs
+        if "final_obs" in info:
+            final_obs = obs.copy()
+            for i in np.flatnonzero(info["_final_obs"]):
+                final_obs[i] = info["final_obs"][i]
+            self._check_finite(final_obs, "observation")
+        self._check_finite(obs, "observation")
+        self._check_finite(reward, "reward")
+        reward = reward.astype(np.float32)
+        return Step(obs, reward, terminated, truncated, final_obs, info.get("mask"))
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        """Closes the environments; no process is left."""
+        if self._end.alive and hasattr(self._envs, "processes"):
+            _ask_to_close(self._envs.parent_pipes)
+        self._end()
+
+    def _call(self, function, *args, **kwargs):
+        try:
+            *answer, info = function(*args, **kwargs)
+        except (EOFError, ConnectionError) as error:  # of the pipe to a process
+            raise EnvError(self._who_is_gone()) from error
+        if "error" in info:
+            i = int(np.argmax(info["_error"]))
+            raise EnvError(f"{self._at(i)}: {info['error'][i]}")
+        return *answer, info
+
+    def _check_finite(self, x, what):
+        if not np.isfinite(x).all():
+            i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
+            values = np.array2string(x[i], threshold=20, precision=3)
+            raise EnvError(f"{self._at(i)}: {what} is not finite: {values}")
+
+    def _at(self, i):
+        when = f"at step {self.steps:,}" if self.steps else "at its first reset"
+        return f"environment {i} of {self.spec.name} {when}"
+
+    def _who_is_gone(self):
+        sentinels = [process.sentinel for process in self._envs.processes]
+        gone = wait(sentinels, timeout=GRACE)
+        i = sentinels.index(gone[0]) if gone else 0
+        process = self._envs.processes[i]
+        process.join(0)
+        return f"{self._at(i)}: its process {processes.how_it_ended(process.exitcode)}"
 
 
 def seeds(key: jax.Array, num_envs: int) -> np.ndarray:
@@ -76,19 +197,106 @@ def seeds(key: jax.Array, num_envs: int) -> np.ndarray:
     return np.asarray(jax.random.bits(key, (num_envs,)) >> 1)
 
 
-def _obs_shape(name, env) -> tuple[int, ...]:
-    space: Any = env.observation_space
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise ValueError(f"env = {name!r}: unsupported observation space {space}; Box is")
-    return tuple(space.shape)
-
-
-def _action_space(name, space) -> Discrete | Box:
-    if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
-        return Discrete(int(space.n))
-    if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        bounds = (tuple(bound.ravel().tolist()) for bound in (space.low, space.high))
-        return Box(tuple(space.shape), *bounds)
-    raise ValueError(
-        f"env = {name!r}: unsupported action space {space}; Discrete from 0 and Box of floats are"
+def _vectorize(env: HostEnv) -> VectorEnv:
+    made = GymnasiumSpec(
+        "rljax/Guarded-v0",
+        entry_point=lambda: _Guarded(env),
+        order_enforce=False,
+        disable_env_checker=True,
     )
+    options: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    if env.vectorization == "sync":
+        return gymnasium.make_vec(made, env.num_envs, "sync", vector_kwargs=options)
+    processes.start_server()
+    options |= {"context": "forkserver", "shared_memory": True, "worker": _work}
+    before = multiprocessing.active_children()
+    try:
+        with processes.signals_held_back():
+            return gymnasium.make_vec(made, env.num_envs, "async", vector_kwargs=options)
+    except BaseException as error:
+        for process in set(multiprocessing.active_children()) - set(before):
+            process.kill()
+        if isinstance(error, EOFError | ConnectionError):
+            text = f"env = {env.spec.name!r}: a process with an environment died as it began"
+            raise processes.RefusedError(text) from error
+        raise
+
+
+class _Guarded(gymnasium.Env):
+    """One environment behind its spec. What goes wrong is told in `error`, if it could not be made,
+    and after that in the info, where it reaches the other side of a pipe as well."""
+
+    def __init__(self, host: HostEnv):
+        self.host, self.env, self.error, self.metadata = host, None, "", {}
+        shapes = host.spec.obs_shape, host.spec.action_space.shape
+        kinds = (gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32) for shape in shapes)
+        self.observation_space, self.action_space = kinds
+        self.nothing = np.zeros(host.spec.obs_shape, np.float32)
+        try:
+            self.env = host.build()
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            return
+        own = self.env.observation_space, self.env.action_space
+        if own != host.declared:
+            self.error = f"its spaces are {own}, those of the first environment {host.declared}"
+
+    def reset(self, *, seed=None, options=None):
+        try:
+            obs, info = self.env.reset(seed=seed)
+        except Exception:
+            return self.nothing, {"error": f"\n{traceback.format_exc()}"}
+        return self._encode(obs, info)
+
+    def step(self, action):
+        try:
+            obs, reward, terminated, truncated, info = self.env.step(self.host.decode(action))
+            obs, info = self._encode(obs, info)
+        except Exception:
+            obs, info = self.nothing, {"error": f"\n{traceback.format_exc()}"}
+        if "error" in info:  # no end of an episode, which would be reset
+            return obs, 0.0, False, False, info
+        return obs, reward, terminated, truncated, info
+
+    def close(self):
+        if self.env is not None:
+            self.env.close()
+
+    def _encode(self, obs, info):
+        spec = self.host.spec
+        try:
+            obs = spaces.encode(spec.observation, obs)
+            if spec.has_mask:
+                return obs, {"mask": spaces.mask(spec.action_space, info["action_mask"])}
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            return self.nothing, {"error": f"{type(error).__name__}: {error}"}
+        if "action_mask" in info:
+            return self.nothing, {"error": "it gives an action_mask, and gave none when reset"}
+        return obs, {}
+
+
+def _work(*args):
+    """A process with an environment, from its first line on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, processes.SIGNALS)
+    processes.end_with_parent()
+    with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
+        async_vector_env._async_worker(*args)
+
+
+def _ask_to_close(pipes):
+    deadline = time.monotonic() + GRACE
+    for pipe in pipes:
+        with contextlib.suppress(OSError):
+            pipe.send(("close", None))
+    for pipe in pipes:
+        with contextlib.suppress(OSError, EOFError):
+            while pipe.poll(max(0.0, deadline - time.monotonic())):
+                pipe.recv()  # until it is closed at the other end
+
+
+def _end(envs):
+    for process in getattr(envs, "processes", ()):
+        process.kill()
+        process.join()
+        envs.closed = True  # so that it does not try as well
+    envs.close()

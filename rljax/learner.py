@@ -82,15 +82,15 @@ def gradients(
     obs = normalization.standardize(learner.obs_moments, batch.obs)
     final_obs = normalization.standardize(learner.obs_moments, batch.final_obs)
     rewards = normalization.scale(learner.return_moments, batch.reward)
-    obs, actions, recorded = jax.tree.map(
-        _merge_time_and_batch, (obs, batch.action, batch.recorded)
+    obs, actions, mask, recorded = jax.tree.map(
+        _merge_time_and_batch, (obs, batch.action, batch.mask, batch.recorded)
     )
 
     def value(obs):
         return network.apply(learner.params, obs, method="critic")
 
     def loss(params):
-        distribution, flat_values = network.apply(networks.reuse(params, recorded), obs)
+        distribution, flat_values = network.apply(networks.reuse(params, recorded), obs, mask)
         values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
         cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
         next_values = successor_values(value, values, final_obs, cut)

@@ -1,8 +1,10 @@
 """Flax networks: torsos, heads, and the actor-critic that joins them.
 
-A torso is any linen module that maps observations [B, *obs_shape] to features [B, F].
+A torso is any linen module that maps observations [B, *obs_shape] to features [B, F]. One's own
+is given the pieces of a Dict or Tuple, nested as their space is, each [B, ...].
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax import spaces
 from rljax.config import Config, load_attribute, unknown
-from rljax.distributions import Categorical, Gaussian, TanhGaussian
-from rljax.types import Box, Discrete, EnvSpec
+from rljax.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
+from rljax.spaces import ActionSpace, Box, Discrete, Parts
+from rljax.types import EnvSpec
 
 ACTIVATIONS = {
     "tanh": nn.tanh,
@@ -63,46 +67,61 @@ class ActorCritic(nn.Module):
 
     make_torso: Callable[[], nn.Module]
     shared_torso: bool
-    action_space: Discrete | Box
+    action_space: ActionSpace
     action_bounds: str
     log_std_init: float
+    pieces: Parts | None = None
+    """The torso is given these, apart, instead of one array."""
 
     def setup(self):
         self.actor_torso = self.make_torso()
         self.critic_torso = self.actor_torso if self.shared_torso else self.make_torso()
-        discrete = isinstance(self.action_space, Discrete)
-        size = self.action_space.n if discrete else self.action_space.size
+        is_box = isinstance(self.action_space, Box)
+        size = self.action_space.size if is_box else math.prod(self.action_space.mask_shape)
         self.actor_head = _dense(size, gain=0.01)
         self.critic_head = _dense(1, gain=1.0)
-        if not discrete:
+        if is_box:
             init = nn.initializers.constant(self.log_std_init)
             self.log_std = self.param("log_std", init, (size,))
 
-    def __call__(self, obs):
-        """(distribution, values [B]) of observations [B, *obs_shape]."""
+    def __call__(self, obs, mask=None):
+        """(distribution, values [B]) of observations [B, *obs_shape].
+
+        Args:
+            mask: bool [B, *mask_shape] the valid actions; None if all are.
+        """
+        obs = self._apart(obs)
         actor_features = self.actor_torso(obs)
         shared = self.shared_torso
         critic_features = actor_features if shared else self.critic_torso(obs)
-        return self._distribution(actor_features), self._value(critic_features)
+        return self._distribution(actor_features, mask), self._value(critic_features)
 
-    def actor(self, obs):
+    def actor(self, obs, mask=None):
         """The distribution over actions alone."""
-        return self._distribution(self.actor_torso(obs))
+        return self._distribution(self.actor_torso(self._apart(obs)), mask)
 
     def critic(self, obs):
         """The values [B] alone."""
-        return self._value(self.critic_torso(obs))
+        return self._value(self.critic_torso(self._apart(obs)))
 
-    def _distribution(self, features):
-        out = self.actor_head(features)
-        if isinstance(self.action_space, Discrete):
-            return Categorical(out)
-        kind = TanhGaussian if self.action_bounds == "tanh" else Gaussian
-        rows = (
-            jnp.broadcast_to(jnp.asarray(row, jnp.float32)[None], out.shape)
-            for row in (self.log_std, self.action_space.low, self.action_space.high)
-        )
-        return kind(out, *rows)
+    def _apart(self, obs):
+        return obs if self.pieces is None else spaces.split(self.pieces, obs)
+
+    def _distribution(self, features, mask):
+        out, space = self.actor_head(features), self.action_space
+        if isinstance(space, Box):
+            kind = TanhGaussian if self.action_bounds == "tanh" else Gaussian
+            rows = (
+                jnp.broadcast_to(jnp.asarray(row, jnp.float32)[None], out.shape)
+                for row in (self.log_std, space.low, space.high)
+            )
+            return kind(out, *rows)
+        logits = out.reshape(-1, *space.mask_shape)
+        if mask is not None:
+            logits = jnp.where(mask, logits, -jnp.inf)
+        if isinstance(space, Discrete):
+            return Categorical(logits)
+        return MultiCategorical(jnp.where(spaces.is_action(space)[None], logits, -jnp.inf))
 
     def _value(self, features):
         return self.critic_head(features)[:, 0]
@@ -115,15 +134,17 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
         ValueError: an unknown torso, or tanh-squashed actions without finite bounds.
         TypeError: the torso is no linen module.
     """
-    bounds = () if isinstance(spec.action_space, Discrete) else spec.action_space[1:]
+    bounds = spec.action_space[1:] if isinstance(spec.action_space, Box) else ()
     if config.action_bounds == "tanh" and not np.all(np.isfinite(bounds)):
         raise ValueError(f"action_bounds = 'tanh': {spec.name} has actions without finite bounds")
+    is_own = not isinstance(config.network, str) or ":" in config.network
     return ActorCritic(
         make_torso=_torso(config, spec),
         shared_torso=config.shared_torso,
         action_space=spec.action_space,
         action_bounds=config.action_bounds,
         log_std_init=config.log_std_init,
+        pieces=spec.observation if is_own and isinstance(spec.observation, Parts) else None,
     )
 
 
@@ -169,17 +190,20 @@ class Dense(nn.Dense):
         return out
 
 
-def record(network: nn.Module, variables: Any, obs: jax.Array, method: str) -> tuple[Any, Any]:
+def record(
+    network: nn.Module, variables: Any, obs: jax.Array, *args: Any, method: str
+) -> tuple[Any, Any]:
     """`network.apply`, and what its `Dense` layers gave, for `reuse`.
 
     Args:
         obs: [B, ...].
+        args: what `method` takes besides.
 
     Returns:
         (what the network returns, a pytree of arrays [B, ...]). Outputs that do not begin with B
         are left out.
     """
-    out, recorded = network.apply(variables, obs, method=method, mutable=["recorded"])
+    out, recorded = network.apply(variables, obs, *args, method=method, mutable=["recorded"])
     return out, jax.tree.map(lambda x: x if len(x) == len(obs) else None, recorded)
 
 

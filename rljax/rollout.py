@@ -20,12 +20,17 @@ def make_agent(config: Config) -> tuple[Env | HostEnv, ActorCritic]:
     Raises:
         ValueError, TypeError: as `envs.make` and `networks.make` do.
     """
-    env = envs.make(config.env, config.env_kwargs, config.env_params)
+    env = envs.make(
+        config.env, config.env_kwargs, config.env_params, config.num_envs, config.vectorization
+    )
     return env, networks.make(config, env.spec)
 
 
-def init(env: Env, num_envs: int, key: jax.Array) -> ActorState:
-    """Fresh episodes in `num_envs` environments."""
+def init(env: Env | HostEnv, num_envs: int, key: jax.Array) -> ActorState:
+    """Fresh episodes in `num_envs` environments. Of those that Python steps the key is all that
+    there is: their episodes begin when they are opened."""
+    if isinstance(env, HostEnv):
+        return ActorState((), (), key, EpisodeStats((), (), ()))
     key, key_reset = jax.random.split(key)
     env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_envs))
     return ActorState(env_state, obs, key, no_episodes(num_envs))
@@ -37,10 +42,38 @@ def no_episodes(num_envs: int) -> EpisodeStats:
     return EpisodeStats(zeros, zeros.astype(jnp.int32), zeros)
 
 
-def policy(network: ActorCritic, learner: LearnerState, obs: jax.Array):
-    """The distribution over actions for observations [B, *obs_shape]."""
+def policy(
+    network: ActorCritic, learner: LearnerState, obs: jax.Array, mask: jax.Array | None = None
+):
+    """The distribution over actions for observations [B, *obs_shape], of which those that the mask
+    [B, *mask_shape] allows."""
     inputs = normalization.standardize(learner.obs_moments, obs)
-    return network.apply(learner.params, inputs, method="actor")
+    return network.apply(learner.params, inputs, mask, method="actor")
+
+
+def act(
+    network: ActorCritic,
+    learner: LearnerState,
+    obs: jax.Array,
+    mask: jax.Array | None,
+    noise: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """Samples actions for environments that Python steps, from noise [B, ...].
+
+    Returns:
+        (actions as drawn [B, ...],), and where they are others those for the environments.
+    """
+    distribution = policy(network, learner, obs, mask)
+    action = distribution.sample(noise)
+    env_action = distribution.to_env(action)
+    return (action,) if env_action is action else (action, env_action)
+
+
+def on_host(env: HostEnv, actions: tuple[jax.Array, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """What `act` gives in NumPy: (actions as drawn, actions for the environments)."""
+    drawn, *other = map(np.asarray, actions)
+    env_action = other[0] if other else drawn
+    return drawn, env_action.reshape(len(drawn), *env.spec.action_space.shape)
 
 
 def collect(
@@ -63,14 +96,18 @@ def collect(
         env_state, obs = carry
         noise, draw = chance
         inputs = normalization.standardize(learner.obs_moments, obs)
-        distribution, recorded = networks.record(network, learner.params, inputs, "actor")
+        mask = jax.vmap(env.mask)(env_state)
+        distribution, recorded = networks.record(
+            network, learner.params, inputs, mask, method="actor"
+        )
         action = distribution.sample(noise)
         env_action = distribution.to_env(action).reshape(
             config.num_envs, *env.spec.action_space.shape
         )
         env_state, answer = jax.vmap(env.step)(draw, env_state, env_action)
         flags = (answer.terminated, answer.truncated)
-        transition = Transition(obs, action, answer.reward, *flags, answer.final_obs, recorded)
+        row = (obs, action, answer.reward, *flags, answer.final_obs)
+        transition = Transition(*row, mask=mask, recorded=recorded)
         return (env_state, answer.obs), transition
 
     carry = (actor.env_state, actor.obs)
@@ -79,35 +116,37 @@ def collect(
 
 
 def loop(
-    act: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    act: Callable[..., tuple[np.ndarray, np.ndarray]],
     step: Callable[[np.ndarray], Step],
     obs: np.ndarray,
-    noise: np.ndarray,
-) -> tuple[np.ndarray, Transition]:
+    mask: np.ndarray | None,
+    num_steps: int,
+) -> tuple[np.ndarray, np.ndarray | None, Transition]:
     """One rollout in environments that Python steps: what `collect` is to those in JAX.
 
     Args:
-        act: (obs [B, *obs_shape], noise [B, ...]) -> (actions as drawn, actions for the
-            environments).
+        act: (t, obs [B, *obs_shape], mask [B, *mask_shape] or None) -> (actions as drawn, actions
+            for the environments).
         step: actions -> Step, with auto-reset.
-        obs: [B, *obs_shape] to act on first.
-        noise: [T, B, ...] the policy's chance.
+        obs, mask: to act on first.
+        num_steps: T.
 
     Returns:
-        (obs to act on next, Transition [T, B, ...]), in NumPy.
+        (obs and mask to act on next, Transition [T, B, ...]), in NumPy.
     """
     columns = None
-    for t, chance in enumerate(noise):
-        action, env_action = act(obs, chance)
+    for t in range(num_steps):
+        action, env_action = act(t, obs, mask)
         answer = step(env_action)
         flags = (answer.terminated, answer.truncated)
         row = (obs, action, answer.reward, *flags, answer.final_obs)
+        row = row if mask is None else (*row, mask)
         if columns is None:
-            columns = [np.empty((len(noise), *x.shape), x.dtype) for x in row]
+            columns = [np.empty((num_steps, *x.shape), x.dtype) for x in row]
         for column, x in zip(columns, row):
             column[t] = x
-        obs = answer.obs
-    return obs, Transition(*columns)
+        obs, mask = answer.obs, answer.mask
+    return obs, mask, Transition(*columns)
 
 
 def track(episodes: EpisodeStats, batch: Transition) -> tuple[EpisodeStats, tuple]:

@@ -1,42 +1,27 @@
 """What flows between the modules. Shapes: T time steps, B environments, [T, B, ...]."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from rljax import spaces
 from rljax.config import FLOAT_FIELDS, STATIC_FIELDS, Config
-
-
-class Discrete(NamedTuple):
-    """Actions 0, ..., n - 1."""
-
-    n: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return ()
-
-
-class Box(NamedTuple):
-    """Continuous actions of a shape, with bounds for each component (flattened)."""
-
-    shape: tuple[int, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
 
 
 class EnvSpec(NamedTuple):
     """What an environment takes and gives; hashable, so static under `jax.jit`."""
 
     name: str
-    obs_shape: tuple[int, ...]
-    action_space: Discrete | Box
+    observation: spaces.Observation
+    action_space: spaces.ActionSpace
+    has_mask: bool = False
+    """It tells which actions are valid."""
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """Of an encoded observation."""
+        return self.observation.shape
 
 
 class Step(NamedTuple):
@@ -52,6 +37,8 @@ class Step(NamedTuple):
     """[...] bool: the episode was cut, by a time limit as a rule; its value goes on."""
     final_obs: Any
     """[..., *obs_shape] the true successor, from before the reset."""
+    mask: Any = None
+    """bool [..., *mask_shape] the actions that are valid at `obs`; None where all are."""
 
 
 class Transition(NamedTuple):
@@ -59,11 +46,14 @@ class Transition(NamedTuple):
 
     obs: Any
     action: Any
-    """As the policy drew it: int32 [T, B], or float32 [T, B, A] before clipping or squashing."""
+    """As the policy drew it: int32 [T, B] or [T, B, A], or float32 [T, B, A] before clipping or
+    squashing."""
     reward: Any
     terminated: Any
     truncated: Any
     final_obs: Any
+    mask: Any = None
+    """The actions that were valid at `obs`, or None."""
     recorded: Any = None
     """What `networks.record` gives of the policy that drew the actions, [T, B, ...], or None."""
 

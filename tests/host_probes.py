@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from multiprocessing import parent_process
 
 import gymnasium
@@ -77,3 +78,128 @@ class NotInWorkers(RewardByAction):
     def __init__(self):
         if parent_process():
             raise ValueError("there is no simulator on this machine")
+
+
+class OtherShape(Walk):
+    """Its third observation has two numbers instead of one."""
+
+    def step(self, action):
+        obs, *answer = super().step(action)
+        return (np.zeros(2, np.float32) if self.steps == 3 else obs), *answer
+
+
+class TurningNaN(Walk):
+    """Its third observation is not finite."""
+
+    def step(self, action):
+        obs, *answer = super().step(action)
+        return (obs * np.nan if self.steps == 3 else obs), *answer
+
+
+class InfiniteReward(Walk):
+    def step(self, action):
+        obs, _, *answer = super().step(action)
+        return obs, np.inf, *answer
+
+
+class RaisingAtThree(Walk):
+    def step(self, action):
+        answer = super().step(action)
+        if self.steps == 3:
+            raise RuntimeError("the simulator is out of fuel")
+        return answer
+
+
+class LocalError(Exception):
+    """Cannot be sent to another process as it is."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+class RaisingOddly(Walk):
+    def step(self, action):
+        raise LocalError("out of", "luck")
+
+
+class Slow(Walk):
+    """Takes its time, and its life where it is told to."""
+
+    def step(self, action):
+        time.sleep(0.02)
+        return super().step(action)
+
+
+class Masked(RewardByAction):
+    """Four steps of three actions, of which only those that are told are valid: action 2 never
+    twice in a row, action 0 never at first. Returns 4 with valid actions, and never with others.
+    """
+
+    action_space = gymnasium.spaces.Discrete(3, start=-1)
+    mask = np.ones(3, np.int8)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps, self.mask = 0, np.array([0, 1, 1], np.int8)
+        return np.zeros(1, np.float32), {"action_mask": self.mask}
+
+    def step(self, action):
+        assert isinstance(action, int)
+        assert self.mask[action + 1] == 1, "an invalid action"
+        self.steps, self.mask = self.steps + 1, np.array([1, 1, action != 1], np.int8)
+        return np.zeros(1, np.float32), 1.0, self.steps == 4, False, {"action_mask": self.mask}
+
+
+class MaskedTooLate(RewardByAction):
+    def step(self, action):
+        return *super().step(action)[:-1], {"action_mask": np.ones(2)}
+
+
+class Sampling(gymnasium.Env):
+    """Observations drawn from a space; actions must be of theirs. Episodes of 3 steps."""
+
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), (action, self.action_space)
+        self.steps += 1
+        return self.observation_space.sample(), 1.0, self.steps == 3, False, {}
+
+
+class Counter(gymnasium.Env):
+    """`probes.Counter` in gymnasium's form."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {"mark": gymnasium.spaces.Box(0, 9, (1,)), "odd": gymnasium.spaces.Discrete(2)}
+    )
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        self.mark = self.steps = 0
+        return self._obs(), self._info()
+
+    def step(self, action):
+        reward = self.mark * action
+        self.mark, self.steps = self.mark + action, self.steps + 1
+        return self._obs(), reward, self.mark >= 5, self.steps >= 4, self._info()
+
+    def _obs(self):
+        return {"mark": np.float32([self.mark]), "odd": self.mark % 2}
+
+    def _info(self):
+        return {"action_mask": np.array([1, 1, self.mark % 2 == 0], np.int8)}
+
+
+def differing():
+    """Every second environment has other actions."""
+    differing.made += 1
+    return Sampling(gymnasium.spaces.Box(0, 1), gymnasium.spaces.Discrete(1 + differing.made % 2))
+
+
+differing.made = 0

@@ -124,6 +124,44 @@ class Scripted(Probe):
         return state.mark, state.mark + 1.0, state.mark == 2.0
 
 
+class Counter(Probe):
+    """The mark grows by the action, 0 to 2, and ends an episode from 5 on; it is cut after 4 steps.
+    The reward is mark times action; 2 is valid at even marks. Observed are the mark and whether it
+    is odd."""
+
+    @property
+    def default_params(self):
+        return Params(max_steps_in_episode=4)
+
+    def reset_env(self, key, params):
+        state = State(time=jnp.int32(0), mark=jnp.float32(0))
+        return self.observe_mark(state), state
+
+    def step_env(self, key, state, action, params):
+        reward = state.mark * action
+        state = State(time=state.time + 1, mark=state.mark + action)
+        return self.observe_mark(state), state, reward, state.mark >= 5, {}
+
+    def observe_mark(self, state):
+        return {"mark": state.mark[None], "odd": jnp.int32(state.mark) % 2}
+
+    def action_mask(self, state, params):
+        return jnp.array([True, True, state.mark % 2 == 0])
+
+    def observation_space(self, params):
+        return spaces.Dict({"mark": spaces.Box(0, 9, (1,)), "odd": spaces.Discrete(2)})
+
+    def action_space(self, params):
+        return spaces.Discrete(3)
+
+
+class MaskedInInfo(Scripted):
+    """Gives its mask where only gymnasium's environments can."""
+
+    def step_env(self, key, state, action, params):
+        return *super().step_env(key, state, action, params)[:-1], {"action_mask": jnp.ones(2)}
+
+
 class Unplayable(Scripted):
     """Its action space is of a kind that no policy here can play."""
 

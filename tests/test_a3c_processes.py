@@ -71,7 +71,7 @@ def workers_of(pid):
 
 def is_server(pid):
     with contextlib.suppress(OSError):
-        return b"rljax.a3c.preload" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"rljax.preload" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 
@@ -444,7 +444,7 @@ def test_a_worker_uses_one_core(tmp_path):
 def test_the_server_is_a_process_of_one_thread():
     """Which is what makes forking it safe: it imports all that is slow and starts nothing."""
     program = (
-        "from rljax.a3c import preload; import sys, os;"
+        "from rljax import preload; import sys, os;"
         "print(preload.threads(os.getpid()), 'gymnax' in sys.modules, 'jax' in sys.modules,"
         " os.environ['JAX_PLATFORMS'])"
     )

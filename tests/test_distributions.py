@@ -9,7 +9,7 @@ import pytest
 from scipy import special, stats
 
 from rljax.distributions import Categorical, Gaussian, TanhGaussian, noise
-from rljax.types import Box, Discrete
+from rljax.spaces import Box, Discrete
 
 INF = float("inf")
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))

@@ -1,15 +1,25 @@
 """Environments that Python steps: gymnasium's."""
 
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import flax.linen as nn
 import gymnasium
 import jax
 import numpy as np
 import pytest
-from host_probes import RewardByAction, Walk
+from gymnasium import spaces
+from host_probes import Masked, MaskedTooLate, RewardByAction, Sampling, Walk
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rljax import a2c, envs, evaluate, host, rollout
+from rljax import a2c, envs, evaluate, host, learner, processes, rollout
 from rljax.config import Config
 from rljax.host import HostEnv
-from rljax.types import Box, Discrete
+from rljax.spaces import Box, Discrete
 
 
 @pytest.mark.parametrize("env", ["gymnasium/CartPole-v1", "host_probes:Walk", Walk, lambda: Walk()])
@@ -43,74 +53,282 @@ def test_keyword_arguments_reach_the_environment():
         envs.make("gymnasium/CartPole-v1", (("colour", 3),))
 
 
-class OtherObservations(RewardByAction):
-    observation_space = gymnasium.spaces.Discrete(3)
-
-
 class OtherActions(RewardByAction):
-    action_space = gymnasium.spaces.MultiBinary(3)
+    action_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})
 
 
-class ShiftedActions(RewardByAction):
-    action_space = gymnasium.spaces.Discrete(2, start=1)
+class OtherObservations(RewardByAction):
+    observation_space = gymnasium.spaces.Text(3)
 
 
 @pytest.mark.parametrize(
     ("env", "params", "error", "message"),
     [
         ("gymnasium/CartPol-v1", (), ValueError, "unknown environment 'CartPol-v1': did you mean"),
+        ("LunarLandr-v3", (), ValueError, "did you mean LunarLander-v3"),
+        ("ALE/Pong-v5", (), ValueError, r"ALE needs pip install 'gymnasium\[atari\]'"),
+        ("gymnasium/no_module:Env-v0", (), ValueError, "No module named 'no_module'"),
         (Walk(), (), TypeError, "give its class or a function, to make several"),
         (Walk, (("x", 1),), ValueError, "gymnasium's environments have none"),
-        (OtherObservations, (), ValueError, r"unsupported observation space Discrete\(3\)"),
-        (OtherActions, (), ValueError, r"unsupported action space MultiBinary\(3\)"),
-        (ShiftedActions, (), ValueError, "unsupported action space Discrete"),
+        (OtherObservations, (), ValueError, "unsupported observation space Text"),
+        (OtherActions, (), ValueError, "unsupported action space Dict"),
+        ("host_probes:differing", (), processes.RefusedError, "environment 0: its spaces are"),
     ],
 )
 def test_what_is_refused(env, params, error, message):
-    with pytest.raises(error, match=message):
-        envs.make(env, (), params)
+    with pytest.raises(error, match=message) as caught:
+        envs.make(env, (), params, num_envs=3).open()
+    assert "\n" not in str(caught.value)
 
 
-def test_a2c_says_that_it_takes_gymnaxs():
-    with pytest.raises(ValueError, match="A2C takes gymnax's environments, A3C both kinds"):
-        a2c.init(Config(env="host_probes:Walk"), jax.random.key(0))
+def test_what_only_a_process_finds_out_is_refused_there():
+    with pytest.raises(processes.RefusedError, match="environment 0: ValueError: there is no sim"):
+        envs.make("host_probes:NotInWorkers", num_envs=2, vectorization="async").open()
+    assert not multiprocessing.active_children()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    spec = gymnasium.spec("LunarLander-v3")
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert spec.entry_point.startswith("gymnasium.envs.box2d")
+    with pytest.raises(ValueError, match=r"pip install 'rljax\[box2d\]'") as caught:
+        envs.make("gymnasium/LunarLander-v3")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_that_only_this_process_knows_goes_to_others():
+    gymnasium.register("OnlyHere-v0", entry_point=Walk)
+    try:
+        with envs.make("OnlyHere-v0", num_envs=2, vectorization="async").open() as running:
+            running.reset([0, 1])
+            assert running.step(np.zeros(2, np.int32)).obs.tolist() == [[1], [1]]
+    finally:
+        del gymnasium.registry["OnlyHere-v0"]
+
+
+def test_importing_a_module_registers(tmp_path, monkeypatch):
+    module = tmp_path / "registers.py"
+    module.write_text(
+        "import gymnasium\ngymnasium.register('Registered-v0', entry_point='host_probes:Walk')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert envs.make("gymnasium/registers:Registered-v0").spec.obs_shape == (1,)
+    finally:
+        gymnasium.registry.pop("Registered-v0", None)
+
+
+def test_environments_in_jax_take_no_vectorization():
+    with pytest.raises(ValueError, match=r"'async': 'CartPole-v1' is written in JAX"):
+        envs.make("CartPole-v1", vectorization="async")
 
 
 def test_successors_are_those_from_before_the_reset():
-    running = envs.make(Walk).open(2)
-    obs = running.reset([0, 1])
+    with envs.make(Walk, num_envs=2).open() as running:
+        obs, mask = running.reset([0, 1])
+        steps = [running.step(np.zeros(2, np.int32)) for _ in range(4)]
+    assert mask is None
     assert obs.dtype == np.float32
     assert obs.tolist() == [[0], [0]]
-    steps = [running.step(np.zeros(2, np.int32)) for _ in range(4)]
-    running.close()
     assert [s.final_obs[0].tolist() for s in steps] == [[1], [2], [3], [1]]
     assert [s.obs[1].tolist() for s in steps] == [[1], [2], [0], [1]]
     assert [s.truncated.tolist() for s in steps] == [[i == 2] * 2 for i in range(4)]
     assert not any(s.terminated.any() for s in steps)
-    assert {s.reward.dtype for s in steps} == {np.dtype("float32")}
 
 
-def test_the_same_seeds_give_the_same_stream():
-    def stream(seeds):
-        running = envs.make("gymnasium/CartPole-v1").open(2)
-        seen = [running.reset(seeds)]
-        seen += [running.step(np.array([i % 2, 1])).obs for i in range(60)]
-        running.close()
-        return np.array(seen)
-
-    one = stream([3, 4])
-    np.testing.assert_array_equal(one, stream([3, 4]))
-    assert not np.array_equal(one[:, 0], stream([5, 4])[:, 0])
-    assert not np.array_equal(one[:, 0], one[:, 1])
+# What environments are given
 
 
-def test_continuous_actions_have_the_shape_of_their_space():
-    running = envs.make("gymnasium/Pendulum-v1").open(3)
-    running.reset([0, 1, 2])
-    step = running.step(np.zeros((3, 1), np.float32))
-    running.close()
-    assert step.obs.shape == step.final_obs.shape == (3, 3)
-    assert step.reward.shape == (3,)
+@pytest.mark.parametrize(
+    ("space", "action", "own"),
+    [
+        (spaces.Discrete(3, start=4), np.int32(1), 5),
+        (spaces.MultiDiscrete([2, 3], start=[1, -1]), np.int32([1, 0]), [2, -1]),
+        (spaces.MultiDiscrete([[2], [3]]), np.int32([[1], [2]]), [[1], [2]]),
+        (spaces.MultiBinary(3), np.int32([1, 0, 1]), [1, 0, 1]),
+        (spaces.Box(-1, 1, (2,)), np.float32([0.5, -1]), [0.5, -1]),
+        (spaces.Box(-0.1, 0.1, (1,), np.float64), np.float32([0.1]), [0.1]),
+        (spaces.Box(0, 9, (2,), np.int16), np.float32([3.6, 9]), [4, 9]),
+    ],
+    ids=str,
+)
+def test_actions_become_those_of_the_declared_space(space, action, own):
+    env = envs.make(lambda: Sampling(spaces.Discrete(2), space))
+    found = env.decode(action)
+    assert space.contains(found)
+    np.testing.assert_array_equal(found, own)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "evaluation", "policy"])
+def test_masked_actions_are_never_taken(algorithm):
+    """The environment would refuse them."""
+    config = Config(
+        env="host_probes:Masked", num_envs=4, num_steps=8, total_timesteps=640, hidden_sizes=(4,)
+    )
+    state, metrics = a2c.train(config, jax.random.key(0))
+    if algorithm == "a2c":
+        assert np.all(metrics.episodic_return == 4)
+        assert metrics.entropy[0] == pytest.approx(0.25 * np.log(2) + 0.75 * np.log(2.6), abs=0.1)
+    elif algorithm == "evaluation":
+        learners = jax.tree.map(lambda x: x[None], state.learner)
+        keys = jax.random.split(jax.random.key(1), 1)
+        for greedy in (True, False):
+            played = evaluate.evaluate(config, learners, keys, 5, greedy)
+            assert played.returns.tolist() == [[4.0] * 5]
+    else:
+        policy, env = evaluate.policy(config, state.learner), Masked()
+        obs, info = env.reset()
+        for t in range(4):
+            action = policy(obs, jax.random.key(t), info["action_mask"])
+            obs, _, terminated, _, info = env.step(action)
+        assert terminated
+
+
+def test_a_mask_that_comes_too_late_is_an_error():
+    with envs.make(MaskedTooLate).open() as running:
+        running.reset([0])
+        with pytest.raises(host.EnvError, match="gave none when reset"):
+            running.step(np.zeros(1, np.int32))
+
+
+def test_a_mask_that_gymnaxs_form_cannot_give_first():
+    with pytest.raises(TypeError, match=r"by a method action_mask\(state, params\)"):
+        envs.make("probes:MaskedInInfo")
+
+
+def test_masked_actions_of_gymnaxs_form_are_never_taken():
+    config = Config(env="probes:Counter", num_envs=8, num_steps=50, hidden_sizes=(4,))
+    env, network = rollout.make_agent(config)
+    learning = learner.init(config, network, env.spec, jax.random.key(0))
+    actor = rollout.init(env, config.num_envs, jax.random.key(1))
+    _, batch = rollout.collect(config, env, network, learning, actor)
+    taken = np.take_along_axis(batch.mask, batch.action[..., None], axis=-1)
+    assert taken.all()
+    assert not batch.mask.all()
+
+
+# Any spaces
+
+
+def boxes(draw_shape=st.lists(st.integers(1, 3), max_size=2).map(tuple)):
+    kinds = st.sampled_from([np.float32, np.float64, np.int8, np.uint8, np.int64])
+    whole = st.just((0, 255))
+    return st.builds(
+        lambda shape, kind, bounds: spaces.Box(*bounds, shape, kind), draw_shape, kinds, whole
+    ).filter(lambda box: box.dtype != np.int8) | st.builds(
+        lambda shape: spaces.Box(-np.inf, np.inf, shape), draw_shape
+    )
+
+
+LEAVES = (
+    boxes()
+    | st.builds(spaces.Discrete, st.integers(1, 4), start=st.integers(-2, 2))
+    | st.builds(spaces.MultiBinary, st.integers(1, 3))
+    | st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 3), min_size=1, max_size=3))
+)
+OBSERVATIONS = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.builds(spaces.Tuple, st.lists(inner, min_size=1, max_size=2))
+        | st.builds(spaces.Dict, st.dictionaries(st.sampled_from("abc"), inner, min_size=1))
+    ),
+    max_leaves=4,
+)
+BOUNDS = st.sampled_from([(-1.0, 1.0), (-np.inf, np.inf), (-np.inf, 2.0), (0.0, np.inf)])
+ACTIONS = (
+    st.builds(
+        lambda bounds, shape, kind: spaces.Box(*map(np.array, zip(*bounds)), dtype=kind)
+        if shape is None
+        else spaces.Box(*bounds[0], shape, kind),
+        st.lists(BOUNDS, min_size=1, max_size=3),
+        st.sampled_from([None, (), (2, 2)]),
+        st.sampled_from([np.float32, np.float64]),
+    )
+    | st.builds(spaces.Discrete, st.integers(1, 4), start=st.integers(-2, 2))
+    | st.builds(spaces.MultiBinary, st.integers(1, 3))
+    | st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 3), min_size=1, max_size=3))
+)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@given(observations=OBSERVATIONS, actions=ACTIONS)
+def test_random_spaces_go_through_an_update(observations, actions):
+    config = Config(
+        env=lambda: Sampling(observations, actions),
+        total_timesteps=8,
+        num_envs=2,
+        num_steps=4,
+        hidden_sizes=(3,),
+        network="mlp",
+    )
+    state, metrics = a2c.train(config, jax.random.key(0))
+    assert state.learner.updates == 1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.learner.params))
+    assert metrics.episodes.tolist() == [2.0]
+    assert metrics.diverged_at.tolist() == [0]
+
+
+class OwnTorso(nn.Module):
+    """Takes the pieces of `Counter`'s Dict apart."""
+
+    @nn.compact
+    def __call__(self, obs):
+        assert obs["mark"].shape[1:] == (1,)
+        assert obs["odd"].shape[1:] == (2,)
+        return nn.Dense(3)(obs["mark"]) + nn.Dense(3)(obs["odd"])
+
+
+@pytest.mark.parametrize("module", ["probes", "host_probes"])
+def test_ones_own_torso_is_given_the_pieces(module):
+    config = Config(
+        env=f"{module}:Counter", network=OwnTorso, num_envs=2, num_steps=4, total_timesteps=16
+    )
+    state, _ = a2c.train(config, jax.random.key(0))
+    torso = state.learner.params["params"]["actor_torso"]
+    assert torso["Dense_1"]["kernel"].shape == (2, 3)
+
+
+# Failures
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("OtherShape", r"environment 0 of .* at step 3: ValueError: .* shape \(2,\), not \(1,\)"),
+        ("TurningNaN", r"environment 0 of .* at step 3: observation is not finite: \[nan\]"),
+        ("InfiniteReward", r"environment 0 of .* at step 1: reward is not finite: inf"),
+        ("RaisingAtThree", r"(?s)at step 3: \nTraceback.*RuntimeError: the simulator is out of fuel"),
+        ("RaisingOddly", r"(?s)at step 1: \nTraceback.*LocalError: out of"),
+    ],
+)
+def test_what_goes_wrong_is_told_with_environment_and_step(env, message, vectorization):
+    made = envs.make(f"host_probes:{env}", num_envs=2, vectorization=vectorization)
+    with made.open() as running, pytest.raises(host.EnvError, match=message) as caught:
+        running.reset([0, 1])
+        for _ in range(4):
+            running.step(np.zeros(2, np.int32))
+    assert str(caught.value).count("Traceback") <= 1
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_is_killed_is_noticed_at_once():
+    made = envs.make("host_probes:Slow", num_envs=3, vectorization="async")
+    with made.open() as running:
+        running.reset([0, 1, 2])
+        running.step(np.zeros(3, np.int32))
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        begun = time.monotonic()
+        with pytest.raises(host.EnvError, match=r"environment \d of .* was killed by SIGKILL"):
+            for _ in range(3):
+                running.step(np.zeros(3, np.int32))
+    assert time.monotonic() - begun < 5
+    assert not multiprocessing.active_children()
 
 
 def test_seeds_are_of_their_key_and_apart():
@@ -121,11 +339,16 @@ def test_seeds_are_of_their_key_and_apart():
 
 
 def test_a_loop_gives_a_time_major_batch():
-    running = envs.make(Walk).open(2)
-    obs = running.reset([0, 1])
     noise = np.arange(10, dtype=np.float32).reshape(5, 2)
-    obs, batch = rollout.loop(lambda obs, noise: (noise, np.int32(noise)), running.step, obs, noise)
-    running.close()
+
+    def act(t, obs, mask):
+        return noise[t], np.int32(noise[t])
+
+    with envs.make(Walk, num_envs=2).open() as running:
+        obs, mask = running.reset([0, 1])
+        obs, mask, batch = rollout.loop(act, running.step, obs, mask, 5)
+    assert mask is None
+    assert batch.mask is None
     np.testing.assert_array_equal(batch.action, noise)
     assert batch.obs[:, 0, 0].tolist() == [0, 1, 2, 0, 1]
     assert batch.final_obs[:, 0, 0].tolist() == [1, 2, 3, 1, 2]
@@ -138,8 +361,6 @@ def test_a_loop_gives_a_time_major_batch():
 def test_evaluation_plays_whole_episodes(greedy):
     config = Config(env="host_probes:Walk", hidden_sizes=(4,))
     env, network = rollout.make_agent(config)
-    from rljax import learner
-
     keys = jax.random.split(jax.random.key(0), 2)
     learners = jax.vmap(lambda key: learner.init(config, network, env.spec, key))(keys)
     played = evaluate.evaluate(config, learners, keys, 4, greedy)

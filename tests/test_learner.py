@@ -10,10 +10,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from rljax import Config, a2c, distributions, learner, networks, optimizers, rollout
-from rljax.types import Discrete, EnvSpec, Transition
+from rljax.spaces import Discrete, Numbers
+from rljax.types import EnvSpec, Transition
 
 CONFIG = Config(num_envs=4, num_steps=6, hidden_sizes=(16,), learning_rate=3e-3, ent_coef=0.01)
-SPEC = EnvSpec("four numbers", (4,), Discrete(2))
+SPEC = EnvSpec("four numbers", Numbers((4,)), Discrete(2))
 NETWORK = networks.make(CONFIG, SPEC)
 GRADIENTS = jax.jit(learner.gradients, static_argnums=1)
 

@@ -11,7 +11,8 @@ import pytest
 from rljax import networks
 from rljax.config import Config
 from rljax.distributions import Categorical, Gaussian, TanhGaussian
-from rljax.types import Box, Discrete, EnvSpec
+from rljax.spaces import Box, Discrete, Numbers
+from rljax.types import EnvSpec
 
 BATCH = 3
 THREE = Discrete(3)
@@ -32,7 +33,7 @@ class Wide(nn.Module):
 
 
 def spec_of(obs_shape=(4,), action_space=THREE):
-    return EnvSpec("an env", obs_shape, action_space)
+    return EnvSpec("an env", Numbers(obs_shape), action_space)
 
 
 def build(spec, **settings):
@@ -272,7 +273,7 @@ def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, setting
     spec = spec_of(obs_shape)
     network, params = build(spec, **settings)
     obs = observations(spec)
-    out, recorded = networks.record(network, params, obs, "actor")
+    out, recorded = networks.record(network, params, obs, method="actor")
     np.testing.assert_allclose(out.logits, network.apply(params, obs, method="actor").logits)
     assert [len(x) for x in jax.tree.leaves(recorded)] == [BATCH] * layers
 

@@ -20,13 +20,11 @@ of RMSProp that all share, and publishes a new version.
     crew        starting, watching, restarting and stopping workers
     messages    what a worker sends, and the vectors that parameters and gradients become
     transport   Queue and SharedParameters: what carries it
-    preload     what the server that workers are forked from imports
 """
 
 from importlib import import_module
 
 _HOMES = {
-    "RefusedError": "crew",
     "WorkerError": "crew",
     "ParameterHolder": "holder",
     "State": "training",
@@ -36,7 +34,6 @@ _HOMES = {
     "init": "training",
     "is_row": "training",
     "train": "training",
-    "start_server": "crew",
 }
 
 __all__ = list(_HOMES)

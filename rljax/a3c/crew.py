@@ -1,9 +1,6 @@
 """Worker processes: starting, watching, restarting and stopping them. This end needs no JAX."""
 
 import contextlib
-import multiprocessing
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
 import os
 import pickle
 import selectors
@@ -12,13 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from rljax import processes
 from rljax.a3c import transport
 
 GRACE = 1.0
 """Seconds that workers have to stop by themselves."""
-
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-context = multiprocessing.get_context("forkserver")
 
 MALFORMED = -1
 """The kind of what is no message."""
@@ -26,10 +21,6 @@ MALFORMED = -1
 
 class WorkerError(RuntimeError):
     """A worker cannot go on, and the run neither; its traceback is in the message."""
-
-
-class RefusedError(ValueError):
-    """A worker cannot make the environment or the network that this process could make."""
 
 
 class Message(NamedTuple):
@@ -40,30 +31,6 @@ class Message(NamedTuple):
     """Of a message; None if the worker died."""
     content: memoryview | str
     """The message; or how the worker died."""
-
-
-def start_server() -> None:
-    """Starts the process that workers are forked from. It imports for a second or two meanwhile;
-    a program that will train can call this early.
-
-    Nothing is forked from a process in which JAX runs: the server is a fresh interpreter, and
-    `preload` is all that it has imported.
-    """
-    multiprocessing.forkserver.set_forkserver_preload(["rljax.a3c.preload"])
-    multiprocessing.resource_tracker.ensure_running()  # first: starting it lets signals through
-    with signals_held_back():
-        multiprocessing.forkserver.ensure_running()
-
-
-@contextlib.contextmanager
-def signals_held_back() -> Iterator[None]:
-    """Ctrl-C goes to all processes of a terminal, and is for the first one alone to deal with:
-    those started in here never see it, nor SIGTERM. Here both come when the block ends."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker(NamedTuple):
@@ -87,7 +54,7 @@ class Crew:
         self.selector = selectors.DefaultSelector()
 
     def __enter__(self):
-        start_server()
+        processes.start_server()
         return self
 
     def __exit__(self, *exception):
@@ -110,17 +77,17 @@ class Crew:
                 f"an environment or network object cannot be sent to worker processes ({error});"
                 " name it as 'package.module:attribute'"
             ) from error
-        take, put = context.Pipe(duplex=False)
-        turns_take, turns_put = context.Pipe(duplex=False)
+        take, put = processes.context.Pipe(duplex=False)
+        turns_take, turns_put = processes.context.Pipe(duplex=False)
         ends = [take, put, turns_take, turns_put]
-        process = context.Process(
+        process = processes.context.Process(
             target=_run,
             args=(index, put, turns_take, self.parameters, job),
             name=f"worker {index}",
             daemon=True,
         )
         try:
-            with signals_held_back():
+            with processes.signals_held_back():
                 process.start()
         except (OSError, EOFError):
             for end in ends:
@@ -152,7 +119,7 @@ class Crew:
             yield Message(index, None, "was stopped, as nothing after that can be understood")
         elif dead or worker.reader.ended:
             self._remove(index)
-            yield Message(index, None, _how(worker.process.exitcode))
+            yield Message(index, None, processes.how_it_ended(worker.process.exitcode))
 
     def grant(self, index: int) -> None:
         """Gives a worker a turn."""
@@ -184,19 +151,11 @@ class Crew:
         worker.turns.close()
 
 
-def _how(exitcode):
-    if exitcode is not None and exitcode < 0:
-        return f"was killed by {signal.Signals(-exitcode).name}"
-    return f"exited with status {exitcode}"
-
-
 def _run(index, put, turns, parameters, job):
     """A worker process, from its first line on."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    from rljax.a3c import (
-        preload,  # noqa: F401  before anything imports JAX, the job as well
-        worker,
-    )
+    signal.pthread_sigmask(signal.SIG_BLOCK, processes.SIGNALS)
+    from rljax import preload  # noqa: F401  before anything imports JAX, the job as well
+    from rljax.a3c import worker
 
     worker.run(index, transport.Queue(put, turns), turns, parameters, pickle.loads(job))
     os._exit(0)  # nothing is left to do in order, and taking JAX down takes its time

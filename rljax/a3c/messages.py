@@ -15,11 +15,9 @@ import numpy as np
 
 from rljax import learner, rollout
 from rljax.config import Config
-from rljax.host import HostEnv
 from rljax.types import (
     ActorState,
     Contribution,
-    EpisodeStats,
     Figures,
     Increments,
     LearnerState,
@@ -79,7 +77,7 @@ def layout(config: Config) -> Layout:
 
     def shapes(key):
         state = learner.init(config, network, env.spec, key)
-        return published(state), plain(init_actor(config, env, key))
+        return published(state), plain(rollout.init(env, config.num_envs, key))
 
     vectors, actor = jax.eval_shape(shapes, key)
     numbers = (size(vectors.params), len(Figures._fields))
@@ -96,14 +94,6 @@ def layout(config: Config) -> Layout:
         align=True,
     )
     return Layout(vectors, contribution, actor, record)
-
-
-def init_actor(config: Config, env: Any, key: jax.Array) -> ActorState:
-    """Fresh episodes of one worker. Of environments that Python steps the key is all that there is:
-    they begin when the worker does."""
-    if not isinstance(env, HostEnv):
-        return rollout.init(env, config.num_envs, key)
-    return ActorState((), (), key, EpisodeStats((), (), ()))
 
 
 def published(state: LearnerState) -> Published:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from rljax import processes
 from rljax.a3c import messages
-from rljax.a3c.crew import Crew, Message, RefusedError, WorkerError
+from rljax.a3c.crew import Crew, Message, WorkerError
 from rljax.a3c.sums import Counts, whole
 
 _JAX_SETTINGS = (
@@ -91,7 +92,7 @@ class Roster:
         if kind == messages.FAILED:
             return WorkerError(f"worker {index} failed:\n{bytes(content).decode(errors='replace')}")
         if kind == messages.REFUSED:
-            refusal = RefusedError if self.holder.updates == 0 else WorkerError
+            refusal = processes.RefusedError if self.holder.updates == 0 else WorkerError
             return refusal(f"worker {index}: {bytes(content).decode(errors='replace')}")
         self._push(index, content)
         return None

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax import learner, optimizers, rollout
+from rljax import learner, optimizers, processes, rollout
 from rljax.a3c import messages, sums, transport
-from rljax.a3c.crew import Crew, context
+from rljax.a3c.crew import Crew
 from rljax.a3c.holder import ParameterHolder
 from rljax.a3c.roster import Roster, Status
 from rljax.a3c.sums import Counts, Row, empty_row, no_counts, whole
@@ -49,7 +49,7 @@ def _fresh(config, key, num_workers):
     env, network = rollout.make_agent(config)
     key_learner, key_actors = jax.random.split(key)
     keys = jax.random.split(key_actors, num_workers)
-    actors = jax.vmap(lambda key: messages.init_actor(config, env, key))(keys)
+    actors = jax.vmap(lambda key: rollout.init(env, config.num_envs, key))(keys)
     state = learner.init(config, network, env.spec, key_learner)
     opt_state = optimizers.make(config).init(messages.ravel(state.params))
     return state._replace(opt_state=opt_state), messages.plain(actors)
@@ -80,7 +80,7 @@ def chunks(
 
     Raises:
         ValueError, TypeError: as `init` does.
-        RefusedError: a worker cannot make the environment or the network.
+        processes.RefusedError: a worker cannot make the environment or the network.
         WorkerError: an environment raised an exception in a worker, or a worker died more often
             in a row than `max_worker_restarts`. A last chunk was given before.
     """
@@ -90,7 +90,7 @@ def chunks(
         return
     layout = messages.layout(config)
     holder = ParameterHolder(config, workers, layout, state.learner, state.counts, state.row)
-    parameters = transport.SharedParameters(context, messages.size(layout.published))
+    parameters = transport.SharedParameters(processes.context, messages.size(layout.published))
     parameters.publish(holder.version, holder.published())
     roster = Roster(config, workers, layout, holder, parameters, state.actors, warn)
     usual = layout.record.itemsize

@@ -2,19 +2,17 @@
 
 import contextlib
 import os
-import threading
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import distributions, host, learner, rollout
-from rljax.a3c import messages, preload, transport
+from rljax import distributions, host, learner, preload, processes, rollout
+from rljax.a3c import messages, transport
 from rljax.host import HostEnv
 from rljax.types import Step
 
@@ -31,7 +29,7 @@ def run(
     Args:
         turns: a message is a turn, where workers take turns; its end is the order to stop.
     """
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    processes.end_with_parent()
     os.nice(5)  # the holder goes first: all workers wait for it
     running = None
     try:
@@ -42,7 +40,7 @@ def run(
         try:
             env, network = rollout.make_agent(job.config)
             is_host = isinstance(env, HostEnv)
-            running = env.open(job.config.num_envs) if is_host else None
+            running = env.open() if is_host else None
         except (ValueError, TypeError) as error:
             _send(queue, messages.REFUSED, str(error))
             return
@@ -50,6 +48,8 @@ def run(
         _work(index, queue, turns, parameters, job, step)
     except transport.Stopped:
         pass
+    except host.EnvError as error:
+        _send(queue, messages.FAILED, str(error))
     except Exception:
         _send(queue, messages.FAILED, traceback.format_exc())
     finally:
@@ -100,7 +100,7 @@ def _jax_step(job, env, network) -> Callable:
     config, size = job.config, messages.size(job.layout.published)
     floats, config_of = messages.settings(config)
     floats = jnp.asarray(floats)
-    like = jax.eval_shape(lambda key: messages.init_actor(config, env, key), jax.random.key(0))
+    like = jax.eval_shape(lambda key: rollout.init(env, config.num_envs, key), jax.random.key(0))
 
     @jax.jit
     def work(floats, vector, actor):
@@ -141,12 +141,9 @@ def _host_step(job, env, network, running) -> Callable:
         return jax.random.key_data(key), distributions.noise(space, key_noise, shape), vector
 
     @jax.jit
-    def act(vector, obs, noise):
+    def act(vector, obs, mask, noise):
         state = messages.learner_of(vector, job.layout.published)
-        distribution = rollout.policy(network, state, obs)
-        action = distribution.sample(noise)
-        env_action = distribution.to_env(action)
-        return (action,) if env_action is action else (action, env_action)
+        return rollout.act(network, state, obs, mask, noise)
 
     @jax.jit
     def work(floats, vector, episodes, batch):
@@ -157,18 +154,18 @@ def _host_step(job, env, network, running) -> Callable:
 
     key, key_reset = jax.random.split(jax.random.wrap_key_data(job.actor.key))
     key = jax.random.key_data(key)
-    obs = running.reset(host.seeds(key_reset, num_envs))
+    obs, mask = running.reset(host.seeds(key_reset, num_envs))
     episodes = rollout.no_episodes(num_envs)
     clock = time.perf_counter
 
-    def rollout_and_gradient(vector, env_step, key, obs, episodes):
+    def rollout_and_gradient(vector, env_step, key, obs, mask, episodes):
         spent = {"environment": 0.0, "policy": 0.0}
 
-        def timed_act(obs, noise):
+        def timed_act(t, obs, mask):
             begun = clock()
-            actions = [np.asarray(action) for action in act(on_device, obs, noise)]
+            actions = rollout.on_host(env, act(on_device, obs, mask, noise[t]))
             spent["policy"] += clock() - begun
-            return actions[0], actions[-1].reshape(num_envs, *space.shape)
+            return actions
 
         def timed_step(actions):
             begun = clock()
@@ -177,21 +174,23 @@ def _host_step(job, env, network, running) -> Callable:
             return answer
 
         key, noise, on_device = begin(key, vector)
-        obs, batch = rollout.loop(timed_act, timed_step, obs, np.asarray(noise))
+        noise = np.asarray(noise)
+        obs, mask, batch = rollout.loop(timed_act, timed_step, obs, mask, config.num_steps)
         contribution, episodes = work(floats, on_device, episodes, batch)
-        return (contribution, key, spent), key, obs, episodes
+        return (contribution, key, spent), (key, obs, mask, episodes)
 
     def step(vector):
-        nonlocal key, obs, episodes
-        result, key, obs, episodes = rollout_and_gradient(vector, running.step, key, obs, episodes)
+        nonlocal now
+        result, now = rollout_and_gradient(vector, running.step, *now)
         return result
 
     def no_step(actions):
         no = np.zeros(num_envs, bool)
-        return Step(obs, np.zeros(num_envs, np.float32), no, no, obs)
+        return Step(obs, np.zeros(num_envs, np.float32), no, no, obs, mask)
 
+    now = key, obs, mask, episodes
     zeros = np.zeros(messages.size(job.layout.published), np.float32)
-    jax.block_until_ready(rollout_and_gradient(zeros, no_step, key, obs, episodes))  # compiles
+    jax.block_until_ready(rollout_and_gradient(zeros, no_step, *now))  # compiles
     return step
 
 
@@ -205,9 +204,3 @@ def _wait_for_turn(turns):
 def _send(queue, kind, text):
     with contextlib.suppress(transport.Stopped):
         queue.put(kind, text.encode(errors="replace")[-messages.LONGEST_TEXT :])
-
-
-def _end_with_parent():
-    """Ends this process when the parent is gone, whatever it does meanwhile."""
-    parent_process().join()
-    os._exit(1)

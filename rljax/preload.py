@@ -1,8 +1,8 @@
-"""What the server that workers are forked from imports, once for all of them.
+"""What the server that processes are forked from imports, once for all of them.
 
 It is slow to import and starts nothing: the server stays a process of a single thread, which is
 what makes forking it safe. Gymnax is not here: it makes JAX arrays when imported, which starts
-JAX's threads. Everything here is set before JAX is imported: one thread per worker, on CPU.
+JAX's threads. Everything here is set before JAX is imported: one thread per process, on CPU.
 """
 
 import contextlib
