@@ -69,7 +69,7 @@ def _train_at_once(asked, start, states):
 
 def _train_in_turn(asked, start, states):
     """Environments that Python steps."""
-    from rljax import a2c, host
+    from rljax import a2c, processes
 
     config = asked.config
     title = f"A2C · {config.env} · {config.num_envs} environments ({config.vectorization})"
@@ -85,7 +85,7 @@ def _train_in_turn(asked, start, states):
         f"{title} · {asked.device}",
         chunks,
         a2c.begin_row,
-        failures=(host.EnvError,),
+        failures=(processes.EnvError,),
     )
 
 

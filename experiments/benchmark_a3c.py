@@ -94,7 +94,8 @@ def measure(config, crews, options):
 
     parts, size = {}, f"{config.num_envs}x{config.num_steps}"
     if not isinstance(rollout.make_agent(config)[0], HostEnv):
-        with ProcessPoolExecutor(1, mp_context=processes.context) as pool:  # one thread, as in a worker
+        # In a process of one thread, as a worker is.
+        with ProcessPoolExecutor(1, mp_context=processes.context) as pool:
             parts = pool.submit(benchmark.parts, config).result()
     row = "{:24}" + " {:>11}" * (5 + len(PHASES))
     print(row.format("A3C", "size", "workers", "steps/s", "gradients/s", "staleness", *PHASES))

@@ -14,7 +14,7 @@ from flags import RunOptions
 from signals import Signals
 from start import Progress, Start
 
-from rljax import checkpoints, files, runs, tables
+from rljax import checkpoints, files, processes, runs, tables
 from rljax.config import Config
 
 
@@ -123,6 +123,9 @@ def main(
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return signals.exit_status
+        except processes.EnvError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         except files.WriteError as error:
             print(f"error: {error}; --resume goes on from what was saved", file=sys.stderr)
             return 1

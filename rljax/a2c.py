@@ -269,18 +269,15 @@ def _row(state):
 
 def _host_chunks(config, env, states):
     """`chunks` in environments that Python steps."""
-    if len(states.learner.updates) != 1:
-        raise ValueError(
-            f"{len(states.learner.updates)} seeds: environments stepped by Python take one at a time"
-        )
+    num_seeds = len(states.learner.updates)
+    if num_seeds != 1:
+        raise ValueError(f"{num_seeds} seeds: environments stepped by Python take one at a time")
     state = jax.tree.map(lambda x: x[0], states)
     acting = _acting(dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0)), env.spec)
     with env.open() as running:
         key, key_reset = jax.random.split(state.actor.key)
         obs, mask = running.reset(host.seeds(key_reset, config.num_envs))
-        state = state._replace(
-            actor=ActorState((), (), key, rollout.no_episodes(config.num_envs))
-        )
+        state = state._replace(actor=ActorState((), (), key, rollout.no_episodes(config.num_envs)))
         done, is_first = int(state.learner.updates), True
         while done < config.num_updates:
             end = time.perf_counter() + CHUNK_SECONDS
@@ -312,8 +309,9 @@ def _train_on_host(config, key):
     """`train` in environments that Python steps."""
     if isinstance(key, jax.core.Tracer):
         raise ValueError(f"env = {config.env!r}: it is stepped by Python and cannot be jitted")
-    rows = []
+    state, rows = None, []
     for states, metrics in chunks(config, key[None]):
+        state = jax.tree.map(lambda x: x[0], states)
         if is_row(config, metrics):
             rows.append(metrics)
-    return jax.tree.map(lambda x: x[0], states), jax.tree.map(lambda *x: np.concatenate(x), *rows)
+    return state, jax.tree.map(lambda *x: np.concatenate(x), *rows)

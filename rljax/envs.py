@@ -164,7 +164,7 @@ def _gymnasium_factory(env):
 
 def _unknown(name, known):
     install = [package for start, package in _SUITES.items() if name.startswith(start)]
-    hint = f"; {name.split('/')[0]} needs pip install '{install[0]}'" if install else ""
+    hint = f" ({name} comes with pip install '{install[0]}')" if install else ""
     return ValueError(unknown("environment", name, known) + hint)
 
 

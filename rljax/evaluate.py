@@ -107,8 +107,8 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
 
     It takes one observation [*obs_shape] or a batch [B, *obs_shape] and gives what the
     environment takes, one action or a batch. Of gymnasium's environments it takes one observation
-    just as the environment gives it, or a batch of them as arrays [B, ...] if its space is a Box,
-    and so it does actions. The mask says which actions are valid, by default all.
+    just as the environment gives it, or a batch of them [B, ...] if its space is a Box, and gives
+    actions as the environment takes them. The mask says which are valid, by default all.
 
     Args:
         config: the one that the learner was trained with.
@@ -132,12 +132,13 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
         return lambda obs, key, mask=None: act(jnp.asarray(obs, jnp.float32), key, mask)
 
     def act_on_host(obs, key, mask=None):
-        is_batch = np.ndim(obs) > len(spec.obs_shape) and isinstance(spec.observation, Numbers)
-        obs = np.stack([env.encode(x) for x in obs]) if is_batch else env.encode(obs)
-        if mask is not None:
-            mask = np.stack([spaces.mask(space, x) for x in mask]) if is_batch else spaces.mask(space, mask)
-        action = np.asarray(act(obs, key, mask))
-        return np.stack([env.decode(x) for x in action]) if is_batch else env.decode(action)
+        is_box = isinstance(spec.observation, Numbers)
+        if is_box and np.ndim(obs) > len(spec.obs_shape):
+            masks = [None] * len(obs) if mask is None else mask
+            keys = jax.random.split(key, len(obs))
+            return np.stack([act_on_host(*one) for one in zip(obs, keys, masks)])
+        mask = None if mask is None else spaces.mask(space, mask)
+        return env.decode(np.asarray(act(env.encode(obs), key, mask)))
 
     return act_on_host
 

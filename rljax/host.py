@@ -22,15 +22,12 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, async_vector_env
 
 from rljax import processes, spaces
+from rljax.processes import EnvError
 from rljax.spaces import Box, Discrete
 from rljax.types import EnvSpec, Step
 
 GRACE = 2.0
 """Seconds that processes have to close their environments."""
-
-
-class EnvError(RuntimeError):
-    """An environment failed; which one, at which step and how is in the message."""
 
 
 class HostEnv(NamedTuple):
@@ -81,12 +78,13 @@ def make(
 
     Raises:
         ValueError: a space that is not supported, or a first observation outside of its space.
+        EnvError: it cannot be reset.
     """
     try:
         declared = env.observation_space, env.action_space
         observation = spaces.observation(declared[0])
         action_space = spaces.action_space(declared[1])
-        obs, info = env.reset(seed=0)
+        obs, info = _reset(name, env)
         spaces.encode(observation, obs)
         if "action_mask" in info:
             if isinstance(action_space, Box):
@@ -100,8 +98,16 @@ def make(
     return HostEnv(spec, declared, build, num_envs, vectorization)
 
 
+def _reset(name, env):
+    try:
+        return env.reset(seed=0)
+    except Exception:
+        text = f"env = {name!r}: its first reset failed:\n{traceback.format_exc().rstrip()}"
+        raise EnvError(text) from None
+
+
 class Running:
-    """Environments at work, stepped together, with auto-reset. A context: leaving it closes them."""
+    """Environments at work, stepped together, with auto-reset; a context that closes them."""
 
     def __init__(self, env: HostEnv):
         self.spec, self.num_envs, self.steps = env.spec, env.num_envs, 0
@@ -170,7 +176,8 @@ class Running:
             raise EnvError(self._who_is_gone()) from error
         if "error" in info:
             i = int(np.argmax(info["_error"]))
-            raise EnvError(f"{self._at(i)}: {info['error'][i]}")
+            error = info["error"][i]
+            raise EnvError(f"{self._at(i)}:" + ("\n" if "\n" in error else " ") + error)
         return *answer, info
 
     def _check_finite(self, x, what):
@@ -245,7 +252,7 @@ class _Guarded(gymnasium.Env):
         try:
             obs, info = self.env.reset(seed=seed)
         except Exception:
-            return self.nothing, {"error": f"\n{traceback.format_exc()}"}
+            return self.nothing, {"error": traceback.format_exc().rstrip()}
         return self._encode(obs, info)
 
     def step(self, action):
@@ -253,7 +260,7 @@ class _Guarded(gymnasium.Env):
             obs, reward, terminated, truncated, info = self.env.step(self.host.decode(action))
             obs, info = self._encode(obs, info)
         except Exception:
-            obs, info = self.nothing, {"error": f"\n{traceback.format_exc()}"}
+            obs, info = self.nothing, {"error": traceback.format_exc().rstrip()}
         if "error" in info:  # no end of an episode, which would be reset
             return obs, 0.0, False, False, info
         return obs, reward, terminated, truncated, info

@@ -17,6 +17,10 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM}
 context = multiprocessing.get_context("forkserver")
 
 
+class EnvError(RuntimeError):
+    """An environment stepped by Python failed; which one, when and how is in the message."""
+
+
 class RefusedError(ValueError):
     """What can be made in one process and not in another: an environment or a network."""
 

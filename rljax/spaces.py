@@ -151,7 +151,9 @@ def observed(space: Any, like: Any) -> Observation:
 
 
 def _scale(space):
-    is_bytes = np.dtype(getattr(space, "dtype", None) or float) == np.uint8 and hasattr(space, "low")
+    is_bytes = np.dtype(getattr(space, "dtype", None) or float) == np.uint8 and hasattr(
+        space, "low"
+    )
     return 1 / 255 if is_bytes and np.all(space.low == 0) and np.all(space.high == 255) else 1.0
 
 

@@ -74,6 +74,13 @@ class RaisingAtReset(RewardByAction):
         raise ValueError("the track is closed")
 
 
+class RaisingAtResetInWorkers(RewardByAction):
+    def reset(self, *, seed=None, options=None):
+        if parent_process():
+            raise ValueError("the track is closed")
+        return super().reset(seed=seed)
+
+
 class NotInWorkers(RewardByAction):
     def __init__(self):
         if parent_process():

@@ -1,6 +1,5 @@
 """A3C as a whole: real worker processes, real signals, real files."""
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import processes_of_tests as processes
 import pytest
 from rich.console import Console
 
@@ -48,31 +48,6 @@ def main():
     import a3c as script  # the experiment, not rljax.a3c
 
     return script.main
-
-
-def parents():
-    """pid: parent's pid, of all living processes."""
-    found = {}
-    for path in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if path.name.isdecimal():
-                state, parent = (path / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state not in "ZX":
-                    found[int(path.name)] = int(parent)
-    return found
-
-
-def workers_of(pid):
-    """The workers of a process: children of the server that it started."""
-    processes = parents()
-    servers = {p for p, parent in processes.items() if parent == pid and is_server(p)}
-    return {p for p, parent in processes.items() if parent in servers}
-
-
-def is_server(pid):
-    with contextlib.suppress(OSError):
-        return b"rljax.preload" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
 
 
 def final_state(run_dir):
@@ -205,7 +180,7 @@ def asynchronous():
         seen.append((state, metrics))
         now = time.monotonic()
         if killed is None and metrics.updates > 1000:
-            os.kill(max(workers_of(os.getpid())), signal.SIGKILL)
+            os.kill(max(processes.children_of(os.getpid())), signal.SIGKILL)
             killed = now
     if warnings:
         noticed = warnings[0][0] - killed
@@ -265,7 +240,7 @@ def test_an_exception_in_an_environment_is_told_once_with_its_traceback():
 
 
 def test_a_value_error_in_a_reset_has_its_traceback_too():
-    config = dataclasses.replace(CONFIG, env="host_probes:RaisingAtReset")
+    config = dataclasses.replace(CONFIG, env="host_probes:RaisingAtResetInWorkers")
     with pytest.raises(a3c.WorkerError, match=r"(?s)Traceback.*ValueError: the track is closed"):
         run_to_the_end(config)
 
@@ -348,29 +323,7 @@ def test_more_workers_than_cores_is_a_warning(main, capsys, tmp_path, monkeypatc
 
 
 def start_script(run_dir, *flags, rows=3):
-    """The script on a run that would take minutes, once it has written so many rows."""
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, *SMALL, *flags, "--run-dir", run_dir, "--quiet"],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_for_rows(run_dir, rows, process)
-    return process
-
-
-def wait_for_rows(run_dir, number, process):
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        metrics = run_dir / "metrics.csv"
-        if metrics.exists() and metrics.read_text().count("\n") > number:
-            return
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    raise AssertionError("no rows after 90 s")
+    return processes.start_script(SCRIPT, [*SMALL, *flags], run_dir, rows)
 
 
 LONG = "--env host_probes:RewardByAction --total-timesteps 3000000".split()
@@ -380,7 +333,7 @@ LONG = "--env host_probes:RewardByAction --total-timesteps 3000000".split()
 def test_ctrl_c_and_sigterm_end_a_run_in_order(tmp_path, number):
     """To the whole group, as a terminal sends Ctrl-C."""
     process = start_script(tmp_path / "run", *LONG)
-    workers = workers_of(process.pid)
+    workers = processes.children_of(process.pid)
     assert len(workers) == 2
     os.killpg(process.pid, number)
     sent = time.monotonic()
@@ -388,7 +341,7 @@ def test_ctrl_c_and_sigterm_end_a_run_in_order(tmp_path, number):
     assert time.monotonic() - sent < 5  # 2 on an idle machine; other tests run beside this one
     assert process.returncode == 128 + number
     assert error == ""
-    assert not workers & set(parents())
+    assert not workers & set(processes.parents())
     summary = json.loads((tmp_path / "run" / "summary.json").read_bytes())
     assert summary["status"] == "interrupted"
     assert checkpoints.existing(tmp_path / "run")[-1] == summary["env_steps"] > 0
@@ -396,7 +349,7 @@ def test_ctrl_c_and_sigterm_end_a_run_in_order(tmp_path, number):
 
 def test_no_worker_outlives_a_killed_main_process(tmp_path):
     process = start_script(tmp_path / "run", *LONG)
-    workers = workers_of(process.pid)
+    workers = processes.children_of(process.pid)
     assert len(workers) == 2
     mapped = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
     shared = [line for line in mapped if "/dev/shm" in line]
@@ -405,9 +358,9 @@ def test_no_worker_outlives_a_killed_main_process(tmp_path):
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 5
-    while workers & set(parents()) and time.monotonic() < deadline:
+    while workers & set(processes.parents()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not workers & set(parents())
+    assert not workers & set(processes.parents())
 
 
 def cpu_seconds(pid):
@@ -430,7 +383,7 @@ def test_a_worker_uses_one_core(tmp_path):
     flags += " --hidden-sizes 256 256 --total-timesteps 30000000"
     process = start_script(tmp_path / "run", *flags.split())
     try:
-        (worker,) = workers_of(process.pid)
+        (worker,) = processes.children_of(process.pid)
         before, begun = cpu_seconds(worker), time.monotonic()
         time.sleep(3)
         used, wall = cpu_seconds(worker) - before, time.monotonic() - begun
@@ -506,7 +459,7 @@ def test_ten_kills_lose_nothing(tmp_path):
         ready = all(s.state == "working" for s in statuses[-1].workers)
         if len(kills) < 10 and ready and metrics.updates > 100:
             time.sleep(rng.uniform(0, 0.2))  # nobody reads: both come to stand within a push
-            victim = rng.choice(sorted(workers_of(os.getpid())))
+            victim = rng.choice(sorted(processes.children_of(os.getpid())))
             in_a_push += (
                 Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2].split()[0] == "S"
             )
@@ -528,7 +481,7 @@ def test_memory_is_flat_over_five_minutes(tmp_path):
     process = start_script(tmp_path / "run", *flags)
 
     def resident():
-        pids = [process.pid, *workers_of(process.pid)]
+        pids = [process.pid, *processes.children_of(process.pid)]
         return [int(Path(f"/proc/{p}/statm").read_text().split()[1]) * 4096 for p in pids]
 
     try:

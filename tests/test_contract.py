@@ -101,7 +101,9 @@ def test_the_contract(kind):
     shape = env.spec.obs_shape
     assert obs.shape == (ENVS, *shape)
     flags = [(STEPS, ENVS)] * 3
-    assert jax.tree.map(np.shape, steps) == Step((STEPS, ENVS, *shape), *flags, (STEPS, ENVS, *shape))
+    assert jax.tree.map(np.shape, steps) == Step(
+        (STEPS, ENVS, *shape), *flags, (STEPS, ENVS, *shape)
+    )
     dtypes = Step("float32", "float32", "bool", "bool", "float32")
     assert jax.tree.map(lambda x: str(x.dtype), steps) == dtypes
 

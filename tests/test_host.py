@@ -66,7 +66,7 @@ class OtherObservations(RewardByAction):
     [
         ("gymnasium/CartPol-v1", (), ValueError, "unknown environment 'CartPol-v1': did you mean"),
         ("LunarLandr-v3", (), ValueError, "did you mean LunarLander-v3"),
-        ("ALE/Pong-v5", (), ValueError, r"ALE needs pip install 'gymnasium\[atari\]'"),
+        ("ALE/Pong-v5", (), ValueError, r"ALE/Pong-v5 comes with pip install 'gymnasium\[atari\]'"),
         ("gymnasium/no_module:Env-v0", (), ValueError, "No module named 'no_module'"),
         (Walk(), (), TypeError, "give its class or a function, to make several"),
         (Walk, (("x", 1),), ValueError, "gymnasium's environments have none"),
@@ -192,7 +192,7 @@ def test_masked_actions_are_never_taken(algorithm):
 def test_a_mask_that_comes_too_late_is_an_error():
     with envs.make(MaskedTooLate).open() as running:
         running.reset([0])
-        with pytest.raises(host.EnvError, match="gave none when reset"):
+        with pytest.raises(processes.EnvError, match="gave none when reset"):
             running.step(np.zeros(1, np.int32))
 
 
@@ -215,18 +215,11 @@ def test_masked_actions_of_gymnaxs_form_are_never_taken():
 # Any spaces
 
 
-def boxes(draw_shape=st.lists(st.integers(1, 3), max_size=2).map(tuple)):
-    kinds = st.sampled_from([np.float32, np.float64, np.int8, np.uint8, np.int64])
-    whole = st.just((0, 255))
-    return st.builds(
-        lambda shape, kind, bounds: spaces.Box(*bounds, shape, kind), draw_shape, kinds, whole
-    ).filter(lambda box: box.dtype != np.int8) | st.builds(
-        lambda shape: spaces.Box(-np.inf, np.inf, shape), draw_shape
-    )
-
-
+SHAPES = st.lists(st.integers(1, 3), max_size=2).map(tuple)
+KINDS = st.sampled_from([np.float32, np.float64, np.uint8, np.int64])
 LEAVES = (
-    boxes()
+    st.builds(lambda shape, kind: spaces.Box(0, 255, shape, kind), SHAPES, KINDS)
+    | st.builds(lambda shape: spaces.Box(-np.inf, np.inf, shape), SHAPES)
     | st.builds(spaces.Discrete, st.integers(1, 4), start=st.integers(-2, 2))
     | st.builds(spaces.MultiBinary, st.integers(1, 3))
     | st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 3), min_size=1, max_size=3))
@@ -242,9 +235,11 @@ OBSERVATIONS = st.recursive(
 BOUNDS = st.sampled_from([(-1.0, 1.0), (-np.inf, np.inf), (-np.inf, 2.0), (0.0, np.inf)])
 ACTIONS = (
     st.builds(
-        lambda bounds, shape, kind: spaces.Box(*map(np.array, zip(*bounds)), dtype=kind)
-        if shape is None
-        else spaces.Box(*bounds[0], shape, kind),
+        lambda bounds, shape, kind: (
+            spaces.Box(*map(np.array, zip(*bounds)), dtype=kind)
+            if shape is None
+            else spaces.Box(*bounds[0], shape, kind)
+        ),
         st.lists(BOUNDS, min_size=1, max_size=3),
         st.sampled_from([None, (), (2, 2)]),
         st.sampled_from([np.float32, np.float64]),
@@ -296,6 +291,11 @@ def test_ones_own_torso_is_given_the_pieces(module):
 # Failures
 
 
+def steps(running, number):
+    for _ in range(number):
+        running.step(np.zeros(running.num_envs, np.int32))
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(
     ("env", "message"),
@@ -303,16 +303,16 @@ def test_ones_own_torso_is_given_the_pieces(module):
         ("OtherShape", r"environment 0 of .* at step 3: ValueError: .* shape \(2,\), not \(1,\)"),
         ("TurningNaN", r"environment 0 of .* at step 3: observation is not finite: \[nan\]"),
         ("InfiniteReward", r"environment 0 of .* at step 1: reward is not finite: inf"),
-        ("RaisingAtThree", r"(?s)at step 3: \nTraceback.*RuntimeError: the simulator is out of fuel"),
-        ("RaisingOddly", r"(?s)at step 1: \nTraceback.*LocalError: out of"),
+        ("RaisingAtThree", r"(?s)at step 3:\nTraceback.*RuntimeError: .* out of fuel"),
+        ("RaisingOddly", r"(?s)at step 1:\nTraceback.*LocalError: out of"),
     ],
 )
 def test_what_goes_wrong_is_told_with_environment_and_step(env, message, vectorization):
     made = envs.make(f"host_probes:{env}", num_envs=2, vectorization=vectorization)
-    with made.open() as running, pytest.raises(host.EnvError, match=message) as caught:
+    with made.open() as running:
         running.reset([0, 1])
-        for _ in range(4):
-            running.step(np.zeros(2, np.int32))
+        with pytest.raises(processes.EnvError, match=message) as caught:
+            steps(running, 4)
     assert str(caught.value).count("Traceback") <= 1
     assert not multiprocessing.active_children()
 
@@ -324,9 +324,8 @@ def test_a_process_that_is_killed_is_noticed_at_once():
         running.step(np.zeros(3, np.int32))
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         begun = time.monotonic()
-        with pytest.raises(host.EnvError, match=r"environment \d of .* was killed by SIGKILL"):
-            for _ in range(3):
-                running.step(np.zeros(3, np.int32))
+        with pytest.raises(processes.EnvError, match=r"environment \d of .* killed by SIGKILL"):
+            steps(running, 3)
     assert time.monotonic() - begun < 5
     assert not multiprocessing.active_children()
 

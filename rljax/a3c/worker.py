@@ -48,7 +48,7 @@ def run(
         _work(index, queue, turns, parameters, job, step)
     except transport.Stopped:
         pass
-    except host.EnvError as error:
+    except processes.EnvError as error:
         _send(queue, messages.FAILED, str(error))
     except Exception:
         _send(queue, messages.FAILED, traceback.format_exc())

@@ -1,0 +1,206 @@
+"""A2C on environments that Python steps, as a whole: the script, its processes and its files."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import processes_of_tests as processes
+import pytest
+
+from rljax import a2c, checkpoints, tables
+from rljax.config import Config
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "a2c.py"
+sys.path.insert(0, str(SCRIPT.parent))
+
+CONFIG = Config(
+    env="gymnasium/CartPole-v1",
+    total_timesteps=320,
+    num_envs=4,
+    num_steps=4,
+    hidden_sizes=(4,),
+    normalize_observations=True,
+    normalize_rewards=True,
+)
+SMALL = (
+    "--preset none --num-envs 2 --num-steps 4 --hidden-sizes 4 --num-seeds 1 --eval-episodes 2"
+    " --total-timesteps 800"
+).split()
+LONG = [*SMALL, *"--env host_probes:Slow --vectorization async --total-timesteps 80000".split()]
+
+
+@pytest.fixture(scope="module")
+def main():
+    import a2c as script  # the experiment, not rljax.a2c
+
+    return script.main
+
+
+def leaves(tree):
+    return jax.tree.leaves(jax.tree.map(np.asarray, tree))
+
+
+# The algorithm
+
+
+def test_the_same_key_gives_the_same_bits_however_environments_are_stepped():
+    runs = [
+        a2c.train(dataclasses.replace(CONFIG, vectorization=v), jax.random.key(0))
+        for v in ("sync", "async")
+    ]
+    (state, metrics), (_, again) = runs
+    jax.tree.map(np.testing.assert_array_equal, *(state.learner.params for state, _ in runs))
+    jax.tree.map(np.testing.assert_array_equal, metrics, again)
+    assert metrics.updates.tolist() == list(range(1, 21))
+    assert state.learner.updates == 20
+    _, other = a2c.train(CONFIG, jax.random.key(1))
+    assert not np.array_equal(metrics.policy_loss, other.policy_loss)
+
+
+def test_learning_goes_on_exactly_and_episodes_begin_anew():
+    *_, (states, _) = a2c.chunks(CONFIG, jax.random.split(jax.random.key(0), 1))
+    longer = dataclasses.replace(CONFIG, total_timesteps=640)
+    (first, row), *_ = a2c.chunks(longer, None, states)
+    (_, again), *_ = a2c.chunks(longer, None, states)
+    jax.tree.map(np.testing.assert_array_equal, row, again)
+    assert first.learner.updates.tolist() == [21]
+    counts = [state.learner.obs_moments.count[0] for state in (states, first)]
+    assert counts[1] - counts[0] == CONFIG.batch_size
+
+
+def test_several_seeds_and_jit_are_refused():
+    keys = jax.random.split(jax.random.key(0), 2)
+    with pytest.raises(ValueError, match="2 seeds: environments stepped by Python take one"):
+        next(a2c.chunks(CONFIG, keys))
+    with pytest.raises(ValueError, match="stepped by Python and cannot be jitted"):
+        jax.jit(a2c.train)(CONFIG, keys[0])
+    with pytest.raises(ValueError, match=r"stepped by Python: use a2c.chunks"):
+        a2c.update(CONFIG, a2c.init(CONFIG, keys[0]))
+
+
+def test_learning_from_actions():
+    config = dataclasses.replace(
+        CONFIG, env="host_probes:RewardByAction", total_timesteps=6400, learning_rate=0.03
+    )
+    _, metrics = a2c.train(config, jax.random.key(0))
+    assert metrics.episodic_return[0] < 0.7
+    assert metrics.episodic_return[-1] > 0.9
+
+
+# The script
+
+
+def test_seeds_run_one_after_another_and_can_be_raised(main, tmp_path):
+    run_dir = tmp_path / "run"
+    flags = [*SMALL, "--env", "gymnasium/CartPole-v1", "--run-dir", str(run_dir), "--quiet"]
+    assert main([*flags, "--num-seeds", "2", "--eval-every", "400"]) == 0
+    rows = tables.read_metrics(run_dir)
+    assert rows.seed.tolist() == [0] * 100 + [1] * 100
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    assert len(summary["final_return"]["per_seed"]) == 2
+    before = updates_at(run_dir, 1600)
+    assert main(["--resume", str(run_dir), "--total-timesteps", "1600", "--quiet"]) == 0
+    assert (before, updates_at(run_dir, 3200)) == ([100, 100], [200, 200])
+    rows = tables.read_metrics(run_dir)
+    assert rows.groupby("seed").env_steps.max().tolist() == [1600, 1600]
+
+
+def updates_at(run_dir, env_steps):
+    folder = checkpoints.folder(run_dir, env_steps)
+    return checkpoints.load(folder)[1]["state"]["learner/updates"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--env gymnasium/CartPol-v1", "unknown environment 'CartPol-v1': did you mean CartPole"),
+        ("--env host_probes:differing", "environment 0: its spaces are"),
+        ("--env CartPole-v1 --vectorization async", "'CartPole-v1' is written in JAX"),
+        ("--env gymnasium/CartPole-v1 --vectorization asink", "invalid choice"),
+        ("--env gymnasium/CartPole-v1 --env-kwargs colour=3", "'colour'"),
+        ("--env gymnasium/CartPole-v1 --env-params x=3", "gymnasium's environments have none"),
+    ],
+)
+def test_bad_input(main, capsys, tmp_path, flags, message):
+    assert main([*SMALL, *flags.split(), "--run-dir", str(tmp_path / "run"), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failing_environment_ends_the_run_with_its_traceback_once(main, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:RaisingAtThree --vectorization async --run-dir {run_dir}".split()
+    assert main([*SMALL, *flags, "--quiet"]) == 1
+    error = capfd.readouterr().err
+    assert error.count("Traceback (most recent call last)") == 1
+    assert error.count("RuntimeError: the simulator is out of fuel") == 1
+    assert "environment 0 of host_probes:RaisingAtThree at step 3" in error
+    assert json.loads((run_dir / "summary.json").read_bytes())["status"] == "failed"
+
+
+def test_an_environment_that_cannot_be_reset(main, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:RaisingAtReset --run-dir {run_dir} --quiet".split()
+    assert main([*SMALL, *flags]) == 1
+    error = capfd.readouterr().err
+    assert "its first reset failed" in error
+    assert error.count("Traceback") == error.count("ValueError: the track is closed") == 1
+    assert not run_dir.exists()
+
+
+def test_ctrl_c_while_processes_step_leaves_none_and_the_run_goes_on(main, tmp_path):
+    """To the whole group, as a terminal sends it."""
+    run_dir = tmp_path / "run"
+    process = processes.start_script(SCRIPT, LONG, run_dir, rows=0)
+    stepping = wait_for_children(process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (130, "")
+    assert not stepping & set(processes.parents())
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    assert summary["status"] == "interrupted"
+
+
+def test_a_killed_process_ends_the_run_within_seconds(tmp_path):
+    process = processes.start_script(SCRIPT, LONG, tmp_path / "run", rows=0)
+    stepping = wait_for_children(process)
+    os.kill(min(stepping), signal.SIGKILL)
+    killed = time.monotonic()
+    _, error = process.communicate(timeout=30)
+    assert time.monotonic() - killed < 10
+    assert process.returncode == 1
+    assert "of host_probes:Slow at step" in error
+    assert "its process was killed by SIGKILL" in error
+    assert error.count("\n") == 1
+    assert not stepping & set(processes.parents())
+
+
+def test_no_process_outlives_a_killed_main_process(tmp_path):
+    process = processes.start_script(SCRIPT, LONG, tmp_path / "run", rows=0)
+    stepping = wait_for_children(process)
+    process.kill()
+    _, error = process.communicate()
+    deadline = time.monotonic() + 5
+    while stepping & set(processes.parents()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not stepping & set(processes.parents())
+    assert "Traceback" not in error
+
+
+def wait_for_children(process):
+    """The processes with environments, once they have been at work for a while."""
+    deadline = time.monotonic() + 60
+    while len(processes.children_of(process.pid)) < 2:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(3)
+    return processes.children_of(process.pid)
