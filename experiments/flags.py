@@ -173,7 +173,7 @@ def _preset(algorithm, first):
     env = first.get("env", first.get("preset", "CartPole-v1"))
     name = first.get("preset", env)
     try:
-        start = preset(algorithm, re.sub("^(gymnax|gymnasium)/", "", name))
+        start = preset(algorithm, name)
     except ValueError:
         if "preset" in first and name != "none":
             raise

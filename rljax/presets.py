@@ -1,5 +1,7 @@
 """Tuned settings, by algorithm and environment. Like `config`, it needs no JAX."""
 
+import re
+
 from rljax.config import Config, unknown
 
 _MINATAR = dict(
@@ -147,12 +149,14 @@ def preset(algorithm: str, name: str) -> Config:
 
     Args:
         algorithm: such as "a2c".
-        name: the environment's id, such as "CartPole-v1". A3C's serve gymnax and gymnasium.
+        name: the environment's id, such as "CartPole-v1", or "gymnasium/CartPole-v1": one preset
+            serves gymnax's and gymnasium's environments of a name.
 
     Raises:
         ValueError: there is no such preset; the message offers the nearest names.
     """
-    if (algorithm, name) not in PRESETS:
+    bare = re.sub("^(gymnax|gymnasium)/", "", name)
+    if (algorithm, bare) not in PRESETS:
         names = [env for algo, env in PRESETS if algo == algorithm]
-        raise ValueError(unknown(f"{algorithm} preset", name, names))
-    return Config(env=name, **BASES[algorithm] | PRESETS[algorithm, name])
+        raise ValueError(unknown(f"{algorithm} preset", bare, names))
+    return Config(env=name, **BASES[algorithm] | PRESETS[algorithm, bare])

@@ -14,7 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     processes, *blocks = blocks
     (tmp_path / "program.py").write_text(processes)
     done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True)
@@ -22,9 +22,11 @@ def test_examples(tmp_path, monkeypatch):
     assert applied * 5 == 300_000
     assert mean_return > 300
     names = {}
-    for block in blocks[:3]:
+    for block in blocks[:2]:
         exec(block, names)
-    assert names["metrics"].episodic_return[-1] > 0.9  # the random walk is no longer random
-    for block in blocks[3:]:
+    for block in blocks[2:4]:  # one environment in both forms
+        exec(block, names)
+        assert names["metrics"].episodic_return[-1] > 0.9  # the random walk is no longer random
+    for block in blocks[4:]:
         exec(block, names)
     assert names["state"].learner.updates == 100
