@@ -9,16 +9,27 @@ import sys
 import time
 
 import common
+import flags
 import in_turn
 from display import Display
 from start import Start, fresh, resumed
+
+from rljax import processes
 
 ALGORITHM = "a2c"
 
 
 def main(argv: list[str]) -> int:
     """Runs; returns the exit status."""
-    return common.main(ALGORITHM, __doc__, argv, prepare, train)
+    return common.main(ALGORITHM, __doc__, argv, prepare, train, settle=settle)
+
+
+def settle(config, options):
+    """What the flags come to; starts the server that environments' processes are forked from."""
+    if config.vectorization == "async":
+        flags.set_xla_flags(options.device)
+        processes.start_server()  # it imports while this process does
+    return config, options
 
 
 def prepare(asked: common.Asked):
@@ -69,7 +80,7 @@ def _train_at_once(asked, start, states):
 
 def _train_in_turn(asked, start, states):
     """Environments that Python steps."""
-    from rljax import a2c, processes
+    from rljax import a2c
 
     config = asked.config
     title = f"A2C · {config.env} · {config.num_envs} environments ({config.vectorization})"

@@ -81,7 +81,7 @@ def train(asked: common.Asked, start: Start) -> int:
         f"A3C · {config.env} · {workers.num_workers} workers",
         partial(_chunks, workers),
         partial(_begin_row, config),
-        failures=(a3c.WorkerError,),
+        failures=(a3c.WorkerError, processes.EnvError),
         facts=facts,
     )
 

@@ -56,7 +56,7 @@ class Run:
     env_steps_before: int = 0
     """Of the other seeds, all together, where seeds are trained one after another."""
     failures: tuple[type[Exception], ...] = ()
-    """What chunks may raise, after a last one was given."""
+    """What chunks and evaluations may raise: it ends the run, and what was trained is saved."""
     facts: Callable[[object], dict] = lambda states: {}
     """states -> what the algorithm adds to the summary."""
 
@@ -359,6 +359,8 @@ def finish(run: Run, outcome: Outcome) -> int:
             final_return = summarize_returns(played, run.options.eval_mode)
         except KeyboardInterrupt:
             outcome.status, outcome.exit_status = "interrupted", run.signals.exit_status
+        except run.failures as error:
+            outcome.status, outcome.exit_status, outcome.error = "failed", 1, str(error)
         run.signals.deferred = True
     run.display.stop()
     speed = progress.train_steps / progress.train_seconds if progress.train_seconds else 0.0

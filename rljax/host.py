@@ -22,7 +22,7 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, async_vector_env
 
 from rljax import processes, spaces
-from rljax.processes import EnvError
+from rljax.processes import EnvError, RefusedError
 from rljax.spaces import Box, Discrete
 from rljax.types import EnvSpec, Step
 
@@ -116,7 +116,7 @@ class Running:
         for i, error in enumerate(self._envs.get_attr("error")):
             if error:
                 self.close()
-                raise processes.RefusedError(f"env = {self.spec.name!r}: environment {i}: {error}")
+                raise RefusedError(f"env = {self.spec.name!r}: environment {i}: {error}")
 
     def __enter__(self):
         return self
@@ -218,14 +218,14 @@ def _vectorize(env: HostEnv) -> VectorEnv:
     options |= {"context": "forkserver", "shared_memory": True, "worker": _work}
     before = multiprocessing.active_children()
     try:
-        with processes.signals_held_back():
+        with processes.signals_held_back(), processes.main_module_left_out():
             return gymnasium.make_vec(made, env.num_envs, "async", vector_kwargs=options)
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - set(before):
             process.kill()
         if isinstance(error, EOFError | ConnectionError):
             text = f"env = {env.spec.name!r}: a process with an environment died as it began"
-            raise processes.RefusedError(text) from error
+            raise RefusedError(text) from error
         raise
 
 
@@ -259,11 +259,12 @@ class _Guarded(gymnasium.Env):
         try:
             obs, reward, terminated, truncated, info = self.env.step(self.host.decode(action))
             obs, info = self._encode(obs, info)
+            answer = obs, float(reward), bool(terminated), bool(truncated), info
         except Exception:
-            obs, info = self.nothing, {"error": traceback.format_exc().rstrip()}
-        if "error" in info:  # no end of an episode, which would be reset
-            return obs, 0.0, False, False, info
-        return obs, reward, terminated, truncated, info
+            answer = self.nothing, 0.0, False, False, {"error": traceback.format_exc().rstrip()}
+        if "error" in answer[-1]:  # no end of an episode, which would be reset
+            return *answer[:2], False, False, answer[-1]
+        return answer
 
     def close(self):
         if self.env is not None:

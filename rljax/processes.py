@@ -10,7 +10,9 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Iterator
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -43,6 +45,19 @@ def signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def main_module_left_out() -> Iterator[None]:
+    """Processes started in here do not import the main program again, which takes its time and asks
+    for a guard around what it does. What they are given must not be of its making, unless
+    cloudpickle, which sends code itself, has packed it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def end_with_parent() -> None:

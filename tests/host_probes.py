@@ -117,6 +117,21 @@ class RaisingAtThree(Walk):
         return answer
 
 
+class RaisingInEvaluation(Walk):
+    """The seventh environment, and those after it, cannot step."""
+
+    made = 0
+
+    def __init__(self):
+        type(self).made += 1
+        self.number = self.made
+
+    def step(self, action):
+        if self.number > 6:
+            raise RuntimeError("only six licences")
+        return super().step(action)
+
+
 class LocalError(Exception):
     """Cannot be sent to another process as it is."""
 

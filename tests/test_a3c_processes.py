@@ -187,6 +187,16 @@ def asynchronous():
     return config, seen, statuses, warnings, noticed
 
 
+@pytest.mark.parametrize("env", ["host_probes:Masked", "probes:Counter"])
+def test_masks_hold_in_workers(env):
+    """Masked refuses what is not valid; Counter observes a Dict."""
+    config = dataclasses.replace(CONFIG, env=env, total_timesteps=200)
+    state, metrics = a3c.train(config, Workers(num_workers=1), jax.random.key(0))
+    assert state.learner.updates == 50
+    if env.endswith("Masked"):
+        assert metrics.episodic_return[-1] == 4
+
+
 def test_a_killed_worker_is_noticed_and_replaced(asynchronous):
     config, seen, statuses, warnings, noticed = asynchronous
     state, metrics = seen[-1]
@@ -300,6 +310,7 @@ def test_an_object_that_cannot_be_sent_is_named():
         ("--device gpu", "device = 'gpu': A3C computes on the CPU"),
         ("--env CartPol-v1", "unknown environment 'CartPol-v1': did you mean CartPole-v1"),
         ("--env gymnasium/CartPole-v7", "unknown environment 'CartPole-v7': did you mean"),
+        ("--env gymnasium/CartPole-v1 --vectorization async", "workers are processes"),
         ("--env nowhere:Env", "No module named 'nowhere'"),
     ],
 )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -146,6 +147,16 @@ def test_a_failing_environment_ends_the_run_with_its_traceback_once(main, tmp_pa
     assert json.loads((run_dir / "summary.json").read_bytes())["status"] == "failed"
 
 
+def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:RaisingInEvaluation --run-dir {run_dir} --quiet".split()
+    assert main([*SMALL, *flags, "--eval-episodes", "9"]) == 1
+    assert capfd.readouterr().err.count("RuntimeError: only six licences") == 1
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    assert (summary["status"], summary["env_steps"]) == ("failed", 800)
+    assert checkpoints.existing(run_dir)[-1] == 800
+
+
 def test_an_environment_that_cannot_be_reset(main, tmp_path, capfd):
     run_dir = tmp_path / "run"
     flags = f"--env host_probes:RaisingAtReset --run-dir {run_dir} --quiet".split()
@@ -154,6 +165,26 @@ def test_an_environment_that_cannot_be_reset(main, tmp_path, capfd):
     assert "its first reset failed" in error
     assert error.count("Traceback") == error.count("ValueError: the track is closed") == 1
     assert not run_dir.exists()
+
+
+def test_four_cartpoles_at_once():
+    """A program without a guard around what it does: processes do not import it again."""
+    script = SCRIPT.with_name("vectorized_envs.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    shapes = ["observations (4, 4)", "actions (4,)", "then observations (4, 4) and rewards (4,)"]
+    assert (done.stdout.splitlines(), done.stderr) == (shapes, "")
+
+
+def test_a_program_that_closes_nothing_ends_all_the_same(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from rljax import envs\n"
+        "env = envs.make('gymnasium/CartPole-v1', num_envs=2, vectorization='async')\n"
+        "running = env.open()\n"
+        "running.reset([0, 1])\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ctrl_c_while_processes_step_leaves_none_and_the_run_goes_on(main, tmp_path):
