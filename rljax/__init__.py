@@ -17,6 +17,7 @@ _SUBMODULES = (
     "envs",
     "evaluate",
     "files",
+    "guarded",
     "host",
     "learner",
     "losses",

@@ -1,8 +1,7 @@
 """Environments that Python steps: gymnasium's, vectorised by gymnasium.
 
 What comes out is the same as of environments in JAX: observations encoded as `spaces` says, actions
-numbered from 0, auto-reset within the step, the true successor kept. An environment that fails does
-not raise where it is, which may be another process, but answers with what went wrong.
+numbered from 0, auto-reset within the step, the true successor kept.
 """
 
 import contextlib
@@ -22,6 +21,7 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, async_vector_env
 
 from rljax import processes, spaces
+from rljax.guarded import Guarded
 from rljax.processes import EnvError, RefusedError
 from rljax.spaces import Box, Discrete
 from rljax.types import EnvSpec, Step
@@ -207,7 +207,7 @@ def seeds(key: jax.Array, num_envs: int) -> np.ndarray:
 def _vectorize(env: HostEnv) -> VectorEnv:
     made = GymnasiumSpec(
         "rljax/Guarded-v0",
-        entry_point=lambda: _Guarded(env),
+        entry_point=lambda: Guarded(env),
         order_enforce=False,
         disable_env_checker=True,
     )
@@ -227,60 +227,6 @@ def _vectorize(env: HostEnv) -> VectorEnv:
             text = f"env = {env.spec.name!r}: a process with an environment died as it began"
             raise RefusedError(text) from error
         raise
-
-
-class _Guarded(gymnasium.Env):
-    """One environment behind its spec. What goes wrong is told in `error`, if it could not be made,
-    and after that in the info, where it reaches the other side of a pipe as well."""
-
-    def __init__(self, host: HostEnv):
-        self.host, self.env, self.error, self.metadata = host, None, "", {}
-        shapes = host.spec.obs_shape, host.spec.action_space.shape
-        kinds = (gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32) for shape in shapes)
-        self.observation_space, self.action_space = kinds
-        self.nothing = np.zeros(host.spec.obs_shape, np.float32)
-        try:
-            self.env = host.build()
-        except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
-            return
-        own = self.env.observation_space, self.env.action_space
-        if own != host.declared:
-            self.error = f"its spaces are {own}, those of the first environment {host.declared}"
-
-    def reset(self, *, seed=None, options=None):
-        try:
-            obs, info = self.env.reset(seed=seed)
-        except Exception:
-            return self.nothing, {"error": traceback.format_exc().rstrip()}
-        return self._encode(obs, info)
-
-    def step(self, action):
-        try:
-            obs, reward, terminated, truncated, info = self.env.step(self.host.decode(action))
-            obs, info = self._encode(obs, info)
-            answer = obs, float(reward), bool(terminated), bool(truncated), info
-        except Exception:
-            answer = self.nothing, 0.0, False, False, {"error": traceback.format_exc().rstrip()}
-        if "error" in answer[-1]:  # no end of an episode, which would be reset
-            return *answer[:2], False, False, answer[-1]
-        return answer
-
-    def close(self):
-        if self.env is not None:
-            self.env.close()
-
-    def _encode(self, obs, info):
-        spec = self.host.spec
-        try:
-            obs = spaces.encode(spec.observation, obs)
-            if spec.has_mask:
-                return obs, {"mask": spaces.mask(spec.action_space, info["action_mask"])}
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            return self.nothing, {"error": f"{type(error).__name__}: {error}"}
-        if "action_mask" in info:
-            return self.nothing, {"error": "it gives an action_mask, and gave none when reset"}
-        return obs, {}
 
 
 def _work(*args):

@@ -99,6 +99,17 @@ PRESETS: dict[tuple[str, str], dict] = {
         learning_rate=6e-3,
         normalize_rewards=True,
     ),
+    # 16 x 8, normalised, rmsprop_tf: the first of eight points around the RL zoo's (lambda 0.9, a
+    # small standard deviation to begin with), one seed, 1,200,000 steps.
+    ("a2c", "BipedalWalker-v3"): dict(
+        total_timesteps=5_000_000,
+        num_steps=8,
+        gae_lambda=0.9,
+        learning_rate=3e-3,
+        log_std_init=-1.0,
+        normalize_observations=True,
+        normalize_rewards=True,
+    ),
     # Found not with processes but in one vmapped program, in which four workers take turns and act
     # with parameters eight versions old, as four workers on two cores do: random points, t_max 5.
     #

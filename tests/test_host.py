@@ -250,7 +250,7 @@ ACTIONS = (
 )
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
 @given(observations=OBSERVATIONS, actions=ACTIONS)
 def test_random_spaces_go_through_an_update(observations, actions):
     config = Config(

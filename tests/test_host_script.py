@@ -187,11 +187,10 @@ def test_a_program_that_closes_nothing_ends_all_the_same(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_ctrl_c_while_processes_step_leaves_none_and_the_run_goes_on(main, tmp_path):
+def test_ctrl_c_while_processes_step_leaves_none(tmp_path):
     """To the whole group, as a terminal sends it."""
     run_dir = tmp_path / "run"
-    process = processes.start_script(SCRIPT, LONG, run_dir, rows=0)
-    stepping = wait_for_children(process)
+    process, stepping = start_long(run_dir)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert (process.returncode, error) == (130, "")
@@ -201,8 +200,7 @@ def test_ctrl_c_while_processes_step_leaves_none_and_the_run_goes_on(main, tmp_p
 
 
 def test_a_killed_process_ends_the_run_within_seconds(tmp_path):
-    process = processes.start_script(SCRIPT, LONG, tmp_path / "run", rows=0)
-    stepping = wait_for_children(process)
+    process, stepping = start_long(tmp_path / "run")
     os.kill(min(stepping), signal.SIGKILL)
     killed = time.monotonic()
     _, error = process.communicate(timeout=30)
@@ -215,8 +213,7 @@ def test_a_killed_process_ends_the_run_within_seconds(tmp_path):
 
 
 def test_no_process_outlives_a_killed_main_process(tmp_path):
-    process = processes.start_script(SCRIPT, LONG, tmp_path / "run", rows=0)
-    stepping = wait_for_children(process)
+    process, stepping = start_long(tmp_path / "run")
     process.kill()
     _, error = process.communicate()
     deadline = time.monotonic() + 5
@@ -226,12 +223,9 @@ def test_no_process_outlives_a_killed_main_process(tmp_path):
     assert "Traceback" not in error
 
 
-def wait_for_children(process):
-    """The processes with environments, once they have been at work for a while."""
-    deadline = time.monotonic() + 60
-    while len(processes.children_of(process.pid)) < 2:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    time.sleep(3)
-    return processes.children_of(process.pid)
+def start_long(run_dir):
+    """(the script at work, its processes with environments)."""
+    process = processes.start_script(SCRIPT, LONG, run_dir, rows=1)
+    stepping = processes.children_of(process.pid)
+    assert len(stepping) == 2
+    return process, stepping
