@@ -73,6 +73,10 @@ def main(argv: list[str]) -> int:
         import benchmark_a3c
 
         return benchmark_a3c.main(argv[1:])
+    if argv[:1] == ["host"]:
+        import benchmark_host
+
+        return benchmark_host.main(argv[1:])
     try:
         options = flags.parse_options(Options, __doc__, argv)
         sizes = [parse_size(size) for size in split(options.sizes)]

@@ -33,6 +33,7 @@ _SUBMODULES = (
     "spaces",
     "tables",
     "types",
+    "vectors",
 )
 
 __all__ = ["Config", "preset", *_SUBMODULES]

@@ -11,9 +11,10 @@ environments and one jitted update for each rollout.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -21,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import distributions, host, learner, networks, optimizers, rollout
+from rljax import distributions, host, learner, networks, optimizers, rollout, vectors
 from rljax.config import FLOAT_FIELDS, Config
 from rljax.host import HostEnv
-from rljax.types import ActorState, AgentState, EnvSpec, EpisodeStats, Metrics
+from rljax.types import ActorState, AgentState, EnvSpec, Metrics
 
 CHUNK_SECONDS = 0.5
 """What a chunk should take: short enough for a display and Ctrl-C."""
@@ -229,42 +230,56 @@ def _means(sums, updates):
     )
 
 
-class _Acting(NamedTuple):
-    """How to act in environments that Python steps; jitted."""
+class _HostPrograms(NamedTuple):
+    """What is jitted of training in environments that Python steps. The whole state is one vector
+    between the calls, which take and give dozens of arrays no faster than they compute."""
 
-    draw: Callable
-    """key -> (key, noise for a rollout)."""
+    begin: Callable
+    """AgentState -> (its vector, noise for a rollout)."""
     act: Callable
-    """(learner, noise, t, obs, mask) -> actions as `rollout.act` gives them."""
+    """(vector, noise, t, obs, mask) -> actions as `rollout.act` gives them."""
+    learn: Callable
+    """(the config's floats, vector, rollout) -> (vector, noise for the next rollout)."""
+    end: Callable
+    """vector -> (AgentState [1] without episodes, Metrics [1] of the row so far)."""
 
 
 @lru_cache(maxsize=8)
-def _acting(config: Config, spec: EnvSpec) -> _Acting:
-    """For a config without its floats, so that runs share what is compiled. They are of no use
-    here, and a `Config` as an argument would be taken apart at every step."""
+def _host_programs(config: Config, spec: EnvSpec) -> _HostPrograms:
+    """For a config without its floats, so that runs share what is compiled."""
     network = networks.make(config, spec)
-    shape = (config.num_steps, config.num_envs)
+    _, config_of = vectors.settings(config)
 
-    @jax.jit
-    def draw(key):
-        key, key_action = jax.random.split(key)
-        return key, distributions.noise(spec.action_space, key_action, shape)
+    def fresh(key):
+        actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
+        return AgentState(learner.init(config, network, spec, key), actor, _no_metrics())
 
-    @jax.jit
-    def act(learner, noise, t, obs, mask):
-        return rollout.act(network, learner, obs, mask, noise[t])
+    like = jax.eval_shape(fresh, jax.random.key(0))
+    plain_like = jax.eval_shape(vectors.plain, like)
 
-    return _Acting(draw, act)
+    def state_of(vector):
+        return vectors.typed(vectors.unpack(vector, plain_like), like)
 
+    def begin(state):
+        key, key_action = jax.random.split(state.actor.key)
+        shape = (config.num_steps, config.num_envs)
+        noise = distributions.noise(spec.action_space, key_action, shape)
+        state = state._replace(actor=state.actor._replace(key=key))
+        return vectors.pack(vectors.plain(state)), noise
 
-@partial(jax.jit, static_argnames="spec")
-def _learn_from(config, spec, state, batch):
-    return _learn(config, networks.make(config, spec), state, batch)[0]
+    def act(vector, noise, t, obs, mask):
+        return rollout.act(network, state_of(vector).learner, obs, mask, noise[t])
 
+    def learn(floats, vector, batch):
+        return begin(_learn(config_of(floats), network, state_of(vector), batch)[0])
 
-@jax.jit
-def _row(state):
-    return _means(state.sums, state.learner.updates)
+    def end(vector):
+        state = state_of(vector)
+        row = _means(state.sums, state.learner.updates)
+        state = state._replace(actor=rollout.unopened(state.actor.key))
+        return jax.tree.map(lambda x: x[None], (state, row))
+
+    return _HostPrograms(*map(jax.jit, (begin, act, learn, end)))
 
 
 def _host_chunks(config, env, states):
@@ -273,36 +288,31 @@ def _host_chunks(config, env, states):
     if num_seeds != 1:
         raise ValueError(f"{num_seeds} seeds: environments stepped by Python take one at a time")
     state = jax.tree.map(lambda x: x[0], states)
-    acting = _acting(dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0)), env.spec)
+    floats, _ = vectors.settings(config)
+    without_floats = dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
+    programs = _host_programs(without_floats, env.spec)
+
+    def update(vector, noise, obs, mask):
+        """One rollout and one gradient step, of which only the actions are waited for."""
+
+        def act(t, obs, mask):
+            return rollout.on_host(env, programs.act(vector, noise, np.int32(t), obs, mask))
+
+        obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps)
+        return *programs.learn(floats, vector, batch), obs, mask
+
     with env.open() as running:
         key, key_reset = jax.random.split(state.actor.key)
-        obs, mask = running.reset(host.seeds(key_reset, config.num_envs))
-        state = state._replace(actor=ActorState((), (), key, rollout.no_episodes(config.num_envs)))
-        done, is_first = int(state.learner.updates), True
+        first = running.reset(host.seeds(key_reset, config.num_envs))
+        actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
+        now = (*programs.begin(state._replace(actor=actor)), *first)
+        done, end = int(state.learner.updates), -math.inf  # the first chunk is one update
         while done < config.num_updates:
-            end = time.perf_counter() + CHUNK_SECONDS
-            while True:
-                state, obs, mask = _host_update(config, env, acting, running, state, obs, mask)
-                done += 1
-                if is_first or config.ends_row(done) or time.perf_counter() >= end:
-                    break
-            is_first = False
-            metrics = jax.device_get(_row(state))
-            actor = state.actor._replace(episodes=EpisodeStats((), (), ()))
-            yield jax.tree.map(lambda x: x[None], (state._replace(actor=actor), metrics))
-
-
-def _host_update(config, env, acting, running, state, obs, mask):
-    """One rollout and one gradient step; waits for the actions alone."""
-    key, noise = acting.draw(state.actor.key)
-    actor_critic = state.learner._replace(opt_state=(), return_moments=None)
-
-    def act(t, obs, mask):
-        return rollout.on_host(env, acting.act(actor_critic, noise, np.int32(t), obs, mask))
-
-    obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps)
-    state = state._replace(actor=state.actor._replace(key=key))
-    return _learn_from(config, env.spec, state, batch), obs, mask
+            now, done = update(*now), done + 1
+            if config.ends_row(done) or time.perf_counter() >= end:
+                states, metrics = programs.end(now[0])
+                yield states, jax.device_get(metrics)
+                end = time.perf_counter() + CHUNK_SECONDS
 
 
 def _train_on_host(config, key):

@@ -7,6 +7,7 @@ bool. Gymnasium's, which Python steps, become a `host.HostEnv`.
 """
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -152,10 +153,14 @@ def _gymnasium_factory(env):
     if spec is None:
         raise _unknown(name, list(gymnasium.registry))
 
+    # Its specification instead of the id, which another process may not know; and without the
+    # wrapper that checks whether it was reset, which it always is.
+    quick = copy.deepcopy(spec)
+    quick.order_enforce = False
+
     def build(**kwargs):
         try:
-            # By its specification: another process may not know the id.
-            return gymnasium.make(spec, disable_env_checker=True, **kwargs)
+            return gymnasium.make(quick, disable_env_checker=True, **kwargs)
         except (gymnasium.error.Error, ImportError) as error:
             raise ValueError(f"env = {name!r}: {_missing(spec) or error}") from error
 

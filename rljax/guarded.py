@@ -1,6 +1,6 @@
-"""One environment of gymnasium's behind its spec, as gymnasium's vector environments step it.
+"""Environments of gymnasium's behind their spec, as its vector environments step them.
 
-It may be in another process: so it does not raise what goes wrong, but tells it where it reaches
+They may be in other processes: so they do not raise what goes wrong, but tell it where it reaches
 the other side of a pipe as well.
 """
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from rljax import spaces
 
@@ -25,7 +26,9 @@ class Guarded(gymnasium.Env):
         Args:
             host: a `host.HostEnv`.
         """
-        self.host, self.env, self.error, self.metadata = host, None, "", {}
+        self.encode, self.decode = host.encode, host.decode
+        self.masked = host.spec.action_space if host.spec.has_mask else None
+        self.env, self.error, self.metadata = None, "", {}
         shapes = host.spec.obs_shape, host.spec.action_space.shape
         kinds = (gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32) for shape in shapes)
         self.observation_space, self.action_space = kinds
@@ -48,7 +51,7 @@ class Guarded(gymnasium.Env):
 
     def step(self, action):
         try:
-            obs, reward, terminated, truncated, info = self.env.step(self.host.decode(action))
+            obs, reward, terminated, truncated, info = self.env.step(self.decode(action))
             obs, info = self._encode(obs, info)
             answer = obs, float(reward), bool(terminated), bool(truncated), info
         except Exception:
@@ -62,13 +65,55 @@ class Guarded(gymnasium.Env):
             self.env.close()
 
     def _encode(self, obs, info):
-        spec = self.host.spec
         try:
-            obs = spaces.encode(spec.observation, obs)
-            if spec.has_mask:
-                return obs, {"mask": spaces.mask(spec.action_space, info["action_mask"])}
+            obs = self.encode(obs)
+            if self.masked is not None:
+                return obs, {"mask": spaces.mask(self.masked, info["action_mask"])}
         except (ValueError, TypeError, KeyError, IndexError) as error:
             return self.nothing, {"error": f"{type(error).__name__}: {error}"}
         if "action_mask" in info:
             return self.nothing, {"error": "it gives an action_mask, and gave none when reset"}
         return obs, {}
+
+
+class InTurn(VectorEnv):
+    """Guarded environments stepped one after another, with auto-reset in the same step: what
+    gymnasium's SyncVectorEnv does, with less work besides."""
+
+    def __init__(self, host: Any, num_envs: int):
+        self.num_envs = num_envs
+        self.envs = [Guarded(host) for _ in range(num_envs)]
+
+    def reset(self, *, seed=None, options=None):
+        answers = [env.reset(seed=one) for env, one in zip(self.envs, seed)]
+        obs, infos = zip(*answers)
+        return np.array(obs), self._join(infos)
+
+    def step(self, actions):
+        answers = [env.step(action) for env, action in zip(self.envs, actions)]
+        obs, reward, terminated, truncated, infos = zip(*answers)
+        obs, reward = np.array(obs), np.array(reward)
+        flags = np.array(terminated), np.array(truncated)
+        done = np.logical_or(*flags)
+        if not done.any():
+            return obs, reward, *flags, self._join(infos)
+        infos, final_obs = list(infos), list(obs.copy())
+        for i in np.flatnonzero(done):
+            obs[i], infos[i] = self.envs[i].reset()
+        ends = {"final_obs": final_obs, "_final_obs": done}
+        return obs, reward, *flags, {**ends, **self._join(infos)}
+
+    def get_attr(self, name):
+        return tuple(getattr(env, name) for env in self.envs)
+
+    def close_extras(self, **kwargs):
+        for env in self.envs:
+            env.close()
+
+    def _join(self, infos):
+        """The infos of all as one, as gymnasium's vector environments give it."""
+        joined = {}
+        if any(infos):
+            for i, info in enumerate(infos):
+                joined = self._add_info(joined, info, i)
+        return joined

@@ -21,9 +21,9 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, async_vector_env
 
 from rljax import processes, spaces
-from rljax.guarded import Guarded
+from rljax.guarded import Guarded, InTurn
 from rljax.processes import EnvError, RefusedError
-from rljax.spaces import Box, Discrete
+from rljax.spaces import Box
 from rljax.types import EnvSpec, Step
 
 GRACE = 2.0
@@ -37,6 +37,10 @@ class HostEnv(NamedTuple):
     declared: tuple[gymnasium.Space, gymnasium.Space]
     """Its own spaces, of observations and of actions."""
     build: Callable[[], gymnasium.Env]
+    encode: Callable[[Any], np.ndarray]
+    """One of its own observations -> float32 [*obs_shape]."""
+    decode: Callable[[np.ndarray], Any]
+    """An action numbered from 0 [*action_shape] -> what it takes itself."""
     num_envs: int = 1
     vectorization: str = "sync"
     """"sync": one after another in this process; "async": each in a process of its own."""
@@ -48,23 +52,6 @@ class HostEnv(NamedTuple):
             RefusedError: not all of them could be made.
         """
         return Running(self)
-
-    def encode(self, obs: Any) -> np.ndarray:
-        """One of its own observations as float32 [*obs_shape]."""
-        return spaces.encode(self.spec.observation, obs)
-
-    def decode(self, action: np.ndarray) -> Any:
-        """What it takes itself for an action numbered from 0, [*action_shape]."""
-        space = self.declared[1]
-        if isinstance(self.spec.action_space, Discrete):
-            return int(action) + int(space.start)
-        if isinstance(space, gymnasium.spaces.MultiDiscrete):
-            return (action + space.start).astype(space.dtype)
-        if space.dtype == np.float32 or isinstance(space, gymnasium.spaces.MultiBinary):
-            return action.astype(space.dtype, copy=False)
-        whole = np.issubdtype(space.dtype, np.integer)
-        action = np.clip(np.rint(action) if whole else action, space.low, space.high)
-        return action.astype(space.dtype)
 
 
 def make(
@@ -95,7 +82,8 @@ def make(
     finally:
         env.close()
     spec = EnvSpec(name, observation, action_space, "action_mask" in info)
-    return HostEnv(spec, declared, build, num_envs, vectorization)
+    encode, decode = spaces.encoder(observation), spaces.decoder(declared[1])
+    return HostEnv(spec, declared, build, encode, decode, num_envs, vectorization)
 
 
 def _reset(name, env):
@@ -208,14 +196,19 @@ def _vectorize(env: HostEnv) -> VectorEnv:
     made = GymnasiumSpec(
         "rljax/Guarded-v0",
         entry_point=lambda: Guarded(env),
+        vector_entry_point=lambda num_envs: InTurn(env, num_envs),
         order_enforce=False,
         disable_env_checker=True,
     )
-    options: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
     if env.vectorization == "sync":
-        return gymnasium.make_vec(made, env.num_envs, "sync", vector_kwargs=options)
+        return gymnasium.make_vec(made, env.num_envs, "vector_entry_point")
     processes.start_server()
-    options |= {"context": "forkserver", "shared_memory": True, "worker": _work}
+    options = {
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "shared_memory": True,
+        "context": "forkserver",
+        "worker": _work,
+    }
     before = multiprocessing.active_children()
     try:
         with processes.signals_held_back(), processes.main_module_left_out():

@@ -30,10 +30,15 @@ def init(env: Env | HostEnv, num_envs: int, key: jax.Array) -> ActorState:
     """Fresh episodes in `num_envs` environments. Of those that Python steps the key is all that
     there is: their episodes begin when they are opened."""
     if isinstance(env, HostEnv):
-        return ActorState((), (), key, EpisodeStats((), (), ()))
+        return unopened(key)
     key, key_reset = jax.random.split(key)
     env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_envs))
     return ActorState(env_state, obs, key, no_episodes(num_envs))
+
+
+def unopened(key: jax.Array) -> ActorState:
+    """What a saved state has of environments that Python steps."""
+    return ActorState((), (), key, EpisodeStats((), (), ()))
 
 
 def no_episodes(num_envs: int) -> EpisodeStats:

@@ -7,7 +7,8 @@ vector apart again, for a network that wants the pieces. Bytes from 0 to 255 are
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -187,6 +188,34 @@ def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
     if array.shape != kind.shape:
         raise ValueError(f"observation has shape {array.shape}, not {kind.shape}")
     return array if kind.scale == 1.0 else array * xp.float32(kind.scale)
+
+
+def encoder(kind: Observation) -> Callable[[Any], np.ndarray]:
+    """`encode` of a kind in NumPy, quick where there is nothing to do."""
+    shape = kind.shape
+    if not isinstance(kind, Numbers) or kind.scale != 1.0:
+        return partial(encode, kind)
+
+    def encode_array(obs):
+        is_right = type(obs) is np.ndarray and obs.shape == shape and obs.dtype == np.float32
+        return obs if is_right else encode(kind, obs)
+
+    return encode_array
+
+
+def decoder(space: gymnasium.Space) -> Callable[[np.ndarray], Any]:
+    """What makes of an action numbered from 0 one of a declared space."""
+    dtype = space.dtype
+    if isinstance(space, gymnasium.spaces.Discrete):
+        start = int(space.start)
+        return lambda action: int(action) + start
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return lambda action: (action + space.start).astype(dtype)
+    if dtype == np.float32 or isinstance(space, gymnasium.spaces.MultiBinary):
+        return lambda action: action.astype(dtype, copy=False)
+    if np.issubdtype(dtype, np.integer):
+        return lambda action: np.clip(np.rint(action), space.low, space.high).astype(dtype)
+    return lambda action: np.clip(action, space.low, space.high).astype(dtype)
 
 
 def split(kind: Observation, vector: jax.Array) -> Any:

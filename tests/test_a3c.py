@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from rljax import optimizers
+from rljax import optimizers, vectors
 from rljax.a3c import crew, holder, messages, roster, sums, training, transport
 from rljax.config import Config, Workers
 from rljax.presets import base
@@ -49,7 +49,7 @@ def new_holder(state, layout, workers=WORKERS, config=CONFIG):
 def record_of(layout, gradient, worker=0, version=0, increments=(), figures=np.zeros(8)):  # noqa: B008
     record = np.zeros((), layout.record)
     record["worker"], record["version"] = worker, version
-    record["contribution"] = messages.ravel((gradient, increments, figures))
+    record["contribution"] = vectors.ravel((gradient, increments, figures))
     return record
 
 
@@ -58,7 +58,7 @@ def message(record):
 
 
 def gradients(layout, number, scale=1.0):
-    size = messages.size(layout.published.params)
+    size = vectors.size(layout.published.params)
     return scale * np.random.default_rng(0).normal(size=(number, size)).astype(np.float32)
 
 
@@ -66,8 +66,8 @@ def gradients(layout, number, scale=1.0):
 
 
 def test_a_vector_becomes_the_pytree_that_it_was(state, layout):
-    vector = messages.ravel(state.learner.params)
-    again = messages.unravel(vector, layout.published.params)
+    vector = vectors.ravel(state.learner.params)
+    again = vectors.unravel(vector, layout.published.params)
     assert jax.tree.structure(again) == jax.tree.structure(state.learner.params)
     for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(state.learner.params)):
         np.testing.assert_array_equal(here, there)
@@ -76,10 +76,10 @@ def test_a_vector_becomes_the_pytree_that_it_was(state, layout):
 def test_a_record_holds_an_actor(state, layout):
     actor = jax.tree.map(lambda x: x[1], state.actors)
     record = np.zeros((), layout.record)
-    record["actor"] = messages.pack(actor)
+    record["actor"] = vectors.pack(actor)
     sent = np.frombuffer(message(record), layout.record)[0]["actor"]
     for vector in (sent, jnp.asarray(sent)):
-        again = messages.unpack(vector, layout.actor)
+        again = vectors.unpack(vector, layout.actor)
         assert jax.tree.structure(again) == jax.tree.structure(actor)
         for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(actor)):
             np.testing.assert_array_equal(here, there, strict=True)
@@ -91,7 +91,7 @@ def test_any_bits_are_packed():
     tree = [rng.integers(-5, 5, (2, 3)).astype(kind) for kind in kinds]
     tree += [np.float32([np.nan, -0.0, np.inf]), jnp.asarray([1.5, -3], jnp.bfloat16)]
     tree = [np.asarray(x) for x in tree]
-    again = messages.unpack(np.asarray(jax.jit(messages.pack)(tree)), tree)
+    again = vectors.unpack(np.asarray(jax.jit(vectors.pack)(tree)), tree)
     for here, there in zip(again, tree):
         assert here.dtype == there.dtype
         assert here.tobytes() == there.tobytes()
@@ -99,9 +99,9 @@ def test_any_bits_are_packed():
 
 def test_random_keys_travel_as_raw_data():
     tree = {"key": jax.random.key(3), "x": jnp.arange(2)}
-    raw = messages.plain(tree)
+    raw = vectors.plain(tree)
     assert raw["key"].dtype == np.uint32
-    again = messages.typed(raw, tree)
+    again = vectors.typed(raw, tree)
     assert jax.random.uniform(again["key"]) == jax.random.uniform(tree["key"])
 
 
@@ -222,10 +222,10 @@ def test_gradients_are_applied_once_each_in_the_order_in_which_they_come(state, 
         params = state.learner.params
         opt_state = optimizer.init(params)
         for i in order:
-            tree = messages.unravel(jnp.asarray(vectors[i]), layout.published.params)
+            tree = vectors.unravel(jnp.asarray(vectors[i]), layout.published.params)
             updates, opt_state = optimizer.update(tree, opt_state, params)
             params = optax.apply_updates(params, updates)
-        return messages.ravel(params)
+        return vectors.ravel(params)
 
     np.testing.assert_allclose(held.published(), expected(range(10)), rtol=1e-5, atol=1e-7)
     other = np.abs(held.published() - expected(reversed(range(10))))
@@ -236,13 +236,13 @@ def test_gradients_are_applied_once_each_in_the_order_in_which_they_come(state, 
 
 def test_the_holder_speaks_pytrees_too(state, layout):
     vector = gradients(layout, 1)[0]
-    tree = messages.unravel(vector, layout.published.params)
+    tree = vectors.unravel(vector, layout.published.params)
     nothing = Increments(None, None)
     one, other = new_holder(state, layout), new_holder(state, layout)
     assert one.apply(vector, nothing)
     assert other.apply(tree, nothing)
     np.testing.assert_array_equal(one.published(), other.published())
-    np.testing.assert_array_equal(messages.ravel(one.state().params), one.published(), strict=False)
+    np.testing.assert_array_equal(vectors.ravel(one.state().params), one.published(), strict=False)
     with pytest.raises(ValueError, match=r"a gradient of shape \(3,\): must have"):
         one.apply(vector[:3], nothing)
 
@@ -311,7 +311,7 @@ def test_the_schedule_counts_what_was_rejected(state, layout):
     assert held.apply(vector, nothing)
     first = new_holder(state, layout)
     first.apply(vector, nothing)
-    start = np.asarray(messages.ravel(state.learner.params))
+    start = np.asarray(vectors.ravel(state.learner.params))
     rates = [float(optimizers.learning_rate(CONFIG, n)) for n in (0, 30)]
     assert rates[1] < 0.8 * rates[0]
     np.testing.assert_allclose(
@@ -325,7 +325,7 @@ def test_the_schedule_counts_what_was_rejected(state, layout):
 def test_staleness_scaling_divides_the_learning_rate(state, layout):
     workers = dataclasses.replace(WORKERS, staleness_scaling=True)
     vectors, nothing = gradients(layout, 1), Increments(None, None)
-    start = np.asarray(messages.ravel(state.learner.params))
+    start = np.asarray(vectors.ravel(state.learner.params))
     moves = []
     for staleness in (0, 1, 4):
         held = new_holder(state, layout, workers)

@@ -18,7 +18,7 @@ import processes_of_tests as processes
 import pytest
 from rich.console import Console
 
-from rljax import a2c, a3c, checkpoints, evaluate, rollout, tables
+from rljax import a2c, a3c, checkpoints, evaluate, rollout, tables, vectors
 from rljax.a3c import messages, roster, sums, training
 from rljax.config import Config, Workers
 from rljax.types import AgentState
@@ -75,7 +75,7 @@ def test_one_worker_in_lockstep_is_a2c_with_one_environment():
 
     env, _ = rollout.make_agent(config)
     like = jax.eval_shape(lambda key: rollout.init(env, 1, key), jax.random.key(0))
-    actor = messages.typed(jax.tree.map(lambda x: x[0], start.actors), like)
+    actor = vectors.typed(jax.tree.map(lambda x: x[0], start.actors), like)
     fresh = a2c.init(config, jax.random.key(3))
     state = AgentState(fresh.learner._replace(params=start.learner.params), actor, fresh.sums)
     update, rows = jax.jit(a2c.update), []

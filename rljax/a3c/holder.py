@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import learner, optimizers
+from rljax import learner, optimizers, vectors
 from rljax.a3c import messages
 from rljax.a3c.sums import STALENESS_BINS, Counts, Row, empty_row, light
 from rljax.config import Config, Workers
@@ -34,7 +34,7 @@ class ParameterHolder:
         self.config, self.workers, self.layout = config, workers, layout
         self.counts, self.row = light(counts), light(row)
         cpu = jax.devices("cpu")[0]
-        vector = messages.host_vector(state.params)
+        vector = vectors.host_vector(state.params)
         self.learner = jax.device_put(state._replace(params=vector), cpu)
         self._apply = _applier(config, workers, cpu)
 
@@ -71,7 +71,7 @@ class ParameterHolder:
         if record is None or record["worker"] != worker or record["version"] > self.version:
             self.counts = self.counts._replace(malformed=self.counts.malformed + 1)
             return None
-        given = messages.unravel(record["contribution"], self.layout.contribution)
+        given = vectors.unravel(record["contribution"], self.layout.contribution)
         staleness = self.version - int(record["version"])
         applied = self.apply(given.gradients, given.increments, staleness)
         self._count(given.figures, applied, staleness)
@@ -88,7 +88,7 @@ class ParameterHolder:
         Returns:
             Whether it was applied.
         """
-        vector, params = messages.host_vector(gradients), self.learner.params
+        vector, params = vectors.host_vector(gradients), self.learner.params
         if vector.shape != params.shape:
             raise ValueError(f"a gradient of shape {vector.shape}: must have {params.size} numbers")
         counts, allowed = self.counts, self.workers.max_staleness
@@ -111,12 +111,12 @@ class ParameterHolder:
 
     def published(self) -> np.ndarray:
         """The vector that workers get."""
-        return messages.host_vector(messages.published(self.learner))
+        return vectors.host_vector(messages.published(self.learner))
 
     def state(self) -> LearnerState:
         """The learner, in NumPy; its parameters as a pytree, the optimiser's state as it is."""
         state = jax.device_get(self.learner)
-        params = messages.unravel(state.params, self.layout.published.params)
+        params = vectors.unravel(state.params, self.layout.published.params)
         return state._replace(params=params)
 
     def _reject(self):
@@ -143,7 +143,7 @@ class ParameterHolder:
 
 def _applier(config, workers, device):
     """The jitted (state, gradient, increments, staleness) -> state."""
-    floats, config_of = messages.settings(config)
+    floats, config_of = vectors.settings(config)
     floats = jax.device_put(floats, device)
 
     @jax.jit

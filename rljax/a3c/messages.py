@@ -5,15 +5,13 @@ message is pickled, so that a damaged one can be told by its size and executes n
 carries them is `transport`'s.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rljax import learner, rollout
+from rljax import learner, rollout, vectors
 from rljax.config import Config
 from rljax.types import (
     ActorState,
@@ -77,23 +75,23 @@ def layout(config: Config) -> Layout:
 
     def shapes(key):
         state = learner.init(config, network, env.spec, key)
-        return published(state), plain(rollout.init(env, config.num_envs, key))
+        return published(state), vectors.plain(rollout.init(env, config.num_envs, key))
 
-    vectors, actor = jax.eval_shape(shapes, key)
-    numbers = (size(vectors.params), len(Figures._fields))
+    parts, actor = jax.eval_shape(shapes, key)
+    numbers = (vectors.size(parts.params), len(Figures._fields))
     gradients, figures = (jax.ShapeDtypeStruct((n,), np.float32) for n in numbers)
-    contribution = Contribution(gradients, Increments(*vectors[1:]), figures)
+    contribution = Contribution(gradients, Increments(*parts[1:]), figures)
     record = np.dtype(
         [
             ("worker", np.int64),
             ("version", np.int64),
-            ("contribution", np.float32, (size(contribution),)),
+            ("contribution", np.float32, (vectors.size(contribution),)),
             ("seconds", np.float32, (len(PHASES),)),
-            ("actor", np.uint32, (size(actor),)),
+            ("actor", np.uint32, (vectors.size(actor),)),
         ],
         align=True,
     )
-    return Layout(vectors, contribution, actor, record)
+    return Layout(parts, contribution, actor, record)
 
 
 def published(state: LearnerState) -> Published:
@@ -103,80 +101,5 @@ def published(state: LearnerState) -> Published:
 
 def learner_of(vector: jax.Array, shapes: Published) -> LearnerState:
     """The learner that was published as a vector; only good for `learner.contribute`."""
-    parts = unravel(vector, shapes)
+    parts = vectors.unravel(vector, shapes)
     return LearnerState(parts.params, (), 0, parts.obs_moments, parts.return_moments)
-
-
-def settings(config: Config) -> tuple[np.ndarray, Callable[[jax.Array], Config]]:
-    """(a vector of the config's floats, what makes the config of it again, also in jitted code).
-
-    Taking a config apart and handing over ten arguments takes as long as the holder's arithmetic.
-    """
-    floats, kind = jax.tree.flatten(config)
-    return np.array(floats, np.float32), lambda vector: kind.unflatten(list(vector))
-
-
-def size(shapes: Any) -> int:
-    """Numbers in a pytree."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-
-
-def ravel(tree: Any) -> jax.Array:
-    """All leaves as one float32 vector."""
-    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]
-    return jnp.concatenate(leaves).astype(jnp.float32)
-
-
-def host_vector(tree: Any) -> np.ndarray:
-    """What `ravel` gives, in NumPy; of a single vector the vector itself, without a copy."""
-    leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)]
-    return leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
-
-
-def unravel(vector: Any, shapes: Any) -> Any:
-    """The pytree that `ravel` made a vector of, JAX or NumPy."""
-    leaves, start = [], 0
-    for leaf in jax.tree.leaves(shapes):
-        stop = start + math.prod(leaf.shape)
-        leaves.append(vector[start:stop].reshape(leaf.shape))
-        start = stop
-    return jax.tree.structure(shapes).unflatten(leaves)
-
-
-def plain(tree: Any) -> Any:
-    """Random keys as their raw data, which NumPy can hold."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-
-
-def typed(tree: Any, like: Any) -> Any:
-    """Raw data as random keys again, where `like` has them."""
-    return jax.tree.map(
-        lambda x, kind: jax.random.wrap_key_data(x) if _is_key(kind) else x, tree, like
-    )
-
-
-def pack(tree: Any) -> jax.Array:
-    """The bits of all leaves, of at most 32 each, as one uint32 vector: one array is handed over in
-    a fraction of the time that a dozen take."""
-
-    def bits(leaf):
-        leaf = jnp.ravel(leaf)
-        whole = leaf if leaf.dtype == bool else leaf.view(f"uint{8 * leaf.dtype.itemsize}")
-        return whole.astype(jnp.uint32)
-
-    return jnp.concatenate([bits(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-def unpack(vector: Any, shapes: Any) -> Any:
-    """The pytree that `pack` made a vector of, JAX or NumPy."""
-
-    def leaf(bits, kind):
-        if kind.dtype == bool:
-            return bits.astype(bool)
-        return bits.astype(f"uint{8 * kind.dtype.itemsize}").view(kind.dtype)
-
-    return jax.tree.map(leaf, unravel(vector, shapes), shapes)
-
-
-def _is_key(leaf):
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

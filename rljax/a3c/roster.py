@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax import processes
+from rljax import processes, vectors
 from rljax.a3c import messages
 from rljax.a3c.crew import Crew, Message, WorkerError
 from rljax.a3c.sums import Counts, whole
@@ -76,7 +76,7 @@ class Roster:
     def actor(self, index):
         """Where a worker was at its last push."""
         if index in self.packed:
-            self.actors[index] = messages.unpack(self.packed.pop(index), self.layout.actor)
+            self.actors[index] = vectors.unpack(self.packed.pop(index), self.layout.actor)
         return self.actors[index]
 
     def whole_actors(self):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax import learner, optimizers, processes, rollout
+from rljax import learner, optimizers, processes, rollout, vectors
 from rljax.a3c import messages, sums, transport
 from rljax.a3c.crew import Crew
 from rljax.a3c.holder import ParameterHolder
@@ -51,8 +51,8 @@ def _fresh(config, key, num_workers):
     keys = jax.random.split(key_actors, num_workers)
     actors = jax.vmap(lambda key: rollout.init(env, config.num_envs, key))(keys)
     state = learner.init(config, network, env.spec, key_learner)
-    opt_state = optimizers.make(config).init(messages.ravel(state.params))
-    return state._replace(opt_state=opt_state), messages.plain(actors)
+    opt_state = optimizers.make(config).init(vectors.ravel(state.params))
+    return state._replace(opt_state=opt_state), vectors.plain(actors)
 
 
 def chunks(
@@ -90,7 +90,7 @@ def chunks(
         return
     layout = messages.layout(config)
     holder = ParameterHolder(config, workers, layout, state.learner, state.counts, state.row)
-    parameters = transport.SharedParameters(processes.context, messages.size(layout.published))
+    parameters = transport.SharedParameters(processes.context, vectors.size(layout.published))
     parameters.publish(holder.version, holder.published())
     roster = Roster(config, workers, layout, holder, parameters, state.actors, warn)
     usual = layout.record.itemsize

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import distributions, host, learner, preload, processes, rollout
+from rljax import distributions, host, learner, preload, processes, rollout, vectors
 from rljax.a3c import messages, transport
 from rljax.host import HostEnv
 from rljax.types import Step
@@ -97,8 +97,8 @@ def _jax_step(job, env, network) -> Callable:
     Returns:
         parameters -> (contribution as a vector, packed actor, seconds of acting by phase).
     """
-    config, size = job.config, messages.size(job.layout.published)
-    floats, config_of = messages.settings(config)
+    config, size = job.config, vectors.size(job.layout.published)
+    floats, config_of = vectors.settings(config)
     floats = jnp.asarray(floats)
     like = jax.eval_shape(lambda key: rollout.init(env, config.num_envs, key), jax.random.key(0))
 
@@ -106,13 +106,13 @@ def _jax_step(job, env, network) -> Callable:
     def work(floats, vector, actor):
         config = config_of(floats)
         state = messages.learner_of(vector, job.layout.published)
-        actor = messages.typed(messages.unpack(actor, job.layout.actor), like)
+        actor = vectors.typed(vectors.unpack(actor, job.layout.actor), like)
         actor, batch = rollout.collect(config, env, network, state, actor)
         episodes, given = learner.contribute(config, network, state, actor.episodes, batch)
-        actor = messages.plain(actor._replace(episodes=episodes))
-        return messages.ravel(given), messages.pack(actor)
+        actor = vectors.plain(actor._replace(episodes=episodes))
+        return vectors.ravel(given), vectors.pack(actor)
 
-    held = messages.pack(job.actor)
+    held = vectors.pack(job.actor)
     jax.block_until_ready(work(floats, np.zeros(size, np.float32), held))  # compiles
 
     def step(vector):
@@ -129,7 +129,7 @@ def _host_step(job, env, network, running) -> Callable:
     Parameters stay one vector: slicing it is quicker than to hand over a dozen arrays.
     """
     config = job.config
-    floats, config_of = messages.settings(config)
+    floats, config_of = vectors.settings(config)
     floats = jnp.asarray(floats)
     space, num_envs = env.spec.action_space, config.num_envs
     shape = (config.num_steps, num_envs)
@@ -150,7 +150,7 @@ def _host_step(job, env, network, running) -> Callable:
         config = config_of(floats)
         state = messages.learner_of(vector, job.layout.published)
         episodes, given = learner.contribute(config, network, state, episodes, batch)
-        return messages.ravel(given), episodes
+        return vectors.ravel(given), episodes
 
     key, key_reset = jax.random.split(jax.random.wrap_key_data(job.actor.key))
     key = jax.random.key_data(key)
@@ -189,7 +189,7 @@ def _host_step(job, env, network, running) -> Callable:
         return Step(obs, np.zeros(num_envs, np.float32), no, no, obs, mask)
 
     now = key, obs, mask, episodes
-    zeros = np.zeros(messages.size(job.layout.published), np.float32)
+    zeros = np.zeros(vectors.size(job.layout.published), np.float32)
     jax.block_until_ready(rollout_and_gradient(zeros, no_step, *now))  # compiles
     return step
 
