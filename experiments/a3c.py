@@ -37,8 +37,6 @@ def settle(config: Config, options: RunOptions, workers: Workers):
     if options.device == "gpu":
         raise ValueError("device = 'gpu': A3C computes on the CPU")
     workers.validate()
-    if config.vectorization != "sync":
-        raise ValueError(f"vectorization = {config.vectorization!r}: A3C's workers are processes")
     if config.num_envs not in (1, workers.envs_per_worker):
         raise ValueError(f"num_envs = {config.num_envs}: A3C has --envs-per-worker instead")
     config = dataclasses.replace(config, num_envs=workers.envs_per_worker)

@@ -124,8 +124,7 @@ def main(
             print("interrupted", file=sys.stderr)
             return signals.exit_status
         except processes.EnvError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+            return flags.fail(error)
         except files.WriteError as error:
             print(f"error: {error}; --resume goes on from what was saved", file=sys.stderr)
             return 1
@@ -220,6 +219,8 @@ def _follow(run, chunks, clock, outcome, saver):
             return
         saver.check()
         run.signals.check()
+    if outcome.diverged:  # between two rows, where environments could not go on
+        outcome.status, outcome.exit_status = "diverged", 1
 
 
 def _end_row(run, outcome, metrics, clock, saver):

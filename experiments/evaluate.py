@@ -15,7 +15,7 @@ import flags
 import tyro
 from display import print_evaluation
 
-from rljax import files, runs
+from rljax import files, processes, runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         figures = evaluate(saved, options)
         print_evaluation(figures)
         files.write_json(options.run_dir / "evaluation.json", figures)
-    except (ValueError, TypeError, files.WriteError) as error:
+    except (ValueError, TypeError, processes.EnvError, files.WriteError) as error:
         return flags.fail(error)
     return 0
 

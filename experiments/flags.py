@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rljax import files, runs
+from rljax import files, processes, runs
 from rljax.config import Config, KeyValues, differing, unknown
 from rljax.presets import base, preset
 
@@ -45,7 +45,8 @@ class RunOptions:
     seed: int = 0
     """The first seed."""
     num_seeds: int = 8
-    """Seeds: --seed and the following ones; A2C trains them at once, A3C one after another."""
+    """Seeds: --seed and the following ones. A2C trains them at once if environments are in JAX;
+    else, and in A3C, they are trained one after another."""
     run_dir: Path | None = None
     """Where the run is written. By default runs/{env}__{algorithm}__{seed}__{time}."""
     device: Literal[DEVICES] = "auto"
@@ -318,6 +319,6 @@ def _keep_compiled_programs():
 
 
 def fail(error: Exception) -> int:
-    """Prints what is wrong in one line; the exit status: 2 for bad input, 1 for a failed write."""
+    """Prints what is wrong; the exit status: 2 for bad input, else 1."""
     print(f"error: {error}", file=sys.stderr)
-    return 1 if isinstance(error, files.WriteError) else 2
+    return 1 if isinstance(error, files.WriteError | processes.EnvError) else 2

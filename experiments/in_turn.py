@@ -13,7 +13,7 @@ import numpy as np
 from display import Display
 from start import Start
 
-from rljax import processes
+from rljax import checkpoints, processes
 
 
 def train(
@@ -39,7 +39,7 @@ def train(
     try:
         return _train(algorithm, asked, start, states, title, chunks, begin_row, own)
     except processes.RefusedError as error:
-        if not asked.options.resume:
+        if not asked.options.resume and checkpoints.existing(start.run_dir) in ([], [0]):
             shutil.rmtree(start.run_dir)  # nothing has been trained
         return flags.fail(error)
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import distributions, host, learner, networks, optimizers, rollout, vectors
+from rljax import distributions, host, learner, networks, optimizers, processes, rollout, vectors
 from rljax.config import FLOAT_FIELDS, Config
 from rljax.host import HostEnv
 from rljax.types import ActorState, AgentState, EnvSpec, Metrics
@@ -188,7 +188,7 @@ def _learn(config, network, state, batch):
     episodes, given = learner.contribute(config, network, state.learner, actor.episodes, batch)
     moved = learner.apply(config, state.learner, given.gradients)
     moved = learner.observe(moved, given.increments)
-    is_finite = _is_finite(given.figures.grad_norm, moved.params)
+    is_finite = _is_finite(given.figures, moved.params)
     sums = Metrics(
         updates=jnp.int32(1),
         **given.figures._asdict(),
@@ -200,9 +200,9 @@ def _learn(config, network, state, batch):
     return AgentState(moved, actor, row), sums
 
 
-def _is_finite(grad_norm, params):
+def _is_finite(figures, params):
     """One sum is enough: an infinity or a NaN stays in it."""
-    return jnp.isfinite(grad_norm + optax.tree.sum(params))
+    return jnp.isfinite(figures.grad_norm + figures.policy_loss + optax.tree.sum(params))
 
 
 def _add_to_row(row, sums, begins_row):
@@ -308,7 +308,14 @@ def _host_chunks(config, env, states):
         now = (*programs.begin(state._replace(actor=actor)), *first)
         done, end = int(state.learner.updates), -math.inf  # the first chunk is one update
         while done < config.num_updates:
-            now, done = update(*now), done + 1
+            try:
+                now, done = update(*now), done + 1
+            except processes.EnvError:
+                states, metrics = programs.end(now[0])
+                if not metrics.diverged_at[0]:
+                    raise
+                yield states, jax.device_get(metrics)  # parameters of NaN are to blame
+                return
             if config.ends_row(done) or time.perf_counter() >= end:
                 states, metrics = programs.end(now[0])
                 yield states, jax.device_get(metrics)

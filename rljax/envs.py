@@ -112,9 +112,14 @@ def _build(env, found, kwargs):
     """An environment with gymnax's or gymnasium's interface."""
     if isinstance(found, type) or not hasattr(found, "step"):
         if not callable(found):
-            raise TypeError(f"env = {env!r}: no environment with gymnax's interface")
+            raise TypeError(f"env = {env!r}: no environment of gymnax's or gymnasium's interface")
         _check_kwargs(env, found, kwargs)
-        found = found(**kwargs)
+        try:
+            found = found(**kwargs)
+        except (ValueError, TypeError):
+            raise
+        except Exception as error:
+            raise ValueError(f"env = {env!r}: {type(error).__name__}: {error}") from error
     elif kwargs:
         raise TypeError(f"env_kwargs = {kwargs}: {env!r} is already made and takes none")
     if isinstance(found, gymnasium.Env):
@@ -136,7 +141,7 @@ def _gymnax_factory(env):
     known = [known for known in gymnax.registered_envs if known != _DOWNLOADS]
     if env.startswith("gymnax/"):
         raise ValueError(unknown("environment", name, known))
-    if name in gymnasium.registry:
+    if name in gymnasium.registry or name.startswith("ALE/"):
         return _gymnasium_factory(name)
     raise _unknown(name, [*known, *gymnasium.registry])
 
@@ -157,11 +162,13 @@ def _gymnasium_factory(env):
     # wrapper that checks whether it was reset, which it always is.
     quick = copy.deepcopy(spec)
     quick.order_enforce = False
+    if str(spec.entry_point).startswith("__main__:"):  # which is another one there
+        quick.entry_point = load_attribute(spec.entry_point)
 
     def build(**kwargs):
         try:
             return gymnasium.make(quick, disable_env_checker=True, **kwargs)
-        except (gymnasium.error.Error, ImportError) as error:
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             raise ValueError(f"env = {name!r}: {_missing(spec) or error}") from error
 
     return build

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import checkpoints, distributions, envs, host, networks, rollout, spaces
+from rljax import checkpoints, distributions, envs, host, networks, processes, rollout, spaces
 from rljax.config import Config
 from rljax.host import HostEnv
 from rljax.spaces import Numbers
@@ -105,10 +105,11 @@ def learners(config: Config, state: Mapping) -> LearnerState:
 def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Callable:
     """The learner's policy as a plain function `policy(obs, key, mask=None) -> action`.
 
-    It takes one observation [*obs_shape] or a batch [B, *obs_shape] and gives what the
-    environment takes, one action or a batch. Of gymnasium's environments it takes one observation
-    just as the environment gives it, or a batch of them [B, ...] if its space is a Box, and gives
-    actions as the environment takes them. The mask says which are valid, by default all.
+    It takes one encoded observation [*obs_shape] or a batch [B, *obs_shape] and gives actions
+    numbered from 0, one or a batch. Of gymnasium's environments it takes one observation just as
+    the environment gives it, or a batch of them [B, ...] if its space is a Box, and gives actions
+    as the environment takes them. The mask, [*mask_shape] or in gymnasium's form, says which
+    actions are valid; by default all are.
 
     Args:
         config: the one that the learner was trained with.
@@ -170,6 +171,9 @@ def evaluate(
 
     Returns:
         Evaluation [S, N], in NumPy.
+
+    Raises:
+        EnvError: an environment that Python steps failed.
     """
     env = envs.make(config.env, config.env_kwargs, config.env_params)
     if isinstance(env, HostEnv):
@@ -184,7 +188,11 @@ def evaluate(
 
 def _evaluate_host(config, env, learners, keys, num_episodes, greedy):
     """In environments that Python steps, one learner after another."""
-    with env._replace(num_envs=num_episodes, vectorization="sync").open() as running:
+    try:
+        opened = env._replace(num_envs=num_episodes, vectorization="sync").open()
+    except processes.RefusedError as error:
+        raise processes.EnvError(f"in an evaluation: {error}") from error
+    with opened as running:
         played = [
             _play_host(config, jax.tree.map(lambda x, i=i: x[i], learners), running, key, greedy)
             for i, key in enumerate(keys)

@@ -5,11 +5,12 @@ the other side of a pipe as well.
 """
 
 import traceback
-from typing import Any
+import warnings
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rljax import spaces
 
@@ -45,15 +46,18 @@ class Guarded(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         try:
             obs, info = self.env.reset(seed=seed)
+            return self._encode(obs, info)
         except Exception:
             return self.nothing, {"error": traceback.format_exc().rstrip()}
-        return self._encode(obs, info)
 
     def step(self, action):
         try:
             obs, reward, terminated, truncated, info = self.env.step(self.decode(action))
             obs, info = self._encode(obs, info)
-            answer = obs, float(reward), bool(terminated), bool(truncated), info
+            reward = reward if type(reward) is float else np.asarray(reward).item()
+            if terminated or truncated:
+                obs = obs.copy()  # the environment may use the array again when it is reset
+            answer = obs, reward, bool(terminated), bool(truncated), info
         except Exception:
             answer = self.nothing, 0.0, False, False, {"error": traceback.format_exc().rstrip()}
         if "error" in answer[-1]:  # no end of an episode, which would be reset
@@ -62,12 +66,14 @@ class Guarded(gymnasium.Env):
 
     def close(self):
         if self.env is not None:
-            self.env.close()
+            close(self.env)
 
     def _encode(self, obs, info):
         try:
             obs = self.encode(obs)
             if self.masked is not None:
+                if "action_mask" not in info:
+                    raise ValueError("the info has no action_mask, and had one when reset first")
                 return obs, {"mask": spaces.mask(self.masked, info["action_mask"])}
         except (ValueError, TypeError, KeyError, IndexError) as error:
             return self.nothing, {"error": f"{type(error).__name__}: {error}"}
@@ -76,9 +82,19 @@ class Guarded(gymnasium.Env):
         return obs, {}
 
 
+def close(env: gymnasium.Env) -> None:
+    """Closes an environment; a failure is a warning, for nothing is lost by it."""
+    try:
+        env.close()
+    except Exception as error:
+        warnings.warn(f"an environment cannot be closed: {error!r}", stacklevel=2)
+
+
 class InTurn(VectorEnv):
     """Guarded environments stepped one after another, with auto-reset in the same step: what
     gymnasium's SyncVectorEnv does, with less work besides."""
+
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, host: Any, num_envs: int):
         self.num_envs = num_envs

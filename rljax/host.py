@@ -6,12 +6,13 @@ numbered from 0, auto-reset within the step, the true successor kept.
 
 import contextlib
 import multiprocessing
+import pickle
 import signal
 import time
 import traceback
-import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -21,7 +22,7 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, async_vector_env
 
 from rljax import processes, spaces
-from rljax.guarded import Guarded, InTurn
+from rljax.guarded import Guarded, InTurn, close
 from rljax.processes import EnvError, RefusedError
 from rljax.spaces import Box
 from rljax.types import EnvSpec, Step
@@ -77,10 +78,10 @@ def make(
             if isinstance(action_space, Box):
                 raise ValueError("continuous actions have no action_mask")
             spaces.mask(action_space, info["action_mask"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"env = {name!r}: {error}") from error
     finally:
-        env.close()
+        close(env)
     spec = EnvSpec(name, observation, action_space, "action_mask" in info)
     encode, decode = spaces.encoder(observation), spaces.decoder(declared[1])
     return HostEnv(spec, declared, build, encode, decode, num_envs, vectorization)
@@ -100,7 +101,8 @@ class Running:
     def __init__(self, env: HostEnv):
         self.spec, self.num_envs, self.steps = env.spec, env.num_envs, 0
         self._envs = _vectorize(env)
-        self._end = weakref.finalize(self, _end, self._envs)  # should nobody close it
+        # Should nobody close it: before multiprocessing waits for its processes.
+        self._end = Finalize(self, _end, (self._envs,), exitpriority=10)
         for i, error in enumerate(self._envs.get_attr("error")):
             if error:
                 self.close()
@@ -139,6 +141,8 @@ class Running:
             EnvError: an environment failed.
         """
         self.steps += 1
+        if isinstance(self.spec.action_space, Box):
+            self._check_finite(actions, "action")
         obs, reward, terminated, truncated, info = self._call(self._envs.step, actions)
         final_obs = obs
         if "final_obs" in info:
@@ -153,14 +157,16 @@ class Running:
 
     def close(self) -> None:
         """Closes the environments; no process is left."""
-        if self._end.alive and hasattr(self._envs, "processes"):
-            _ask_to_close(self._envs.parent_pipes)
-        self._end()
+        try:
+            if self._end.still_active() and hasattr(self._envs, "processes"):
+                _ask_to_close(self._envs.parent_pipes)
+        finally:
+            self._end()
 
     def _call(self, function, *args, **kwargs):
         try:
             *answer, info = function(*args, **kwargs)
-        except (EOFError, ConnectionError) as error:  # of the pipe to a process
+        except (EOFError, OSError) as error:  # of the pipe to a process
             raise EnvError(self._who_is_gone()) from error
         if "error" in info:
             i = int(np.argmax(info["_error"]))
@@ -211,19 +217,25 @@ def _vectorize(env: HostEnv) -> VectorEnv:
     }
     before = multiprocessing.active_children()
     try:
-        with processes.signals_held_back(), processes.main_module_left_out():
+        with processes.main_module_left_out():
             return gymnasium.make_vec(made, env.num_envs, "async", vector_kwargs=options)
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - set(before):
             process.kill()
-        if isinstance(error, EOFError | ConnectionError):
-            text = f"env = {env.spec.name!r}: a process with an environment died as it began"
+        name = f"env = {env.spec.name!r}"
+        if isinstance(error, EOFError | OSError):
+            text = f"{name}: a process with an environment cannot be started, or died: {error!r}"
             raise RefusedError(text) from error
+        if isinstance(error, TypeError | pickle.PicklingError):
+            text = f"{name}: it cannot be sent to another process ({error})"
+            raise RefusedError(f"{text}; name it as 'package.module:attribute'") from error
         raise
 
 
 def _work(*args):
     """A process with an environment, from its first line on."""
+    from rljax import preload  # noqa: F401  if the server was started by others
+
     signal.pthread_sigmask(signal.SIG_BLOCK, processes.SIGNALS)
     processes.end_with_parent()
     with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
@@ -232,6 +244,7 @@ def _work(*args):
 
 def _ask_to_close(pipes):
     deadline = time.monotonic() + GRACE
+    pipes = [pipe for pipe in pipes if pipe is not None]
     for pipe in pipes:
         with contextlib.suppress(OSError):
             pipe.send(("close", None))

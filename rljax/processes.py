@@ -73,5 +73,6 @@ def end_with_parent() -> None:
 def how_it_ended(exitcode: int | None) -> str:
     """A process's exit code in words."""
     if exitcode is not None and exitcode < 0:
-        return f"was killed by {signal.Signals(-exitcode).name}"
+        known = {number.value: number.name for number in signal.Signals}
+        return f"was killed by {known.get(-exitcode, f'signal {-exitcode}')}"
     return f"exited with status {exitcode}"

@@ -146,6 +146,8 @@ def observed(space: Any, like: Any) -> Observation:
         keys = names or range(len(like))
         parts = (observed(declared[key] if declared else None, like[key]) for key in keys)
         return Parts(tuple(parts), names)
+    if not hasattr(like, "shape"):
+        raise ValueError(f"observations must be arrays, or dicts and tuples of them, not {like!r}")
     if hasattr(space, "n") and like.shape == () and np.issubdtype(like.dtype, np.integer):
         return observation(space)
     return Numbers(tuple(like.shape), _scale(space) if like.dtype == np.uint8 else 1.0)
@@ -212,7 +214,7 @@ def decoder(space: gymnasium.Space) -> Callable[[np.ndarray], Any]:
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
         return lambda action: (action + space.start).astype(dtype)
     if dtype == np.float32 or isinstance(space, gymnasium.spaces.MultiBinary):
-        return lambda action: action.astype(dtype, copy=False)
+        return lambda action: action.astype(dtype)  # a copy, which is the environment's
     if np.issubdtype(dtype, np.integer):
         return lambda action: np.clip(np.rint(action), space.low, space.high).astype(dtype)
     return lambda action: np.clip(action, space.low, space.high).astype(dtype)
@@ -234,15 +236,15 @@ def mask(space: Discrete | MultiDiscrete, given: Any, xp: Any = np) -> Any:
     """A mask of valid actions as bool [*space.mask_shape].
 
     Args:
-        given: [n] of a Discrete space; of others those of all components, end to end or as a
-            sequence of them.
+        given: [n] of a Discrete space; of others those of all components (two for each of a
+            MultiBinary), end to end or as a nested sequence of them.
         xp: NumPy or `jax.numpy`.
 
     Raises:
         ValueError: it is of another length.
     """
-    if isinstance(given, tuple | list) and np.ndim(given[0]) > 0:
-        given = xp.concatenate([xp.asarray(row).reshape(-1) for row in given])
+    if isinstance(given, tuple | list):
+        given = xp.concatenate([xp.ravel(xp.asarray(row)) for row in jax.tree.leaves(given)])
     flat = xp.asarray(given).reshape(-1) != 0
     nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
     if flat.shape != (sum(nvec),):

@@ -132,6 +132,75 @@ class RaisingInEvaluation(Walk):
         return super().step(action)
 
 
+class NoMoreThanSix(Walk):
+    """The seventh cannot be made."""
+
+    made = 0
+
+    def __init__(self):
+        type(self).made += 1
+        if self.made > 6:
+            raise RuntimeError("only six licences")
+
+
+class Reusing(Walk):
+    """Gives the same array again and again."""
+
+    obs = np.zeros(1, np.float32)
+
+    def __init__(self):
+        self.obs = np.zeros(1, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.obs[:] = super().reset(seed=seed)[0]
+        return self.obs, {}
+
+    def step(self, action):
+        obs, *answer = super().step(action)
+        self.obs[:] = obs
+        return self.obs, *answer
+
+
+class Odd(gymnasium.Env):
+    """Changes its action, gives a reward of one element and cannot be closed."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        action *= 0.5
+        return action, np.array([1.0]), np.bool_(False), False, {"distance": 1}
+
+    def close(self):
+        raise RuntimeError("it is stuck")
+
+
+class HugeAtReset(Walk):
+    """Its second episode begins with a number that no array holds."""
+
+    resets = 0
+    observation_space = gymnasium.spaces.Box(0, 10, (1,), np.int64)
+
+    def reset(self, *, seed=None, options=None):
+        self.resets += 1
+        obs, info = super().reset(seed=seed)
+        return (obs if self.resets == 1 else [10**400]), info
+
+
+class Explosive(Odd):
+    """Dies of actions that are not finite, and rewards so much that they come."""
+
+    def step(self, action):
+        assert np.all(np.isfinite(action))
+        return np.ones(2, np.float32), 1e30, False, False, {}
+
+    def close(self):
+        pass
+
+
 class LocalError(Exception):
     """Cannot be sent to another process as it is."""
 

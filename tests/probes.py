@@ -155,6 +155,13 @@ class Counter(Probe):
         return spaces.Discrete(3)
 
 
+class MaskedOut(Scripted):
+    """After a step no action is valid."""
+
+    def action_mask(self, state, params):
+        return jnp.array([state.mark == 0, state.mark == 0])
+
+
 class MaskedInInfo(Scripted):
     """Gives its mask where only gymnasium's environments can."""
 

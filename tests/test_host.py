@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 
 import flax.linen as nn
 import gymnasium
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from host_probes import Masked, MaskedTooLate, RewardByAction, Sampling, Walk
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rljax import a2c, envs, evaluate, host, learner, processes, rollout
@@ -138,6 +139,31 @@ def test_successors_are_those_from_before_the_reset():
     assert not any(s.terminated.any() for s in steps)
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_successors_are_kept_from_an_environment_that_uses_its_array_again(vectorization):
+    with envs.make(
+        "host_probes:Reusing", num_envs=2, vectorization=vectorization
+    ).open() as running:
+        running.reset([0, 1])
+        seen = [running.step(np.zeros(2, np.int32)) for _ in range(4)]
+    assert [s.final_obs[0].tolist() for s in seen] == [[1], [2], [3], [1]]
+    assert [s.obs[1].tolist() for s in seen] == [[1], [2], [0], [1]]
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_odd_habits_are_borne(vectorization):
+    made = envs.make("host_probes:Odd", num_envs=2, vectorization=vectorization)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with made.open() as running:
+            running.reset([0, 1])
+            for _ in range(3):
+                step = running.step(np.full((2, 2), 0.5, np.float32))
+    assert step.obs.tolist() == [[0.25, 0.25]] * 2
+    assert step.reward.tolist() == [1.0, 1.0]
+    assert not multiprocessing.active_children()
+
+
 # What environments are given
 
 
@@ -212,6 +238,14 @@ def test_masked_actions_of_gymnaxs_form_are_never_taken():
     assert not batch.mask.all()
 
 
+def test_a_mask_that_allows_nothing_is_noticed_in_jax():
+    config = Config(
+        env="probes:MaskedOut", num_envs=2, num_steps=2, total_timesteps=8, hidden_sizes=(4,)
+    )
+    _, metrics = a2c.train(config, jax.random.key(0))
+    assert metrics.diverged_at.tolist() == [1, 1]
+
+
 # Any spaces
 
 
@@ -250,7 +284,17 @@ ACTIONS = (
 )
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, database=None)
+@example(
+    observations=spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (2, 2), np.uint8),
+            "two": spaces.Tuple((spaces.Discrete(2), spaces.MultiBinary(2))),
+        }
+    ),
+    actions=spaces.Box(np.array([-np.inf, -1, 0]), np.array([1, np.inf, 2]), dtype=np.float64),
+)
+@example(observations=spaces.MultiDiscrete([2, 3]), actions=spaces.MultiDiscrete([1, 4, 2]))
+@settings(max_examples=5, deadline=None, derandomize=True, database=None)
 @given(observations=OBSERVATIONS, actions=ACTIONS)
 def test_random_spaces_go_through_an_update(observations, actions):
     config = Config(
@@ -304,6 +348,7 @@ def steps(running, number):
         ("TurningNaN", r"environment 0 of .* at step 3: observation is not finite: \[nan\]"),
         ("InfiniteReward", r"environment 0 of .* at step 1: reward is not finite: inf"),
         ("RaisingAtThree", r"(?s)at step 3:\nTraceback.*RuntimeError: .* out of fuel"),
+        ("HugeAtReset", r"(?s)environment 0 of .* at step 3:.*OverflowError"),
         ("RaisingOddly", r"(?s)at step 1:\nTraceback.*LocalError: out of"),
     ],
 )

@@ -125,6 +125,7 @@ def updates_at(run_dir, env_steps):
         ("--env CartPole-v1 --vectorization async", "'CartPole-v1' is written in JAX"),
         ("--env gymnasium/CartPole-v1 --vectorization asink", "invalid choice"),
         ("--env gymnasium/CartPole-v1 --env-kwargs colour=3", "'colour'"),
+        ("--env gymnasium/CartPole-v1 --env-kwargs max_episode_steps=0", "AssertionError"),
         ("--env gymnasium/CartPole-v1 --env-params x=3", "gymnasium's environments have none"),
     ],
 )
@@ -157,6 +158,27 @@ def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd):
     assert checkpoints.existing(run_dir)[-1] == 800
 
 
+def test_an_evaluation_that_cannot_begin_loses_nothing(main, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:NoMoreThanSix --run-dir {run_dir} --quiet".split()
+    assert main([*SMALL, *flags, "--eval-episodes", "9"]) == 1
+    assert capfd.readouterr().err.count("only six licences") == 1
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    assert (summary["status"], summary["env_steps"]) == ("failed", 800)
+    assert checkpoints.existing(run_dir)[-1] == 800
+
+
+def test_divergence_is_not_taken_for_a_failing_environment(main, tmp_path, capfd):
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:Explosive --learning-rate 1e38 --run-dir {run_dir} --quiet".split()
+    assert main([*SMALL, *flags, "--max-grad-norm", "inf"]) == 1
+    assert "seed 0 diverged" in capfd.readouterr().err
+    assert json.loads((run_dir / "summary.json").read_bytes())["status"] == "diverged"
+    newest = checkpoints.existing(run_dir)[-1]
+    state = checkpoints.load(checkpoints.folder(run_dir, newest))[1]["state"]
+    assert all(np.isfinite(x).all() for name, x in state.items() if "params" in name)
+
+
 def test_an_environment_that_cannot_be_reset(main, tmp_path, capfd):
     run_dir = tmp_path / "run"
     flags = f"--env host_probes:RaisingAtReset --run-dir {run_dir} --quiet".split()
@@ -178,6 +200,7 @@ def test_four_cartpoles_at_once():
 def test_a_program_that_closes_nothing_ends_all_the_same(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
+        "import tempfile; early = tempfile.TemporaryDirectory()  # weakref's hook before others\n"
         "from rljax import envs\n"
         "env = envs.make('gymnasium/CartPole-v1', num_envs=2, vectorization='async')\n"
         "running = env.open()\n"

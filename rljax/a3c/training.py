@@ -137,6 +137,8 @@ def is_row(config: Config, metrics: Metrics) -> bool:
 def _check(config, workers):
     workers.validate()
     config.validate()
+    if config.vectorization != "sync":
+        raise ValueError(f"vectorization = {config.vectorization!r}: A3C's workers are processes")
     if config.num_envs != workers.envs_per_worker:
         raise ValueError(
             f"num_envs = {config.num_envs}: must be envs_per_worker = {workers.envs_per_worker}"
