@@ -212,8 +212,8 @@ def test_parameters_are_never_read_in_the_middle_of_being_written():
 
 def test_gradients_are_applied_once_each_in_the_order_in_which_they_come(state, layout):
     """Against the optimiser itself on the pytree; the order matters to RMSProp."""
-    held, vectors = new_holder(state, layout), gradients(layout, 10)
-    for i, vector in enumerate(vectors):
+    held, pushed = new_holder(state, layout), gradients(layout, 10)
+    for i, vector in enumerate(pushed):
         assert held.push(message(record_of(layout, vector, worker=i % 2, version=i)), i % 2)
         assert held.version == i + 1
     optimizer = optimizers.make(CONFIG)
@@ -222,7 +222,7 @@ def test_gradients_are_applied_once_each_in_the_order_in_which_they_come(state, 
         params = state.learner.params
         opt_state = optimizer.init(params)
         for i in order:
-            tree = vectors.unravel(jnp.asarray(vectors[i]), layout.published.params)
+            tree = vectors.unravel(jnp.asarray(pushed[i]), layout.published.params)
             updates, opt_state = optimizer.update(tree, opt_state, params)
             params = optax.apply_updates(params, updates)
         return vectors.ravel(params)
@@ -249,15 +249,15 @@ def test_the_holder_speaks_pytrees_too(state, layout):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_gradient_that_is_not_finite_changes_nothing(state, layout, value):
-    held, vectors = new_holder(state, layout), gradients(layout, 2)
-    held.push(message(record_of(layout, vectors[0])), 0)
+    held, pushed = new_holder(state, layout), gradients(layout, 2)
+    held.push(message(record_of(layout, pushed[0])), 0)
     before = held.published().copy()
-    bad = vectors[1].copy()
+    bad = pushed[1].copy()
     bad[5] = value
     held.push(message(record_of(layout, bad, version=1)), 0)
     np.testing.assert_array_equal(held.published(), before)
     assert (held.counts.applied, held.counts.not_finite, held.updates) == (1, 1, 2)
-    held.push(message(record_of(layout, vectors[1], version=1)), 0)
+    held.push(message(record_of(layout, pushed[1], version=1)), 0)
     assert held.version == 2
     assert np.isfinite(held.published()).all()
 
@@ -291,9 +291,9 @@ def test_a_malformed_message_is_told_in_one_line(state, layout):
 
 def test_stale_gradients_are_rejected_and_counted(state, layout):
     workers = dataclasses.replace(WORKERS, max_staleness=1)
-    held, vectors = new_holder(state, layout, workers), gradients(layout, 4)
+    held, pushed = new_holder(state, layout, workers), gradients(layout, 4)
     for i, version in enumerate((0, 0, 0, 1)):
-        held.push(message(record_of(layout, vectors[i], version=version)), 0)
+        held.push(message(record_of(layout, pushed[i], version=version)), 0)
     counts = held.counts
     assert (counts.applied, counts.stale, held.updates) == (3, 1, 4)
     assert counts.staleness[:3].tolist() == [1, 2, 0]
@@ -324,12 +324,12 @@ def test_the_schedule_counts_what_was_rejected(state, layout):
 
 def test_staleness_scaling_divides_the_learning_rate(state, layout):
     workers = dataclasses.replace(WORKERS, staleness_scaling=True)
-    vectors, nothing = gradients(layout, 1), Increments(None, None)
+    pushed, nothing = gradients(layout, 1), Increments(None, None)
     start = np.asarray(vectors.ravel(state.learner.params))
     moves = []
     for staleness in (0, 1, 4):
         held = new_holder(state, layout, workers)
-        held.apply(vectors[0], nothing, staleness)
+        held.apply(pushed[0], nothing, staleness)
         moves.append(held.published() - start)
     np.testing.assert_array_equal(moves[0], moves[1])
     np.testing.assert_allclose(moves[2], moves[0] / 4, rtol=1e-3, atol=1e-7)
@@ -339,14 +339,14 @@ def test_increments_of_the_moments_are_merged():
     config = dataclasses.replace(CONFIG, normalize_observations=True, normalize_rewards=True)
     state = training.init(config, WORKERS, jax.random.key(0))
     layout = messages.layout(config)
-    held, vectors = new_holder(state, layout, config=config), gradients(layout, 3)
+    held, pushed = new_holder(state, layout, config=config), gradients(layout, 3)
     rng = np.random.default_rng(0)
     shape = layout.published.obs_moments.mean.shape
     seen = rng.normal(3, 2, (3, 50, *shape)).astype(np.float32)
     returns = rng.normal(-5, 3, (3, 50)).astype(np.float32)
     for i in range(3):
         increments = Increments(*(Moments(50, x.mean(0), x.var(0)) for x in (seen[i], returns[i])))
-        record = record_of(layout, vectors[i], version=i, increments=increments)
+        record = record_of(layout, pushed[i], version=i, increments=increments)
         assert held.push(message(record), 0)
     found = held.state()
     np.testing.assert_allclose(found.obs_moments.mean, seen.mean((0, 1)), rtol=1e-4)
@@ -357,11 +357,11 @@ def test_increments_of_the_moments_are_merged():
 
 
 def test_a_row_has_the_means_of_its_gradients(state, layout):
-    held, vectors = new_holder(state, layout), gradients(layout, 3)
+    held, pushed = new_holder(state, layout), gradients(layout, 3)
     for i in range(3):
         #  episodes, sums of returns and lengths, losses, entropy, explained variance, norm
         figures = np.float32([i, 10 * i, 4 * i, 1 + i, 2, 3, 4, 5 * i])
-        record = record_of(layout, vectors[i], version=max(0, i - 1), figures=figures)
+        record = record_of(layout, pushed[i], version=max(0, i - 1), figures=figures)
         held.push(message(record), 0)
     row = sums.metrics(CONFIG, held.updates, sums.whole(held.row))
     assert (row.updates, row.episodes) == (3, 3)
