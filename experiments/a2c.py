@@ -26,9 +26,14 @@ def main(argv: list[str]) -> int:
 
 def settle(config, options):
     """What the flags come to; starts the server that environments' processes are forked from."""
+    flags.set_xla_flags(options.device)
     if config.vectorization == "async":
-        flags.set_xla_flags(options.device)
         processes.start_server()  # it imports while this process does
+    import jax
+
+    # Where Python steps the environments, handing each call to another thread costs more than it
+    # gains; calls of half a second do not notice.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     return config, options
 
 
