@@ -1,4 +1,4 @@
-"""Trains A2C on gymnasium's environments, each with its preset; needs the extra box2d.
+"""Trains A2C on environments of gymnasium's, each with its preset; needs the extra box2d.
 
 python experiments/gymnasium_envs.py
 python experiments/gymnasium_envs.py --envs LunarLander-v3
@@ -14,7 +14,6 @@ ENVS = (
     "gymnasium/Pendulum-v1",
     "gymnasium/LunarLander-v3",
     "gymnasium/LunarLanderContinuous-v3",
-    "gymnasium/BipedalWalker-v3",
 )
 
 if __name__ == "__main__":

@@ -115,6 +115,20 @@ PRESETS: dict[tuple[str, str], dict] = {
         normalize_observations=True,
         normalize_rewards=True,
     ),
+    # Eleven points around LunarLander's, one seed each and a million steps: with rates as high as
+    # there, and with no entropy bonus, it never landed. This one reached 100, and is no more than a
+    # place to start from.
+    ("a2c", "LunarLanderContinuous-v3"): dict(
+        total_timesteps=1_000_000,
+        num_steps=8,
+        gamma=0.999,
+        gae_lambda=0.98,
+        ent_coef=0.003,
+        learning_rate=2.5e-3,
+        hidden_sizes=(128, 128),
+        normalize_observations=True,
+        normalize_rewards=True,
+    ),
     # The first point tried around the RL zoo's settings (rollouts of 8 steps, lambda 0.9, a small
     # standard deviation to begin with): one seed of 1,200,000 steps reached 238.
     ("a2c", "BipedalWalker-v3"): dict(

@@ -1,5 +1,6 @@
 """Environments that Python steps: gymnasium's."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ from host_probes import Masked, MaskedTooLate, RewardByAction, Sampling, Walk
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rljax import a2c, envs, evaluate, host, learner, processes, rollout
+from rljax import a2c, envs, evaluate, host, learner, presets, processes, rollout
 from rljax.config import Config
 from rljax.host import HostEnv
 from rljax.spaces import Box, Discrete
@@ -185,6 +186,23 @@ def test_actions_become_those_of_the_declared_space(space, action, own):
     found = env.decode(action)
     assert space.contains(found)
     np.testing.assert_array_equal(found, own)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CartPole-v1", "Acrobot-v1", "Pendulum-v1"),
+        *("LunarLander-v3", "LunarLanderContinuous-v3", "BipedalWalker-v3"),
+    ],
+)
+def test_presets_fit_their_environments(name):
+    if name.startswith(("Lunar", "Bipedal")):
+        pytest.importorskip("Box2D")
+    config = presets.preset("a2c", f"gymnasium/{name}")
+    config = dataclasses.replace(config, total_timesteps=config.batch_size)
+    assert config.env == f"gymnasium/{name}"
+    state, _ = a2c.train(config, jax.random.key(0))
+    assert state.learner.updates == 1
 
 
 # Masks
