@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from rljax.distributions import Categorical, Gaussian, TanhGaussian, noise
-from rljax.spaces import Box, Discrete
+from rljax.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian, noise
+from rljax.spaces import Box, Discrete, MultiDiscrete
 
 INF = float("inf")
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
@@ -92,6 +92,50 @@ def test_an_impossible_action_carries_no_entropy_and_no_gradient():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert gradient[1] == 0
     np.testing.assert_allclose(gradient[np.array([0, 2, 3])], expected_gradient, rtol=1e-5)
+
+
+def test_of_many_actions_an_impossible_one_is_not_drawn():
+    """Where XLA adds up in another order, rounding opens empty intervals."""
+    rng = np.random.default_rng(3)
+    logits = 3 * rng.normal(size=(200, 700)).astype(np.float32)
+    possible = rng.random((200, 700)) < 0.1
+    possible[:, 3] = True
+    masked = np.broadcast_to(np.where(possible, logits, -INF), (50, 200, 700))
+    uniform = np.append(rng.random((49, 200)), np.full((1, 200), BELOW_ONE), axis=0)
+    actions = call(Categorical(masked), "sample", np.float32(uniform))
+    assert possible[np.arange(200)[None], actions].all()
+    assert len(np.unique(actions)) > 300
+
+
+# MultiCategorical
+
+
+def test_several_categoricals_are_independent():
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(6, 3, 4))
+    logits[:, 1, 2:] = -INF  # a shorter row
+    actions = np.stack([rng.integers(n, size=6) for n in (4, 2, 4)], axis=-1)
+    probs = special.softmax(logits, axis=-1)
+    several = MultiCategorical(*float32(logits))
+    rows, columns = np.indices(actions.shape)
+    log_prob = np.log(probs[rows, columns, actions]).sum(axis=-1)
+    np.testing.assert_allclose(call(several, "log_prob", actions), log_prob, rtol=1e-5)
+    entropy = stats.entropy(probs, axis=-1).sum(axis=-1)
+    np.testing.assert_allclose(call(several, "entropy"), entropy, rtol=1e-5)
+    np.testing.assert_array_equal(call(several, "mode"), probs.argmax(axis=-1))
+
+
+def test_several_actions_are_drawn_as_often_as_they_are_probable():
+    number, space = 50_000, MultiDiscrete((2,), (2, 3))
+    logits = np.array([[0.5, -0.5, -INF], [1.0, 0.0, -1.0]])
+    uniform = noise(space, jax.random.key(5), (number,))
+    assert uniform.shape == (number, 2)
+    several = MultiCategorical(np.float32(np.broadcast_to(logits, (number, 2, 3))))
+    actions = np.asarray(call(several, "sample", uniform))
+    joint = np.einsum("i,j->ij", *special.softmax(logits, axis=-1))
+    found = np.zeros((3, 3))
+    np.add.at(found, tuple(actions.T), 1 / number)
+    assert np.all(np.abs(found - joint) <= 4 * np.sqrt(joint * (1 - joint) / number))
 
 
 # Gaussian

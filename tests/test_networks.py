@@ -11,7 +11,7 @@ import pytest
 from rljax import networks
 from rljax.config import Config
 from rljax.distributions import Categorical, Gaussian, TanhGaussian
-from rljax.spaces import Box, Discrete, Numbers
+from rljax.spaces import Box, Discrete, MultiDiscrete, Numbers
 from rljax.types import EnvSpec
 
 BATCH = 3
@@ -287,3 +287,21 @@ def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, setting
     # The recorded outputs are what is used: others give another loss.
     others = jax.tree.map(lambda x: x + 1, recorded)
     assert abs(gradient(params, others)[0] - reused[0]) > 0.01
+
+
+@pytest.mark.parametrize("space", [Discrete(3), MultiDiscrete((2,), (3, 2))], ids=["one", "two"])
+def test_masks_forbid_actions_and_change_nothing_between_the_others(space):
+    spec = EnvSpec("an env", Numbers((4,)), space)
+    network = networks.make(Config(hidden_sizes=(4,)), spec)
+    obs = observations(spec)
+    params = jax.jit(network.init)(jax.random.key(0), obs)
+    mask = np.random.default_rng(2).random((BATCH, *space.mask_shape)) < 0.6
+    mask[..., 0] = True
+    free, _ = network.apply(params, obs)
+    masked, _ = network.apply(params, obs, mask)
+    exists = mask if isinstance(space, Discrete) else mask & [[True] * 3, [True, True, False]]
+    assert np.all(np.isneginf(masked.logits) == ~exists)
+    np.testing.assert_array_equal(masked.logits[exists], free.logits[exists])
+    np.testing.assert_array_equal(
+        network.apply(params, obs, mask, method="actor").logits, masked.logits
+    )
