@@ -3,6 +3,7 @@
 import types
 from functools import partial
 
+import gymnasium
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -258,6 +259,47 @@ def test_an_object_without_the_interface_is_refused():
 def test_an_unsupported_action_space_is_refused(space):
     with pytest.raises(ValueError, match=r"unsupported action space.*Discrete.*Box are"):
         envs.make(with_space(space))
+
+
+@pytest.mark.parametrize(
+    ("space", "expected", "action", "reward"),
+    [
+        (gymnasium.spaces.Discrete(3, start=4), Discrete(3), [1], 5),
+        (gymnasium.spaces.MultiDiscrete([2, 3], start=[1, 2]), ((2,), (2, 3)), [1, 2], 6),
+        (gymnasium.spaces.MultiBinary(3), ((3,), (2, 2, 2)), [1, 0, 1], 2),
+    ],
+    ids=str,
+)
+def test_discrete_actions_are_numbered_from_0(space, expected, action, reward):
+    """The reward is the sum of what the environment is given."""
+
+    class Summing(Chain):
+        def step(self, key, state, action, params=None):
+            obs, state, _, *rest = super().step(key, state, jnp.int32(0), params)
+            return obs, state, jnp.sum(action), *rest
+
+        def action_space(self, params=None):
+            return space
+
+    env = envs.make(Summing())
+    assert env.spec.action_space == expected
+    state, _ = env.reset(jax.random.key(0))
+    action = jnp.array(action).reshape(env.spec.action_space.shape)
+    assert env.step(env.draw(jax.random.key(0)), state, action)[1].reward == reward
+
+
+def test_pytrees_of_observations_become_one_vector():
+    env = envs.make("probes:Counter")
+    assert env.spec.obs_shape == (3,)
+    state, obs = env.reset(jax.random.key(0))
+    _, answer = env.step(env.draw(jax.random.key(0)), state, jnp.int32(1))
+    assert (obs.tolist(), answer.obs.tolist()) == ([0, 1, 0], [1, 0, 1])
+    assert (env.mask(state).tolist(), answer.mask.tolist()) == ([True] * 3, [True, True, False])
+
+
+def test_discrete_observations_are_one_hot():
+    spec = envs.make("FrozenLake-misc").spec
+    assert spec.obs_shape == (spec.observation.n[0],)
 
 
 def test_a_box_has_bounds_for_each_component():
