@@ -14,6 +14,7 @@ ENVS = (
     "gymnasium/Pendulum-v1",
     "gymnasium/LunarLander-v3",
     "gymnasium/LunarLanderContinuous-v3",
+    "gymnasium/BipedalWalker-v3",
 )
 
 if __name__ == "__main__":
