@@ -148,6 +148,7 @@ def test_a_failing_environment_ends_the_run_with_its_traceback_once(main, tmp_pa
     assert json.loads((run_dir / "summary.json").read_bytes())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd):
     run_dir = tmp_path / "run"
     flags = f"--env host_probes:RaisingInEvaluation --run-dir {run_dir} --quiet".split()
@@ -235,6 +236,7 @@ def test_a_killed_process_ends_the_run_within_seconds(tmp_path):
     assert not stepping & set(processes.parents())
 
 
+@pytest.mark.slow
 def test_no_process_outlives_a_killed_main_process(tmp_path):
     process, stepping = start_long(tmp_path / "run")
     process.kill()
