@@ -223,6 +223,7 @@ def test_ctrl_c_while_processes_step_leaves_none(tmp_path):
     assert summary["status"] == "interrupted"
 
 
+@pytest.mark.slow  # tests/test_host.py has it without the script
 def test_a_killed_process_ends_the_run_within_seconds(tmp_path):
     process, stepping = start_long(tmp_path / "run")
     os.kill(min(stepping), signal.SIGKILL)
