@@ -26,8 +26,8 @@ def main(argv: list[str]) -> int:
 
 def settle(config, options):
     """What the flags come to; starts the server that environments' processes are forked from."""
-    flags.set_xla_flags(options.device)
     if config.vectorization == "async":
+        flags.set_xla_flags(options.device)  # the server takes them over
         processes.start_server()  # it imports while this process does
     import jax
 

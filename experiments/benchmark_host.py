@@ -50,7 +50,6 @@ def main(argv: list[str]) -> int:
     try:
         options = flags.parse_options(Options, __doc__, argv)
         sizes = [benchmark.parse_size(size) for size in benchmark.split(options.sizes)]
-        flags.set_xla_flags(options.device)
         import jax
 
         jax.config.update("jax_cpu_enable_async_dispatch", False)  # as `a2c.py` does

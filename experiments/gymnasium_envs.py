@@ -1,7 +1,7 @@
 """Trains A2C on environments of gymnasium's, each with its preset; needs the extra box2d.
 
 python experiments/gymnasium_envs.py
-python experiments/gymnasium_envs.py --envs LunarLander-v3
+python experiments/gymnasium_envs.py --envs gymnasium/LunarLander-v3
 """
 
 from pathlib import Path

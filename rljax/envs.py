@@ -289,8 +289,9 @@ def _observation(source, params):
     key = jax.eval_shape(lambda: jax.random.key(0))
     obs = jax.eval_shape(lambda key: source.reset(key, params)[0], key)
     space = None
-    with contextlib.suppress(AttributeError, NotImplementedError):
-        space = source.observation_space(params)
+    if hasattr(source, "observation_space"):
+        with contextlib.suppress(NotImplementedError):  # gymnax's base class
+            space = source.observation_space(params)
     return spaces.observed(space, obs)
 
 

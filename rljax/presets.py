@@ -12,6 +12,16 @@ _MINATAR = dict(
     shared_torso=True,
 )
 
+_LANDER = dict(
+    total_timesteps=1_000_000,
+    num_steps=8,
+    gamma=0.999,
+    gae_lambda=0.98,
+    hidden_sizes=(128, 128),
+    normalize_observations=True,
+    normalize_rewards=True,
+)
+
 PRESETS: dict[tuple[str, str], dict] = {
     # A2C's all use TensorFlow's RMSProp, because its statistics start at 1: the first steps are
     # small, so that learning rates ten times the usual are safe. With the other flavours, or Adam,
@@ -104,31 +114,11 @@ PRESETS: dict[tuple[str, str], dict] = {
     # points around the best, one or two seeds and a million steps each. What mattered: a long
     # horizon, or the lander hovers until time is up; and a large entropy bonus, which the final
     # evaluation, greedy, is rid of.
-    ("a2c", "LunarLander-v3"): dict(
-        total_timesteps=1_000_000,
-        num_steps=8,
-        gamma=0.999,
-        gae_lambda=0.98,
-        ent_coef=0.02,
-        learning_rate=5.5e-3,
-        hidden_sizes=(128, 128),
-        normalize_observations=True,
-        normalize_rewards=True,
-    ),
+    ("a2c", "LunarLander-v3"): dict(_LANDER, ent_coef=0.02, learning_rate=5.5e-3),
     # Eleven points around LunarLander's, one seed each and a million steps: with rates as high as
     # there, and with no entropy bonus, it never landed. This one reached 100, and is no more than a
     # place to start from.
-    ("a2c", "LunarLanderContinuous-v3"): dict(
-        total_timesteps=1_000_000,
-        num_steps=8,
-        gamma=0.999,
-        gae_lambda=0.98,
-        ent_coef=0.003,
-        learning_rate=2.5e-3,
-        hidden_sizes=(128, 128),
-        normalize_observations=True,
-        normalize_rewards=True,
-    ),
+    ("a2c", "LunarLanderContinuous-v3"): dict(_LANDER, ent_coef=0.003, learning_rate=2.5e-3),
     # By hand, around the RL zoo's settings (rollouts of 8 steps, lambda 0.9, a small standard
     # deviation to begin with). Of four runs of up to five million steps, at 1.2e-3 and 3e-3, three
     # had walked at more than 220 by two million, and three forgot it at some time: this one ends

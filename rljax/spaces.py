@@ -154,10 +154,10 @@ def observed(space: Any, like: Any) -> Observation:
 
 
 def _scale(space):
-    is_bytes = np.dtype(getattr(space, "dtype", None) or float) == np.uint8 and hasattr(
-        space, "low"
-    )
-    return 1 / 255 if is_bytes and np.all(space.low == 0) and np.all(space.high == 255) else 1.0
+    dtype = np.dtype(getattr(space, "dtype", None) or float)
+    if dtype != np.uint8 or not hasattr(space, "low"):
+        return 1.0
+    return 1 / 255 if np.all(space.low == 0) and np.all(space.high == 255) else 1.0
 
 
 def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:

@@ -148,22 +148,21 @@ def test_a_failing_environment_ends_the_run_with_its_traceback_once(main, tmp_pa
     assert json.loads((run_dir / "summary.json").read_bytes())["status"] == "failed"
 
 
-@pytest.mark.slow
-def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("env", "text"),
+    [
+        pytest.param(
+            "RaisingInEvaluation", "RuntimeError: only six licences", marks=pytest.mark.slow
+        ),
+        ("NoMoreThanSix", "only six licences"),
+    ],
+)
+def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd, env, text):
+    """In a step, or because not all environments can be made."""
     run_dir = tmp_path / "run"
-    flags = f"--env host_probes:RaisingInEvaluation --run-dir {run_dir} --quiet".split()
+    flags = f"--env host_probes:{env} --run-dir {run_dir} --quiet".split()
     assert main([*SMALL, *flags, "--eval-episodes", "9"]) == 1
-    assert capfd.readouterr().err.count("RuntimeError: only six licences") == 1
-    summary = json.loads((run_dir / "summary.json").read_bytes())
-    assert (summary["status"], summary["env_steps"]) == ("failed", 800)
-    assert checkpoints.existing(run_dir)[-1] == 800
-
-
-def test_an_evaluation_that_cannot_begin_loses_nothing(main, tmp_path, capfd):
-    run_dir = tmp_path / "run"
-    flags = f"--env host_probes:NoMoreThanSix --run-dir {run_dir} --quiet".split()
-    assert main([*SMALL, *flags, "--eval-episodes", "9"]) == 1
-    assert capfd.readouterr().err.count("only six licences") == 1
+    assert capfd.readouterr().err.count(text) == 1
     summary = json.loads((run_dir / "summary.json").read_bytes())
     assert (summary["status"], summary["env_steps"]) == ("failed", 800)
     assert checkpoints.existing(run_dir)[-1] == 800
