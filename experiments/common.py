@@ -101,25 +101,35 @@ def main(
         settle: what flags ask for -> what that comes to, before JAX starts.
     """
     begun = time.perf_counter()
+
+    def run(signals, stack):
+        try:
+            asked = flags.parse(algorithm, doc.splitlines()[0], argv, options, *more)
+            config, run_options, *own = settle(*asked)
+            config.validate()
+            run_options.validate()
+            device = flags.set_device(run_options.device)
+            signals.check()
+            seeds = list(range(run_options.seed, run_options.seed + run_options.num_seeds))
+            keys = seed_keys(seeds)
+            asked = Asked(config, run_options, tuple(own), device, seeds, keys, signals, begun)
+            start = stack.enter_context(prepare(asked))
+        except (ValueError, TypeError) as error:
+            return flags.fail(error)
+        if start.complete:
+            print(f"{start.run_dir} is complete: there is nothing left to do")
+            return 0
+        return train(asked, start)
+
+    return ended_in_order(run)
+
+
+def ended_in_order(run: Callable[[Signals, contextlib.ExitStack], int]) -> int:
+    """What a script does; returns the exit status, also where a signal, an environment or the disk
+    ends it."""
     with Signals() as signals, contextlib.ExitStack() as stack:
         try:
-            try:
-                asked = flags.parse(algorithm, doc.splitlines()[0], argv, options, *more)
-                config, options, *more = settle(*asked)
-                config.validate()
-                options.validate()
-                device = flags.set_device(options.device)
-                signals.check()
-                seeds = list(range(options.seed, options.seed + options.num_seeds))
-                keys = seed_keys(seeds)
-                asked = Asked(config, options, tuple(more), device, seeds, keys, signals, begun)
-                start = stack.enter_context(prepare(asked))
-            except (ValueError, TypeError) as error:
-                return flags.fail(error)
-            if start.complete:
-                print(f"{start.run_dir} is complete: there is nothing left to do")
-                return 0
-            return train(asked, start)
+            return run(signals, stack)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return signals.exit_status
@@ -213,7 +223,12 @@ def _follow(run, chunks, clock, outcome, saver):
             append_rows(run, metrics, clock.speed)
         env_steps = outcome.updates * run.config.batch_size * len(run.active)
         env_steps += run.env_steps_before
-        run.display.update(env_steps, clock.speed, run.progress.last_return)
+        mean_return = run.progress.last_return
+        run.display.update(
+            env_steps,
+            clock.speed,
+            "" if mean_return is None else f"return {mean_return:,.2f}",
+        )
         if is_row and outcome.diverged:
             outcome.status, outcome.exit_status = "diverged", 1
             return

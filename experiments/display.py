@@ -47,11 +47,12 @@ class Display:
         self.progress.stop_task(self.task)
         self.live.stop()
 
-    def update(self, steps: int, speed: float, mean_return: float | None) -> None:
-        """After a chunk: environment steps, steps per second, mean return of late."""
+    def update(self, steps: int, speed: float, more: str = "", below: str = "") -> None:
+        """After a chunk: environment steps, steps per second, and what else there is to say."""
         figures = f"{steps:,}/{self.total:,} env steps · {speed:,.0f} steps/s"
-        if mean_return is not None:
-            figures += f" · return {mean_return:,.2f}"
+        figures += f" · {more}" * bool(more)
+        if below and self.on_terminal:
+            self.group.renderables[1:] = [below]
         self.progress.update(self.task, completed=steps, figures=figures, description="training ")
         self.start = self.start or time.perf_counter()
         tenth = 10 * steps // self.total
@@ -59,7 +60,8 @@ class Display:
             self.reported = tenth
             seconds = time.perf_counter() - self.start
             left = seconds * (self.total - steps) / max(1, steps - self.done)
-            self.console.print(f"{10 * tenth:3d}% · {figures} · ETA {left:.0f} s")
+            figures += f" · {below}" * bool(below)
+            self.console.print(f"{10 * tenth:3d}% · {figures} · ETA {left:.0f} s", soft_wrap=True)
 
     def phase(self, name: str) -> None:
         self.progress.update(self.task, description=name)
@@ -150,6 +152,43 @@ def _add_gradients(table, summary):
     if staleness["mean"] is not None:
         figures = f"{staleness['mean']:.1f} / {staleness['p95']} / {staleness['max']}"
         table.add_row("staleness: mean / 95% / max", figures)
+
+
+def print_sweep(console, summary: dict, ranking, most: int) -> None:
+    """The ending table of a sweep: its points, the best first.
+
+    Args:
+        ranking: what `analysis.rank` gives, or None.
+        most: rows.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{summary['env']} · {summary['algorithm']} · {summary['status']}"
+    table = Table(title=Text(title))
+    for name in summary["axes"]:
+        table.add_column(name, justify="right", overflow="fold")
+    for name in ("IQM", "95% interval", "lowest", "diverged"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [] if ranking is None else ranking[:most].to_dict("records")
+    for row in rows:
+        settings = (row[name] for name in summary["axes"])
+        table.add_row(
+            *(f"{x:.6g}" if isinstance(x, float) else str(x) for x in settings),
+            f"{row['iqm']:,.2f}",
+            f"{row['low']:,.2f} … {row['high']:,.2f}",
+            f"{row['lowest']:,.2f}",
+            f"{row['diverged']}/{row['seeds']}" if row["diverged"] else "",
+        )
+    console.print(table)
+    if len(rows) < summary["points"]:
+        of_all = f"the best {len(rows)} of {summary['points']:,} points"
+        console.print(f"{of_all}; all are in sweep.json")
+    console.print(
+        f"{summary['agents_finished']:,} of {summary['agents']:,} agents,"
+        f" {summary['env_steps']:,} env steps, {summary['steps_per_second']:,.0f} steps/s,"
+        f" {summary['wall_seconds']:.1f} s"
+    )
 
 
 def print_evaluation(figures: dict) -> None:

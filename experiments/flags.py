@@ -108,17 +108,17 @@ def parse(
         ValueError: a flag, its value or the preset is unknown, or may not change on resume; in
             one line.
     """
-    first = {name: _given(name, argv) for name in ("env", "preset", "resume")}
+    first = {name: given(name, argv) for name in ("env", "preset", "resume")}
     first = {name: value for name, value in first.items() if value is not None}
     if "resume" in first:
         start = _saved(algorithm, first["resume"], more)
     else:
         start = _preset(algorithm, first), options or RunOptions(), *more
 
-    given = parse_config(start, description, argv)
-    if given[1].resume:
-        _check_unchanged(start, given)
-    return given
+    asked = parse_config(start, description, argv)
+    if asked[1].resume:
+        _check_unchanged(start, asked)
+    return asked
 
 
 def parse_config(
@@ -145,11 +145,11 @@ def parse_options(kind: type, description: str, argv: list[str], default: Any = 
         ValueError: a flag or its value is wrong; in one line.
     """
     names = [field.name for field in dataclasses.fields(kind)]
-    given = {} if default is None else {"default": default}
-    return _cli(kind, argv, description, names, **given)
+    start = {} if default is None else {"default": default}
+    return _cli(kind, argv, description, names, **start)
 
 
-def _given(name, argv):
+def given(name: str, argv: list[str]) -> str | None:
     """The value of a flag, before all flags are known."""
     for i, arg in enumerate(argv):
         if arg.startswith(f"--{name}="):
@@ -168,6 +168,15 @@ def _cli(kind, argv, description, names, **options):
         if stop.code in (0, None):
             raise
         raise ValueError(_one_line(errors.getvalue(), names)) from None
+
+
+def start_from(algorithm: str, argv: list[str]) -> Config:
+    """The settings that the flags --env and --preset start from.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    return _preset(algorithm, {n: given(n, argv) for n in ("env", "preset") if given(n, argv)})
 
 
 def _preset(algorithm, first):
@@ -272,8 +281,11 @@ def _one_line(box, names):
     return message
 
 
-def set_device(device: str) -> str:
+def set_device(device: str, cpu_devices: int = 1) -> str:
     """Chooses where JAX computes; must run before JAX starts.
+
+    Args:
+        cpu_devices: that a CPU is to be, for programs that are spread over devices.
 
     Returns:
         The device's name.
@@ -287,6 +299,8 @@ def set_device(device: str) -> str:
     _keep_compiled_programs()
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
+    if cpu_devices > 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", cpu_devices)
     try:
         found = jax.devices(None if device == "auto" else device)[0]
     except RuntimeError:
@@ -299,9 +313,9 @@ def set_device(device: str) -> str:
 def set_xla_flags(device: str) -> None:
     """Those for a CPU, where one computes."""
     if device == "cpu" or not metadata.entry_points(group="jax_plugins"):
-        given = os.environ.get("XLA_FLAGS", "")
-        ours = [flag for flag in CPU_FLAGS if flag.partition("=")[0] not in given]
-        os.environ["XLA_FLAGS"] = " ".join([*ours, *given.split()])
+        theirs = os.environ.get("XLA_FLAGS", "")
+        ours = [flag for flag in CPU_FLAGS if flag.partition("=")[0] not in theirs]
+        os.environ["XLA_FLAGS"] = " ".join([*ours, *theirs.split()])
 
 
 def _keep_compiled_programs():

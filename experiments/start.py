@@ -69,9 +69,9 @@ def fresh(
     Raises:
         ValueError: it is taken or cannot be written.
     """
-    run_dir = options.run_dir or _default_run_dir(config, algorithm, options.seed)
+    run_dir = options.run_dir or default_run_dir(config, algorithm, options.seed)
     options = dataclasses.replace(options, run_dir=run_dir)
-    runs.create(run_dir, _record(algorithm, config, device, options, *more))
+    runs.create(run_dir, record(algorithm, config, device, options, *more))
     with runs.lock(run_dir):
         yield Start(run_dir)
 
@@ -104,17 +104,17 @@ def resumed(
 
 def _take_up(config, options, device, seeds, like):
     run_dir = options.resume
-    record = runs.read_record(run_dir)
+    saved = runs.read_record(run_dir)
     files.tidy(run_dir)
     files.tidy(run_dir / "checkpoints")
     if _never_began(run_dir):
         _warn(f"{run_dir} has no checkpoint and no metrics: the run starts at its beginning")
-        tables.begin(run_dir, record["algorithm"])
+        tables.begin(run_dir, saved["algorithm"])
         start = Start(run_dir)
     else:
         start = _from_checkpoint(run_dir, config, seeds, like)
     if not start.complete:
-        _note_resume(run_dir, record, config, options, device, start)
+        _note_resume(run_dir, saved, config, options, device, start)
     return start
 
 
@@ -191,10 +191,24 @@ def _check_same(config, before, seeds, manifest):
         )
 
 
-def _note_resume(run_dir, record, config, options, device, start):
+def _note_resume(run_dir, saved, config, options, device, start):
     """Adds this resumption to config.json, and says what is not as it was."""
+    again = {"env_steps": start.updates * config.batch_size, **compared(saved, device)}
+    kept = {name: getattr(options, name) for name in ("checkpoint_every", "keep_checkpoints")}
+    now = {
+        **saved,
+        "config": runs.config_record(config),
+        "run": {**saved["run"], **kept, "device": options.device},
+        "resumed": [*saved.get("resumed", []), again],
+    }
+    files.write_json(run_dir / "config.json", now)
+
+
+def compared(saved: dict, device: str) -> dict:
+    """What a run that goes on does so with: versions, machine and the like. Warns of what is not as
+    it was."""
     now = _provenance(device)
-    then = {**record, **(record.get("resumed") or [{}])[-1]}
+    then = {**saved, **(saved.get("resumed") or [{}])[-1]}
     changes = [
         f"{name} {then.get(name)} -> {now[name]}"
         for name in differing([{n: then.get(n) for n in now}, now])
@@ -204,29 +218,22 @@ def _note_resume(run_dir, record, config, options, device, start):
     changes += [f"{n} {then.get(n)} -> {here.get(n)}" for n in differing([then, here])]
     if changes:
         _warn(f"not as when the run was last at work: {', '.join(changes)}: its bits may differ")
-    again = {"env_steps": start.updates * config.batch_size, **now}
-    kept = {name: getattr(options, name) for name in ("checkpoint_every", "keep_checkpoints")}
-    record = {
-        **record,
-        "config": runs.config_record(config),
-        "run": {**record["run"], **kept, "device": options.device},
-        "resumed": [*record.get("resumed", []), again],
-    }
-    files.write_json(run_dir / "config.json", record)
+    return now
 
 
 def _warn(text):
     print(f"warning: {text}", file=sys.stderr)
 
 
-def _default_run_dir(config, algorithm, seed):
+def default_run_dir(config: Config, algorithm: str, seed: int) -> Path:
+    """A new one, named by what is run and when."""
     env = re.sub(r"[^\w.-]+", "_", config.env)
     path = Path("runs") / f"{env}__{algorithm}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}"
     again = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
     return path if not path.exists() else next(p for p in again if not p.exists())
 
 
-def _record(algorithm, config, device, *options):
+def record(algorithm: str, config: Config, device: str, *options: Any) -> dict:
     """What config.json holds."""
     return {
         "algorithm": algorithm,

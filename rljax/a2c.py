@@ -60,7 +60,7 @@ def update(config: Config, state: AgentState) -> tuple[AgentState, Metrics]:
     if isinstance(agent[0], HostEnv):
         raise ValueError(f"env = {config.env!r}: it is stepped by Python: use a2c.chunks")
     state, sums = _update(config, agent, state)
-    return state, _means(sums, state.learner.updates)
+    return state, row(state._replace(sums=sums))
 
 
 def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
@@ -82,11 +82,24 @@ def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
     whole, rest = divmod(config.num_updates, config.log_interval)
     rows = jnp.array([config.log_interval] * whole + [rest] * (rest > 0), jnp.int32)
 
-    def row(state, num_updates):
+    def advance(state, num_updates):
         state = _advance(config, agent, state, num_updates)
-        return state, _means(state.sums, state.learner.updates)
+        return state, row(state)
 
-    return jax.lax.scan(row, state, rows)
+    return jax.lax.scan(advance, state, rows)
+
+
+def row(state: AgentState) -> Metrics:
+    """Metrics of the row under way."""
+    sums, episodes = state.sums, state.sums.episodes
+    means = jax.tree.map(lambda x: x / sums.updates, sums)
+    return means._replace(
+        updates=state.learner.updates,
+        episodes=episodes,
+        episodic_return=sums.episodic_return / episodes,  # 0 / 0 is the NaN that says none ended
+        episodic_length=sums.episodic_length / episodes,
+        diverged_at=sums.diverged_at,
+    )
 
 
 @jax.jit
@@ -153,8 +166,7 @@ def begin_row(states: AgentState) -> tuple[AgentState, Metrics]:
     Returns:
         (states, Metrics of the row so far).
     """
-    row = jax.vmap(_means)(states.sums, states.learner.updates)
-    return states._replace(sums=jax.tree.map(jnp.zeros_like, states.sums)), row
+    return states._replace(sums=jax.tree.map(jnp.zeros_like, states.sums)), jax.vmap(row)(states)
 
 
 @jax.jit
@@ -163,7 +175,7 @@ def _advance_all(config, states, num_updates):
 
     def advance(state):
         state = _advance(config, agent, state, num_updates)
-        return state, _means(state.sums, state.learner.updates)
+        return state, row(state)
 
     return jax.vmap(advance)(states)
 
@@ -196,8 +208,8 @@ def _learn(config, network, state, batch):
         diverged_at=jnp.where(is_finite, 0, moved.updates),
     )
     actor = actor._replace(episodes=episodes)
-    row = _add_to_row(state.sums, sums, state.learner.updates % config.log_interval == 0)
-    return AgentState(moved, actor, row), sums
+    begins_row = state.learner.updates % config.log_interval == 0
+    return AgentState(moved, actor, _add_to_row(state.sums, sums, begins_row)), sums
 
 
 def _is_finite(figures, params):
@@ -205,9 +217,9 @@ def _is_finite(figures, params):
     return jnp.isfinite(figures.grad_norm + figures.policy_loss + optax.tree.sum(params))
 
 
-def _add_to_row(row, sums, begins_row):
-    total = jax.tree.map(lambda x, y: jnp.where(begins_row, 0, x).astype(x.dtype) + y, row, sums)
-    first = jnp.where(row.diverged_at > 0, row.diverged_at, sums.diverged_at)
+def _add_to_row(before, sums, begins_row):
+    total = jax.tree.map(lambda x, y: jnp.where(begins_row, 0, x).astype(x.dtype) + y, before, sums)
+    first = jnp.where(before.diverged_at > 0, before.diverged_at, sums.diverged_at)
     return total._replace(diverged_at=first)
 
 
@@ -215,19 +227,6 @@ def _no_metrics():
     integers = {"updates", "diverged_at"}
     fields = [name for name in Metrics._fields if not name.startswith("staleness")]  # A3C's
     return Metrics(**{f: jnp.int32(0) if f in integers else jnp.float32(0) for f in fields})
-
-
-def _means(sums, updates):
-    """Metrics of a row from its sums, after so many updates of the run."""
-    episodes = sums.episodes
-    means = jax.tree.map(lambda x: x / sums.updates, sums)
-    return means._replace(
-        updates=updates,
-        episodes=episodes,
-        episodic_return=sums.episodic_return / episodes,  # 0 / 0 is the NaN that says none ended
-        episodic_length=sums.episodic_length / episodes,
-        diverged_at=sums.diverged_at,
-    )
 
 
 class _HostPrograms(NamedTuple):
@@ -275,9 +274,8 @@ def _host_programs(config: Config, spec: EnvSpec) -> _HostPrograms:
 
     def end(vector):
         state = state_of(vector)
-        row = _means(state.sums, state.learner.updates)
-        state = state._replace(actor=rollout.unopened(state.actor.key))
-        return jax.tree.map(lambda x: x[None], (state, row))
+        ended = state._replace(actor=rollout.unopened(state.actor.key))
+        return jax.tree.map(lambda x: x[None], (ended, row(state)))
 
     return _HostPrograms(*map(jax.jit, (begin, act, learn, end)))
 

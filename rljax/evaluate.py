@@ -1,14 +1,25 @@
 """Trained policies: as plain functions, and judged over full episodes."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from rljax import checkpoints, distributions, envs, host, networks, processes, rollout, spaces
+from rljax import (
+    checkpoints,
+    devices,
+    distributions,
+    envs,
+    host,
+    networks,
+    processes,
+    rollout,
+    spaces,
+)
 from rljax.config import Config
 from rljax.host import HostEnv
 from rljax.spaces import Numbers
@@ -19,6 +30,12 @@ MAX_EPISODE_STEPS = 100_000
 
 PIECE = 500
 """Steps of an evaluation between two looks of the host."""
+_SETTINGS = (
+    *("env", "env_kwargs", "env_params", "network", "hidden_sizes", "activation"),
+    *("shared_torso", "action_bounds"),
+)
+"""All that an evaluation depends on: runs that differ otherwise share what is compiled for it."""
+
 FRESH = 2**32 - 1
 """For `evaluation_keys`: episodes that no evaluation during a run has played; no run has so many
 updates."""
@@ -155,7 +172,12 @@ def evaluation_keys(keys: jax.Array, updates: int) -> jax.Array:
 
 
 def evaluate(
-    config: Config, learners: LearnerState, keys: jax.Array, num_episodes: int, greedy: bool
+    config: Config,
+    learners: LearnerState,
+    keys: jax.Array,
+    num_episodes: int,
+    greedy: bool,
+    mesh: Mesh | None = None,
 ) -> Evaluation:
     """Full episodes with each of S learners, on environments of their own.
 
@@ -168,6 +190,8 @@ def evaluate(
         keys: [S] one per learner, apart from the keys of training.
         num_episodes: N.
         greedy: the distribution's mode rather than samples.
+        mesh: devices that learners and keys are spread over, of environments in JAX; S is a
+            multiple of their number.
 
     Returns:
         Evaluation [S, N], in NumPy.
@@ -178,11 +202,14 @@ def evaluate(
     env = envs.make(config.env, config.env_kwargs, config.env_params)
     if isinstance(env, HostEnv):
         return _evaluate_host(config, env, learners, keys, num_episodes, greedy)
-    playing = _begin(config, keys, num_episodes)
+    begin, play_on = _programs(mesh, num_episodes, greedy)
+    config = Config(**{name: getattr(config, name) for name in _SETTINGS})
+    learners = learners._replace(opt_state=(), return_moments=None)
+    playing = begin(config, keys)
     while True:
-        playing = _play_on(config, learners, playing, greedy)
-        played = jax.device_get(playing.played)
-        if played.finished.all() or int(playing.steps[0]) >= MAX_EPISODE_STEPS:
+        playing = play_on(config, learners, playing)
+        played, steps = jax.device_get((playing.played, playing.steps))
+        if played.finished.all() or steps.max() >= MAX_EPISODE_STEPS:
             return played
 
 
@@ -234,7 +261,18 @@ class _Playing(NamedTuple):
     steps: Any
 
 
-@partial(jax.jit, static_argnames="num_episodes")
+@lru_cache(maxsize=8)
+def _programs(mesh, num_episodes, greedy):
+    """(config, keys) -> `_Playing`, and (config, learners, `_Playing`) -> the same, later."""
+    begin = partial(_begin, num_episodes=num_episodes)
+    play_on = partial(_play_on, greedy=greedy)
+    if mesh is None:
+        return jax.jit(begin), jax.jit(play_on)
+    whole, parts = devices.WHOLE, devices.AGENTS
+    begin = devices.spread(begin, mesh, (whole, parts), parts)
+    return begin, devices.spread(play_on, mesh, (whole, parts, parts), parts)
+
+
 def _begin(config, keys, num_episodes):
     env, _ = rollout.make_agent(config)
 
@@ -248,7 +286,6 @@ def _begin(config, keys, num_episodes):
     return jax.vmap(begin)(keys)
 
 
-@partial(jax.jit, static_argnames="greedy")
 def _play_on(config, learners, playing, greedy):
     """A piece of an evaluation: short enough for Ctrl-C."""
     env, network = rollout.make_agent(config)

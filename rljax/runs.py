@@ -36,8 +36,11 @@ class Saved(NamedTuple):
     checkpoint only what its policy needs: {"learner": {"params": ...}}."""
 
 
-def create(run_dir: Path, record: Mapping) -> Path:
+def create(run_dir: Path, record: Mapping, others: Mapping[str, bytes] | None = None) -> Path:
     """Makes a run directory with its config.json and an empty metrics.csv.
+
+    Args:
+        others: files by name, instead of metrics.csv.
 
     Raises:
         ValueError: the directory already holds something, or cannot be written; nothing is left
@@ -51,9 +54,13 @@ def create(run_dir: Path, record: Mapping) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
         with lock(run_dir):  # another process may make it at the same moment
             _check_free(run_dir)
-            ours = ours or [run_dir / name for name in (".lock", "config.json", "metrics.csv")]
+            names = (".lock", "config.json", "metrics.csv", *(others or ()))
+            ours = ours or [run_dir / name for name in names]
             files.write_json(run_dir / "config.json", record)
-            tables.begin(run_dir, record.get("algorithm", "a2c"))
+            if others is None:
+                tables.begin(run_dir, record.get("algorithm", "a2c"))
+            for name, data in (others or {}).items():
+                files.write(run_dir / name, data)
     except OSError as error:
         for left in ours:
             if left.is_dir():

@@ -1,0 +1,55 @@
+"""Sweeps: many agents of many settings, and one tidy table of what became of them.
+
+    table = sweep.run(Config(), {"learning_rate": sweep.log(1e-4, 1e-2, 16)}, seeds=range(10))
+
+A point is what settings differ by, an agent a point with a seed. Agents that differ in floats and
+seeds alone are a group: in environments in JAX one compiled program trains many of a group at
+once, on all local devices; in A3C, and where Python steps the environments, each agent is trained
+in a process.
+
+    points      axes of settings, and the points that come of them
+    agents      points and seeds as agents, and their groups
+    running     run, chunks, train_group: the whole of it
+    population  a group as one vmapped program
+    crowd       a group in processes
+    results     the tidy table
+    journal     the files that it grows in
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "Agent": "agents",
+    "FailedError": "crowd",
+    "Group": "agents",
+    "Journal": "journal",
+    "Progress": "results",
+    "Range": "points",
+    "Result": "results",
+    "check": "running",
+    "chunks": "running",
+    "columns": "results",
+    "describe": "points",
+    "grid": "points",
+    "header": "results",
+    "latin_hypercube": "points",
+    "linear": "points",
+    "log": "points",
+    "plan": "agents",
+    "random": "points",
+    "read": "results",
+    "run": "running",
+    "train_group": "running",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(import_module(f"rljax.sweep.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'rljax.sweep' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,79 @@
+"""Points and seeds as agents, in groups of one compiled program each. Needs no JAX."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rljax.config import STATIC_FIELDS, Config, Workers
+from rljax.sweep import points as spaces
+from rljax.sweep.points import Point
+
+
+class Agent(NamedTuple):
+    """A point with a seed."""
+
+    number: int
+    """Among all agents of the sweep: point * seeds + which seed."""
+    point: int
+    """Index of its point."""
+    settings: Point
+    """The point itself."""
+    seed: int
+    config: Config
+    workers: Workers | None
+    """Of A3C."""
+
+    def __str__(self):
+        return f"point {self.point} ({spaces.describe(self.settings)}), seed {self.seed}"
+
+
+class Group(NamedTuple):
+    """Agents that differ in floats and seeds alone."""
+
+    static: Point
+    """What they have in common of their points."""
+    agents: list[Agent]
+
+
+def plan(
+    base: Config, points: Sequence[Point], seeds: Iterable[int], workers: Workers | None = None
+) -> list[Group]:
+    """All agents, every point with every seed, in groups.
+
+    Args:
+        workers: for A3C; A2C has none.
+
+    Raises:
+        ValueError, TypeError: a point has no such settings, which are named; there is no point, or
+            no seed.
+    """
+    seeds = list(seeds)
+    if not points:
+        raise ValueError("a sweep must have at least one point")
+    if not seeds:
+        raise ValueError("a sweep must have at least one seed")
+    groups: dict[tuple, list[Agent]] = {}
+    for index, point in enumerate(points):
+        if list(point) != list(points[0]):
+            raise ValueError(f"point {index}: must be of the same settings as the first one")
+        try:
+            for name in point:
+                spaces.check_name(name, "a2c" if workers is None else "a3c")
+            config, own_workers = spaces.apply(base, workers, point)
+        except (ValueError, TypeError) as error:
+            text = f"point {index} ({spaces.describe(point)}): {error}"
+            raise type(error)(text) from error
+        key = (*(getattr(config, name) for name in STATIC_FIELDS), own_workers)
+        groups.setdefault(key, []).extend(
+            Agent(index * len(seeds) + i, index, point, seed, config, own_workers)
+            for i, seed in enumerate(seeds)
+        )
+    return [Group(_shared(agents), agents) for agents in groups.values()]
+
+
+def _shared(agents):
+    first = agents[0].settings
+    return {
+        name: value
+        for name, value in first.items()
+        if all(agent.settings[name] == value for agent in agents)
+    }

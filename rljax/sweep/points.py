@@ -1,0 +1,209 @@
+"""Axes of settings, and the points that come of them. Needs no JAX.
+
+An axis is a sequence of values, or a `Range` to draw from. Its name is a field of `Config`, of
+`Workers` for A3C, or one entry of a dict: "env_params.max_steps_in_episode". A point is a dict of
+one value for each axis.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rljax.config import Config, Workers, unknown
+
+Point = dict[str, Any]
+
+DICTS = ("env_kwargs", "env_params")
+"""Fields of which an entry can be an axis."""
+
+
+class Range(NamedTuple):
+    """Values between two bounds, to draw from; whole numbers for a setting that is one."""
+
+    low: float
+    high: float
+    is_log: bool = False
+    """Uniform in the logarithm."""
+
+
+def linear(low: float, high: float, num: int | None = None) -> Range | tuple[float, ...]:
+    """So many values with equal distances, bounds included; without a number, a `Range`.
+
+    Raises:
+        ValueError: the bounds are not finite or in order, or the number is below 1.
+    """
+    return _span(low, high, num, is_log=False)
+
+
+def log(low: float, high: float, num: int | None = None) -> Range | tuple[float, ...]:
+    """As `linear`, with equal ratios.
+
+    Raises:
+        ValueError: as `linear` does; also where `low` is not above 0.
+    """
+    return _span(low, high, num, is_log=True)
+
+
+def _span(low, high, num, is_log):
+    low, high = float(low), float(high)
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high) or (is_log and low <= 0):
+        wanted = "0 < LOW <= HIGH" if is_log else "LOW <= HIGH"
+        raise ValueError(f"from {low:g} to {high:g}: must be {wanted}, both finite")
+    if num is None:
+        return Range(low, high, is_log)
+    if type(num) is not int or num < 1:
+        raise ValueError(f"{num!r} values: must be a whole number of at least 1")
+    values = (np.geomspace if is_log else np.linspace)(low, high, num)
+    return tuple(_rounded(x) for x in values)
+
+
+def _rounded(x):
+    """To four digits, which are as good as all and can be read."""
+    return float(f"{x:.4g}")
+
+
+def grid(axes: Mapping[str, Sequence | Range]) -> list[Point]:
+    """Every combination of values; the last axis changes first.
+
+    Raises:
+        ValueError: an axis is empty, has no such field, or is a `Range`.
+    """
+    values = {name: _values(name, axis) for name, axis in axes.items()}
+    for name, axis in values.items():
+        if isinstance(axis, Range):
+            raise ValueError(f"axis {name}: in a grid it needs a number of values, or a list")
+    return [dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
+
+
+def random(axes: Mapping[str, Sequence | Range], num: int, seed: int = 0) -> list[Point]:
+    """So many points, drawn uniformly.
+
+    Raises:
+        ValueError: an axis is empty or has no such field; `num` is below 1.
+    """
+    _check_num(num)
+    values = {name: _values(name, axis) for name, axis in axes.items()}
+    generator = np.random.default_rng(seed)
+
+    def draw(name, axis):
+        if isinstance(axis, Range):
+            return _at(name, axis, generator.uniform())
+        return axis[int(generator.integers(len(axis)))]
+
+    return [{name: draw(name, axis) for name, axis in values.items()} for _ in range(num)]
+
+
+def latin_hypercube(axes: Mapping[str, Sequence | Range], num: int, seed: int = 0) -> list[Point]:
+    """So many points of which each axis alone is covered evenly (McKay, Beckman and Conover 1979):
+    cut into `num` equal parts, it has one point in each.
+
+    Raises:
+        ValueError: as `random` does.
+    """
+    _check_num(num)
+    values = {name: _values(name, axis) for name, axis in axes.items()}
+    generator = np.random.default_rng(seed)
+    columns = []
+    for name, axis in values.items():
+        where = (generator.permutation(num) + generator.uniform(size=num)) / num
+        columns.append([_at(name, axis, x) for x in where])
+    return [dict(zip(values, row)) for row in zip(*columns)]
+
+
+def _check_num(num):
+    if type(num) is not int or num < 1:
+        raise ValueError(f"{num!r} points: must be a whole number of at least 1")
+
+
+def _at(name, axis, x):
+    """The value of an axis at x of its length, in [0, 1)."""
+    if not isinstance(axis, Range):
+        return axis[int(x * len(axis))]
+    low, high = np.log([axis.low, axis.high]) if axis.is_log else (axis.low, axis.high)
+    value = low + x * (high - low)
+    value = _rounded(np.exp(value) if axis.is_log else value)
+    return round(value) if _is_whole(name) else value
+
+
+def _values(name, axis):
+    """An axis as a tuple of values without repetition, or a `Range`."""
+    check_name(name)
+    if isinstance(axis, Range):
+        return axis
+    if isinstance(axis, str) or not isinstance(axis, Iterable):
+        raise ValueError(f"axis {name} = {axis!r}: must be a sequence of values, or a range")
+    values = [x.item() if isinstance(x, np.generic) else x for x in axis]
+    if _is_whole(name):  # of a span
+        values = [round(x) if isinstance(x, float) and x == round(x) else x for x in values]
+    values = [tuple(x) if isinstance(x, list) else x for x in values]
+    if not values:
+        raise ValueError(f"axis {name}: must have at least one value")
+    return tuple(x for i, x in enumerate(values) if x not in values[:i])
+
+
+def field(name: str) -> dataclasses.Field | None:
+    """The field of `Config` or `Workers` that an axis is of; None for an entry of a dict."""
+    known = {**Workers.__dataclass_fields__, **Config.__dataclass_fields__}
+    return known.get(name)
+
+
+def _is_whole(name):
+    found = field(name)
+    return found is not None and found.type in (int, int | None)
+
+
+def check_name(name: str, algorithm: str = "a3c") -> None:
+    """That a setting has that name.
+
+    Raises:
+        ValueError: none has; the nearest are named.
+    """
+    known = list(Config.__dataclass_fields__)
+    if algorithm == "a3c":
+        known += Workers.__dataclass_fields__
+    parent, dot, entry = name.partition(".")
+    if (parent in DICTS and dot and entry) or (name in known and name not in DICTS):
+        return
+    if name in DICTS:
+        raise ValueError(f"axis {name}: name one entry of it, as in {name}.NAME")
+    raise ValueError(unknown("setting", name, known))
+
+
+def apply(base: Config, workers: Workers | None, point: Point) -> tuple[Config, Workers | None]:
+    """The settings of a point, checked.
+
+    Args:
+        workers: of A3C; None for A2C.
+
+    Raises:
+        ValueError, TypeError: as `Config.validate` and `Workers.validate` do.
+    """
+    of_config, of_workers = {}, {}
+    for name, value in point.items():
+        parent, dot, entry = name.partition(".")
+        if dot:
+            pairs = of_config.get(parent, getattr(base, parent))
+            of_config[parent] = {**dict(pairs), entry: value}
+        else:
+            (of_config if name in Config.__dataclass_fields__ else of_workers)[name] = value
+    if workers is not None:
+        if "num_envs" in point:
+            raise ValueError("num_envs: A3C has envs_per_worker instead")
+        workers = dataclasses.replace(workers, **of_workers).validate()
+        of_config["num_envs"] = workers.envs_per_worker
+    return dataclasses.replace(base, **of_config).validate(), workers
+
+
+def label(value: Any) -> str:
+    """A value as tables and legends have it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def describe(point: Point) -> str:
+    """A point in words."""
+    return " ".join(f"{name}={label(value)}" for name, value in point.items()) or "no axes"

@@ -1,0 +1,147 @@
+"""A group of agents as one program: vmapped over the agents of a batch, which are spread over the
+local devices. Each device steps its own agents; nothing is exchanged between them.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from rljax import a2c, devices, evaluate
+from rljax.config import FLOAT_FIELDS, Config
+from rljax.devices import AGENTS, WHOLE
+from rljax.sweep.agents import Agent
+from rljax.sweep.results import Progress, Result
+
+CPU_ENVS = 128
+"""Environments that a CPU device steps at once where it is fastest, over all its agents: what they
+compute on then stays in its cache (`experiments/benchmark.py sweep` measures it)."""
+GPU_AGENTS = 2048
+"""Agents at once on an accelerator, if its memory holds them: it is the faster the more there are.
+"""
+MEMORY_SHARE = 0.5
+"""Of a device's memory, that a batch may take."""
+
+
+def usual_parallel(config: Config) -> int:
+    """How many agents at once are fastest, over all local devices."""
+    on_cpu = jax.local_devices()[0].platform == "cpu"
+    each = min(32, max(1, CPU_ENVS // config.num_envs)) if on_cpu else GPU_AGENTS
+    return each * jax.local_device_count()
+
+
+def train(
+    agents: Sequence[Agent], parallel: int | None, eval_episodes: int, greedy: bool
+) -> Iterator[Progress]:
+    """Trains agents of a group, batch after batch, and evaluates them.
+
+    All batches are of one size, the last one filled up with copies: they are one compiled program.
+
+    Args:
+        parallel: agents of a batch, rounded up to whole devices; by default `usual_parallel`. Fewer
+            where memory does not hold them.
+        eval_episodes: of each agent after training; 0 is no evaluation.
+    """
+    mesh = devices.mesh()
+    wanted = parallel or usual_parallel(agents[0].config)
+    each = -(-min(wanted, len(agents)) // mesh.size)
+    without_floats = dataclasses.replace(agents[0].config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
+    programs = _programs(without_floats, each, mesh)
+    while each > 1 and programs.bytes > (limit := MEMORY_SHARE * devices.memory(mesh)):
+        each = max(1, int(each * limit / programs.bytes))
+        programs = _programs(without_floats, each, mesh)
+    size, pace = each * mesh.size, _Pace()
+    for start in range(0, len(agents), size):
+        batch = agents[start : start + size]
+        yield from _train_batch(programs, batch, size, pace, eval_episodes, greedy)
+
+
+def _train_batch(programs, agents, size, pace, eval_episodes, greedy):
+    config = agents[0].config
+    filled = [*agents, *[agents[-1]] * (size - len(agents))]
+    configs = jax.tree.map(lambda *x: np.stack(x), *(agent.config for agent in filled))
+    keys = jax.vmap(jax.random.key)(np.array([agent.seed for agent in filled], np.uint32))
+    states, rows = programs.init(configs, keys)
+    done = 0
+    while done < config.num_updates:
+        length = min(pace.updates, config.num_updates - done)
+        begun = time.perf_counter()
+        span = np.array([done, done + length], np.int32)
+        states, rows = jax.block_until_ready(programs.advance(configs, states, rows, span))
+        seconds = time.perf_counter() - begun
+        pace.note(length, seconds)
+        done += length
+        yield Progress(length * config.batch_size * len(agents), seconds)
+    eval_returns = None
+    if eval_episodes:
+        eval_keys = evaluate.evaluation_keys(keys, config.num_updates)
+        played = evaluate.evaluate(
+            config, states.learner, eval_keys, eval_episodes, greedy, programs.mesh
+        )
+        eval_returns = played.returns.astype(float).mean(axis=1)[: len(agents)]
+    metrics = jax.tree.map(lambda x: x[:, : len(agents)], jax.device_get(rows))
+    yield Progress(result=Result(list(agents), metrics, eval_returns))
+
+
+class _Pace:
+    """Updates that take as long as a chunk may: the first are few, for nobody knows yet."""
+
+    def __init__(self):
+        self.updates = 1
+
+    def note(self, updates, seconds):
+        fitting = int(a2c.CHUNK_SECONDS * updates / seconds)
+        self.updates = max(1, min(fitting, 20 * updates))
+
+
+class _Programs(NamedTuple):
+    init: Callable
+    """(configs [A], keys [A]) -> (states [A], rows [R, A])."""
+    advance: Callable
+    """(configs, states, rows, (first update, last)) -> (states, rows): trains, and writes a row of
+    metrics for each log point."""
+    mesh: Mesh
+    bytes: int
+    """Of memory that a batch takes, on each device."""
+
+
+@lru_cache(maxsize=32)
+def _programs(config: Config, each: int, mesh: Mesh) -> _Programs:
+    """Compiled for a config without its floats and so many agents on each device."""
+    num_rows = -(-config.num_updates // config.log_interval)
+
+    def init(configs, keys):
+        states = jax.vmap(a2c.init)(configs, keys)
+        row = jax.vmap(a2c.row)(states)
+        rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
+        return states, rows
+
+    def advance(configs, states, rows, span):
+        def update(i, carry):
+            states, rows = carry
+            states, _ = jax.vmap(a2c.update)(configs, states)
+            row, at = jax.vmap(a2c.row)(states), i // config.log_interval
+            return states, jax.tree.map(lambda all, one: all.at[at].set(one), rows, row)
+
+        return jax.lax.fori_loop(span[0], span[1], update, (states, rows))
+
+    by_agent = PartitionSpec(None, "agents")
+    init = devices.spread(init, mesh, (AGENTS, AGENTS), (AGENTS, by_agent))
+    advance = devices.spread(
+        advance, mesh, (AGENTS, AGENTS, by_agent, WHOLE), (AGENTS, by_agent), donate=(1, 2)
+    )
+    size = each * mesh.size
+    configs = jax.tree.map(lambda x: np.full(size, x), config)
+    keys = jax.eval_shape(jax.vmap(jax.random.key), np.zeros(size, np.uint32))
+    fresh = jax.eval_shape(init, configs, keys)
+    init = init.lower(configs, keys).compile()
+    advance = advance.lower(configs, *fresh, np.zeros(2, np.int32)).compile()
+    taken = advance.memory_analysis()
+    size_of = taken.argument_size_in_bytes + taken.temp_size_in_bytes
+    return _Programs(init, advance, mesh, size_of)

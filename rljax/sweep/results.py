@@ -1,0 +1,146 @@
+"""The tidy table: a row for each agent and log point."""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rljax.sweep.agents import Agent
+from rljax.sweep.points import Point, label
+from rljax.types import Metrics
+
+FIGURES = (
+    "episodic_return",
+    "episodic_length",
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "explained_variance",
+    "grad_norm",
+)
+STALENESS = ("staleness_mean", "staleness_max")
+
+
+class Result(NamedTuple):
+    """What came of agents whose training is finished, in NumPy."""
+
+    agents: list[Agent]
+    metrics: Metrics
+    """[R, A] one row for each log point."""
+    eval_returns: np.ndarray | None
+    """[A] mean return of the evaluation after training."""
+
+
+class Progress(NamedTuple):
+    """A step of a sweep."""
+
+    env_steps: int = 0
+    """Environment steps since the last one, over all agents."""
+    seconds: float = 0.0
+    """That they took, compilation and evaluation left out."""
+    result: Result | None = None
+    """Of agents that have just been finished."""
+
+
+def columns(result: Result) -> dict[str, np.ndarray]:
+    """The rows of finished agents, by the names of their columns: agent after agent, log point
+    after log point.
+
+    `eval_return`, in an agent's last row, is the mean return of full episodes after training; NaN
+    elsewhere, and of agents that have `diverged`: gradient or parameters were not finite at this
+    log point or before.
+    """
+    metrics, agents = result.metrics, result.agents
+    num_rows = len(metrics.updates)
+    batch = np.array([agent.config.batch_size for agent in agents])
+    diverged = np.maximum.accumulate(np.asarray(metrics.diverged_at) > 0, axis=0)
+    eval_return = np.full(diverged.shape, np.nan)
+    if result.eval_returns is not None:
+        eval_return[-1] = np.where(diverged[-1], np.nan, result.eval_returns)
+    names = FIGURES if metrics.staleness_mean is None else FIGURES + STALENESS
+
+    def each(values):
+        return np.repeat(np.array(values), num_rows)
+
+    settings = {
+        name: each(_column([agent.settings[name] for agent in agents]))
+        for name in agents[0].settings
+    }
+    measured = {
+        "env_steps": metrics.updates.astype(np.int64) * batch,
+        "updates": metrics.updates,
+        "episodes": metrics.episodes.astype(np.int64),
+        **{name: getattr(metrics, name) for name in names},
+        "eval_return": eval_return,
+        "diverged": diverged,
+    }
+    return {
+        "agent": each([agent.number for agent in agents]),
+        "point": each([agent.point for agent in agents]),
+        "seed": each([agent.seed for agent in agents]),
+        **settings,
+        **{name: np.asarray(x).T.ravel() for name, x in measured.items()},
+    }
+
+
+def _column(values):
+    """Numbers, bools and names as they are, all else in words."""
+    plain = all(isinstance(x, bool | int | float | str) for x in values)
+    return values if plain else [label(x) for x in values]
+
+
+def header(first: Point, is_a3c: bool) -> str:
+    """The first line of the table as text.
+
+    Args:
+        first: any point of the sweep.
+    """
+    figures = FIGURES + STALENESS if is_a3c else FIGURES
+    names = ("agent", "point", "seed", *first, "env_steps", "updates", "episodes", *figures)
+    return ",".join((*names, "eval_return", "diverged")) + "\n"
+
+
+def lines(result: Result) -> str:
+    """The rows of finished agents as text: figures to six digits, settings to all of theirs."""
+    own = 3 + len(result.agents[0].settings)  # columns that are the same in all rows of an agent
+    table = list(columns(result).values())
+    num_rows = len(result.metrics.updates)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        zip(*(column[::num_rows].tolist() for column in table[:own]))
+    )
+    begins = np.repeat(text.getvalue().splitlines(), num_rows).tolist()
+    formats = ["%.6g" if column.dtype.kind == "f" else "%s" for column in table[own:]]
+    line = "," + ",".join(formats) + "\n"
+    rows = zip(*(column.tolist() for column in table[own:]))
+    return "".join([begin + (line % row).replace("nan", "") for begin, row in zip(begins, rows)])
+
+
+def frame(tables: Iterable[dict[str, np.ndarray]]) -> Any:
+    """Columns of several results as one `pandas.DataFrame`, sorted by agent and log point."""
+    import pandas as pd
+
+    table = pd.concat([pd.DataFrame(columns) for columns in tables], ignore_index=True)
+    return table.sort_values(["agent", "env_steps"], kind="stable", ignore_index=True)
+
+
+def read(path: Path) -> Any:
+    """A results.csv, or a sweep's directory, as a `pandas.DataFrame`, sorted by agent.
+
+    Raises:
+        ValueError: there is none, or it is no such table.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    path = path / "results.csv" if path.is_dir() else path
+    try:
+        table = pd.read_csv(path, float_precision="round_trip")
+        return table.sort_values(["agent", "env_steps"], kind="stable", ignore_index=True)
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error})") from error

@@ -1,0 +1,96 @@
+"""The whole of a sweep: groups one after another."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from rljax import a2c, rollout
+from rljax.config import Config, Workers
+from rljax.host import HostEnv
+from rljax.sweep import crowd, population, results
+from rljax.sweep.agents import Agent, Group, plan
+from rljax.sweep.points import Point, Range, grid
+from rljax.sweep.results import Progress
+
+
+def run(
+    base: Config,
+    axes: Mapping[str, Sequence | Range] | Sequence[Point],
+    seeds: Iterable[int],
+    *,
+    workers: Workers | None = None,
+    parallel: int | None = None,
+    eval_episodes: int = 20,
+    greedy: bool = True,
+) -> Any:
+    """Trains every point with every seed.
+
+    A diverging agent goes on to its end, marked in the table, and touches no other.
+
+    Args:
+        base: the settings that no axis changes.
+        axes: a grid of values; or points, as `random` and `latin_hypercube` give them, or listed.
+        workers: for A3C; A2C has none.
+        parallel: agents at once; by default what is fastest.
+        eval_episodes: full episodes of each agent after training; 0 is no evaluation.
+        greedy: whether these take the policy's mode or sample from it.
+
+    Returns:
+        A `pandas.DataFrame` of `results.columns`: a row for each agent and log point.
+
+    Raises:
+        ValueError, TypeError: as `plan` and `check` do.
+        FailedError: as `crowd.train` does.
+    """
+    points = grid(axes) if isinstance(axes, Mapping) else list(axes)
+    groups = plan(base, points, seeds, workers)
+    check(groups)
+    steps = chunks(groups, parallel=parallel, eval_episodes=eval_episodes, greedy=greedy)
+    return results.frame(results.columns(step.result) for step in steps if step.result)
+
+
+def check(groups: Sequence[Group]) -> None:
+    """That the environment and the network of every group can be made.
+
+    Raises:
+        ValueError, TypeError: one cannot; the message names the point.
+    """
+    for group in groups:
+        agent = group.agents[0]
+        try:
+            jax.eval_shape(a2c.init, agent.config, jax.random.key(0))
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{agent}: {error}") from error
+
+
+def chunks(
+    groups: Sequence[Group],
+    *,
+    parallel: int | None,
+    eval_episodes: int,
+    greedy: bool,
+    done: Collection[int] = (),
+) -> Iterator[Progress]:
+    """Trains all groups, in steps of half a second or so.
+
+    Args:
+        done: numbers of agents that are finished already, and left out.
+
+    Raises:
+        FailedError, TypeError: as `crowd.train` does.
+    """
+    for group in groups:
+        agents = [agent for agent in group.agents if agent.number not in done]
+        if agents:
+            yield from train_group(agents, parallel, eval_episodes, greedy)
+
+
+def train_group(
+    agents: Sequence[Agent], parallel: int | None, eval_episodes: int, greedy: bool
+) -> Iterator[Progress]:
+    """Trains agents of one group: the one place that knows how a group is executed."""
+    env, _ = rollout.make_agent(agents[0].config)
+    in_processes = agents[0].workers is not None or isinstance(env, HostEnv)
+    how = crowd if in_processes else population
+    yield from how.train(agents, parallel, eval_episodes, greedy)
