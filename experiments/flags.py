@@ -299,7 +299,8 @@ def set_device(device: str, cpu_devices: int = 1) -> str:
     _keep_compiled_programs()
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    if cpu_devices > 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    is_said = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if cpu_devices > 1 and not is_said and jax.config.jax_num_cpu_devices < 1:
         jax.config.update("jax_num_cpu_devices", cpu_devices)
     try:
         found = jax.devices(None if device == "auto" else device)[0]

@@ -188,7 +188,7 @@ def _restored(saved):
     kept = {name: value for name, value in saved["run"].items() if name in known}
     for name in ("points", "run_dir", "resume"):
         kept[name] = Path(kept[name]) if kept[name] else None
-    options = SweepOptions(**{**kept, "axis": tuple(kept["axis"])})
+    options = SweepOptions(**{**kept, "axis": tuple(kept["axis"]), "quiet": False})
     algorithm, workers = options.algorithm, saved["run"].get("workers")
     return algorithm, runs.read_config(saved), options, Workers(**workers) if workers else None
 

@@ -26,20 +26,21 @@ PRESETS: dict[tuple[str, str], dict] = {
     # A2C's all use TensorFlow's RMSProp, because its statistics start at 1: the first steps are
     # small, so that learning rates ten times the usual are safe. With the other flavours, or Adam,
     # these would saturate the critic's tanh units for good.
-    # Above each, the search that found it, and what is unusual in it.
+    # Above each, the search that found it, and what is unusual in it. Searches are of experiments/
+    # sweep.py, which all have --preset none --sampling random besides.
     #
-    # tune.py --env CartPole-v1 --total-timesteps 300000 --num-steps 8 --points 24 --num-seeds 8
-    #   --axis learning_rate=log:5e-3:4e-2 gae_lambda=0.9,0.95,1 ent_coef=0,0.003
+    # --env CartPole-v1 --total-timesteps 300000 --num-steps 8 --num-points 24 --num-seeds 8
+    #   --axis learning_rate=log:5e-3:4e-2 --axis gae_lambda=0.9,0.95,1 --axis ent_coef=0,0.003
     ("a2c", "CartPole-v1"): dict(
         total_timesteps=300_000, num_steps=8, gae_lambda=0.95, learning_rate=1.5e-2
     ),
-    # tune.py --env Acrobot-v1 --num-steps 16 --points 12 --num-seeds 8 --search-seed 1
-    #   --axis learning_rate=log:2.5e-2:1e-1 ent_coef=0,0.003 gae_lambda=0.9,0.95
+    # --env Acrobot-v1 --num-steps 16 --num-points 12 --num-seeds 8 --sampling-seed 1
+    #   --axis learning_rate=log:2.5e-2:1e-1 --axis ent_coef=0,0.003 --axis gae_lambda=0.9,0.95
     ("a2c", "Acrobot-v1"): dict(num_steps=16, gae_lambda=0.9, learning_rate=3.8e-2),
-    # tune.py --env Pendulum-v1 --total-timesteps 1000000 --num-steps 16 --normalize-observations
-    #   --normalize-rewards --points 32 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:3e-2 gae_lambda=0.8,0.9,0.95 gamma=0.9,0.95 log_std_init=-1,0
-    #   ent_coef=0,0.003
+    # --env Pendulum-v1 --total-timesteps 1000000 --num-steps 16 --normalize-observations
+    #   --normalize-rewards --num-points 32 --num-seeds 3
+    #   --axis learning_rate=log:1e-3:3e-2 --axis gae_lambda=0.8,0.9,0.95 --axis gamma=0.9,0.95
+    #   --axis log_std_init=-1,0 --axis ent_coef=0,0.003
     # A short horizon: what an action does shows within a second, and rewards are never sparse. The
     # entropy bonus keeps the standard deviation from collapsing before the swing-up is found.
     ("a2c", "Pendulum-v1"): dict(
@@ -52,10 +53,10 @@ PRESETS: dict[tuple[str, str], dict] = {
         normalize_observations=True,
         normalize_rewards=True,
     ),
-    # tune.py --env MountainCar-v0 --total-timesteps 1000000 --num-steps 16 --normalize-observations
-    #   --normalize-rewards --points 24 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:5e-2 gae_lambda=0.9,0.95,1 gamma=0.99,0.995
-    #   ent_coef=0,0.01,0.03
+    # --env MountainCar-v0 --total-timesteps 1000000 --num-steps 16 --normalize-observations
+    #   --normalize-rewards --num-points 24 --num-seeds 3
+    #   --axis learning_rate=log:1e-3:5e-2 --axis gae_lambda=0.9,0.95,1 --axis gamma=0.99,0.995
+    #   --axis ent_coef=0,0.01,0.03
     # Until the flag is reached once, every episode returns -200: standardised observations make the
     # fresh policy swing with the velocity often enough, and a long horizon carries the news back.
     ("a2c", "MountainCar-v0"): dict(
@@ -67,10 +68,10 @@ PRESETS: dict[tuple[str, str], dict] = {
         normalize_observations=True,
         normalize_rewards=True,
     ),
-    # tune.py --env MountainCarContinuous-v0 --total-timesteps 1000000 --num-steps 64
-    #   --normalize-observations --normalize-rewards --points 24 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:3e-2 gae_lambda=0.9,0.95,1 gamma=0.99,0.999 log_std_init=0,1,2
-    #   ent_coef=0,0.01,0.05
+    # --env MountainCarContinuous-v0 --total-timesteps 1000000 --num-steps 64
+    #   --normalize-observations --normalize-rewards --num-points 24 --num-seeds 3
+    #   --axis learning_rate=log:1e-3:3e-2 --axis gae_lambda=0.9,0.95,1 --axis gamma=0.99,0.999
+    #   --axis log_std_init=0,1,2 --axis ent_coef=0,0.01,0.05
     # As above, and long rollouts: doing nothing costs nothing, so the flag's reward must be seen
     # from far away before the price of pushing has taught the policy to stand still.
     ("a2c", "MountainCarContinuous-v0"): dict(
@@ -81,12 +82,12 @@ PRESETS: dict[tuple[str, str], dict] = {
         normalize_observations=True,
         normalize_rewards=True,
     ),
-    # tune.py --env Catch-bsuite --total-timesteps 200000 --num-steps 8
-    #   --axis learning_rate=log:1e-3:3e-2 gae_lambda=0.9,0.95,1 ent_coef=0,0.01
+    # --env Catch-bsuite --total-timesteps 200000 --num-steps 8 --num-points 16 --num-seeds 4
+    #   --axis learning_rate=log:1e-3:3e-2 --axis gae_lambda=0.9,0.95,1 --axis ent_coef=0,0.01
     ("a2c", "Catch-bsuite"): dict(total_timesteps=200_000, num_steps=8, learning_rate=1e-2),
-    # tune.py --env ID --num-steps 8 --hidden-sizes 128 --activation relu --shared-torso
-    #   --total-timesteps 1500000 --points 6 --num-seeds 1
-    #   --axis learning_rate=log:5e-3:2e-2 ent_coef=0.01,0.03 gae_lambda=0.6,0.8,0.95
+    # --env ID --num-steps 8 --hidden-sizes 128 --activation relu --shared-torso
+    #   --total-timesteps 1500000 --num-points 6 --num-seeds 1
+    #   --axis learning_rate=log:5e-3:2e-2 --axis ent_coef=0.01,0.03 --axis gae_lambda=0.6,0.8,0.95
     # The network of MinAtar's authors; half of their five million steps is enough for three of the
     # games. Small batches: with eight times as large ones, though with dense layers alone, Asterix
     # had not begun to be learnt after two million steps.
@@ -99,8 +100,8 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a2c", "SpaceInvaders-MinAtar"): dict(
         _MINATAR, gae_lambda=0.95, ent_coef=0.03, learning_rate=1.05e-2
     ),
-    # As above, with --total-timesteps 2500000 --normalize-rewards --points 2 --search-seed 2
-    #   --axis learning_rate=log:5e-3:1e-2 ent_coef=0.01 gae_lambda=0.95
+    # As above, with --total-timesteps 2500000 --normalize-rewards --num-points 2 --sampling-seed 2
+    #   --axis learning_rate=log:5e-3:1e-2 --axis ent_coef=0.01 --axis gae_lambda=0.95
     # Rewards are rare until the road is crossed on purpose; unscaled, one seed in two was slow.
     ("a2c", "Freeway-MinAtar"): dict(
         _MINATAR,

@@ -8,7 +8,7 @@ import pickle
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
@@ -58,19 +58,25 @@ def usual_parallel(agent: Agent) -> int:
 
 
 def train(
-    agents: Sequence[Agent], parallel: int | None, eval_episodes: int, greedy: bool
+    agents: Sequence[Agent],
+    parallel: int | None,
+    eval_episodes: int,
+    greedy: bool,
+    done: Collection[int] = (),
 ) -> Iterator[Progress]:
-    """Trains agents of a group, and evaluates them; closing the generator ends their processes.
+    """Trains the agents of a group, and evaluates them; closing the generator ends their processes.
 
     Args:
         parallel: processes at a time; by default `usual_parallel`.
         eval_episodes: of each agent after training; 0 is no evaluation.
+        done: numbers of agents to leave out.
 
     Raises:
         TypeError: an environment or network object cannot be sent to a process.
         FailedError: training an agent raised an exception, or its process died.
     """
-    jobs = [(agent, _packed(Job(agent, eval_episodes, greedy))) for agent in agents]
+    left = [agent for agent in agents if agent.number not in done]
+    jobs = [(agent, _packed(Job(agent, eval_episodes, greedy))) for agent in left]
     jobs.reverse()  # the next one is taken from the end
     number = min(parallel or usual_parallel(agents[0]), len(jobs))
     processes.start_server()

@@ -4,7 +4,7 @@ local devices. Each device steps its own agents; nothing is exchanged between th
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -37,16 +37,22 @@ def usual_parallel(config: Config) -> int:
 
 
 def train(
-    agents: Sequence[Agent], parallel: int | None, eval_episodes: int, greedy: bool
+    agents: Sequence[Agent],
+    parallel: int | None,
+    eval_episodes: int,
+    greedy: bool,
+    done: Collection[int] = (),
 ) -> Iterator[Progress]:
-    """Trains agents of a group, batch after batch, and evaluates them.
+    """Trains the agents of a group, batch after batch, and evaluates them.
 
-    All batches are of one size, the last one filled up with copies: they are one compiled program.
+    All batches are of one size, those that lack agents filled up with copies: they are one compiled
+    program.
 
     Args:
         parallel: agents of a batch, rounded up to whole devices; by default `usual_parallel`. Fewer
             where memory does not hold them.
         eval_episodes: of each agent after training; 0 is no evaluation.
+        done: numbers of agents to leave out. It changes neither the program nor the batches.
     """
     mesh = devices.mesh()
     wanted = parallel or usual_parallel(agents[0].config)
@@ -58,8 +64,9 @@ def train(
         programs = _programs(without_floats, each, mesh)
     size, pace = each * mesh.size, _Pace()
     for start in range(0, len(agents), size):
-        batch = agents[start : start + size]
-        yield from _train_batch(programs, batch, size, pace, eval_episodes, greedy)
+        batch = [agent for agent in agents[start : start + size] if agent.number not in done]
+        if batch:
+            yield from _train_batch(programs, batch, size, pace, eval_episodes, greedy)
 
 
 def _train_batch(programs, agents, size, pace, eval_episodes, greedy):

@@ -138,9 +138,25 @@ def read(path: Path) -> Any:
     path = Path(path)
     path = path / "results.csv" if path.is_dir() else path
     try:
-        table = pd.read_csv(path, float_precision="round_trip")
+        names = list(pd.read_csv(path, nrows=0))
+        settings = names[3 : names.index("env_steps")]
+        text = dict(dtype=dict.fromkeys(settings, str), keep_default_na=False, na_values=[""])
+        table = pd.read_csv(path, **text)
+        table = table.assign(**{name: _parsed(table[name]) for name in settings})
         return table.sort_values(["agent", "env_steps"], kind="stable", ignore_index=True)
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
     except (KeyError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is damaged ({error})") from error
+
+
+def _parsed(texts):
+    """A column of a setting: numbers or bools, with every digit, if all values are."""
+    values = {text: text for text in texts.unique()}
+    for kind in (int, float, {"True": True, "False": False}.__getitem__):
+        try:
+            values = {text: kind(text) for text in values}
+            break
+        except (KeyError, ValueError):
+            pass
+    return texts.map(values)

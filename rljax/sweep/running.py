@@ -75,22 +75,26 @@ def chunks(
     """Trains all groups, in steps of half a second or so.
 
     Args:
-        done: numbers of agents that are finished already, and left out.
+        done: numbers of agents that are finished already, and left out. In environments in JAX the
+            others come to the same bits as without it.
 
     Raises:
         FailedError, TypeError: as `crowd.train` does.
     """
     for group in groups:
-        agents = [agent for agent in group.agents if agent.number not in done]
-        if agents:
-            yield from train_group(agents, parallel, eval_episodes, greedy)
+        if any(agent.number not in done for agent in group.agents):
+            yield from train_group(group.agents, parallel, eval_episodes, greedy, done)
 
 
 def train_group(
-    agents: Sequence[Agent], parallel: int | None, eval_episodes: int, greedy: bool
+    agents: Sequence[Agent],
+    parallel: int | None,
+    eval_episodes: int,
+    greedy: bool,
+    done: Collection[int] = (),
 ) -> Iterator[Progress]:
-    """Trains agents of one group: the one place that knows how a group is executed."""
+    """Trains the agents of one group: the one place that knows how a group is executed."""
     env, _ = rollout.make_agent(agents[0].config)
     in_processes = agents[0].workers is not None or isinstance(env, HostEnv)
     how = crowd if in_processes else population
-    yield from how.train(agents, parallel, eval_episodes, greedy)
+    yield from how.train(agents, parallel, eval_episodes, greedy, done)

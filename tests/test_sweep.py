@@ -1,0 +1,271 @@
+"""Sweeps: what a population comes to against lone runs, neighbours, devices, processes, files."""
+
+import dataclasses
+import logging
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from jax.sharding import Mesh
+
+from rljax import Config, a2c, devices, evaluate, sweep
+from rljax.config import Workers
+from rljax.sweep import crowd, population, results
+
+BASE = Config(
+    env="probes:RewardByAction", total_timesteps=320, num_envs=4, num_steps=4, hidden_sizes=(8,)
+)
+RATES = [1e-3, 1e-2, 3e-2]
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Three rates, two seeds, in batches of four agents: the last one is filled up."""
+    return sweep.run(BASE, {"learning_rate": RATES}, [3, 5], parallel=4, eval_episodes=6)
+
+
+def alone(rate, seed):
+    config = dataclasses.replace(BASE, learning_rate=rate)
+    return jax.jit(a2c.train)(config, jax.random.key(seed))
+
+
+def test_the_table_is_tidy(table):
+    assert list(table) == [
+        *("agent", "point", "seed", "learning_rate", "env_steps", "updates", "episodes"),
+        *("episodic_return", "episodic_length", "policy_loss", "value_loss", "entropy"),
+        *("explained_variance", "grad_norm", "eval_return", "diverged"),
+    ]
+    assert len(table) == 6 * 20
+    assert table["agent"].tolist() == np.repeat(range(6), 20).tolist()
+    assert table["env_steps"].tolist() == list(range(16, 321, 16)) * 6
+    finals = table.groupby("agent").last()
+    assert finals["learning_rate"].tolist() == np.repeat(RATES, 2).tolist()
+    assert finals["seed"].tolist() == [3, 5] * 3
+    assert not table["diverged"].any()
+
+
+def test_an_agent_is_the_run_of_its_settings_and_seed(table):
+    """To rounding, which learning makes larger."""
+    for agent, (rate, seed) in enumerate((rate, seed) for rate in RATES for seed in (3, 5)):
+        _, metrics = alone(rate, seed)
+        rows = table[table["agent"] == agent]
+        for name in results.FIGURES:
+            np.testing.assert_allclose(rows[name], getattr(metrics, name), rtol=2e-3, atol=2e-4)
+
+
+def test_the_evaluation_is_that_of_the_trained_agent(table):
+    """As the training script makes it, from the same keys."""
+    state, _ = alone(RATES[2], 5)
+    learners = jax.tree.map(lambda x: x[None], state.learner)
+    keys = evaluate.evaluation_keys(jax.random.key(5)[None], BASE.num_updates)
+    played = evaluate.evaluate(BASE, learners, keys, 6, greedy=True)
+    assert table["eval_return"].iloc[-1] == pytest.approx(played.returns.mean())
+    is_last = table["env_steps"] == 320
+    assert table["eval_return"].isna().tolist() == (~is_last).tolist()
+
+
+def compiled(caplog, axes, **options):
+    """Names of the programs that a sweep compiles."""
+    caplog.clear()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        sweep.run(BASE, axes, [0], parallel=2, eval_episodes=0, **options)
+    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
+
+
+def test_a_group_is_compiled_once_and_new_floats_never(caplog):
+    axes = {"ent_coef": [0.0, 0.01], "gamma": [0.9, 0.99], "num_steps": [2, 3]}
+    found = compiled(caplog, axes)
+    assert sum("advance" in text for text in found) == 2
+    assert sum("init" in text for text in found) == 2
+    axes = {"ent_coef": [0.02, 0.03], "gamma": [0.5, 0.6], "num_steps": [2, 3]}
+    assert compiled(caplog, axes) == []
+
+
+def test_a_diverging_agent_touches_no_neighbour(table):
+    """In the same program, with a neighbour that diverges and one that does not."""
+    points = [{"learning_rate": rate} for rate in (RATES[0], 1e37)]
+    other = sweep.run(BASE, points, [3, 5], parallel=4, eval_episodes=6)
+    lost, kept = other[other["point"] == 1], other[other["point"] == 0]
+    assert lost["diverged"].iloc[-1]
+    assert lost.groupby("agent")["diverged"].apply(lambda x: x.is_monotonic_increasing).all()
+    assert lost["eval_return"].isna().all()
+    assert len(lost) == len(kept) == 40
+    pd.testing.assert_frame_equal(kept, table[table["point"] == 0])
+
+
+def test_one_device_gives_what_two_give(table, monkeypatch):
+    """Bit for bit, with as many agents on each."""
+    monkeypatch.setattr(devices, "mesh", lambda: Mesh(np.array(jax.local_devices()[:1]), "agents"))
+    one = sweep.run(BASE, {"learning_rate": RATES}, [3, 5], parallel=2, eval_episodes=6)
+    pd.testing.assert_frame_equal(one, table)
+
+
+def test_batches_shrink_to_the_memory_that_there_is(table, monkeypatch):
+    sizes = []
+    make = population._programs
+
+    def note(config, each, mesh):
+        sizes.append(each)
+        return make(config, each, mesh)
+
+    monkeypatch.setattr(population, "_programs", note)
+    config = dataclasses.replace(BASE, learning_rate=0.0, gamma=0.0)
+    zeros = dict.fromkeys((f.name for f in dataclasses.fields(Config) if f.type is float), 0.0)
+    one = make(dataclasses.replace(config, **zeros), 1, devices.mesh()).bytes
+    monkeypatch.setattr(devices, "memory", lambda mesh: 3 * one)
+    again = sweep.run(BASE, {"learning_rate": RATES}, [3, 5], parallel=6, eval_episodes=6)
+    assert sizes[0] == 3
+    assert sizes[-1] < 3
+    pd.testing.assert_frame_equal(again, table, rtol=2e-3, atol=2e-4)
+
+
+def test_as_many_agents_at_once_as_are_fastest():
+    each = {
+        n: population.usual_parallel(dataclasses.replace(BASE, num_envs=n)) for n in (1, 16, 512)
+    }
+    assert each == {1: 64, 16: 16, 512: 2}  # of two CPU devices
+
+
+# The files
+
+
+def finished(agents):
+    """A result of agents with two log points each."""
+    metrics = a2c.Metrics(
+        *np.arange(2 * len(agents), dtype=np.float32).reshape(1, 2, -1).repeat(11, 0)
+    )
+    metrics = metrics._replace(diverged_at=np.zeros((2, len(agents))))
+    return sweep.Result(agents, metrics, np.ones(len(agents)))
+
+
+@pytest.fixture
+def journal(tmp_path):
+    (tmp_path / "results.csv").write_text(sweep.header({"gamma": 0.9}, is_a3c=False))
+    (tmp_path / "finished.jsonl").write_bytes(b"")
+    return sweep.Journal(tmp_path)
+
+
+@pytest.fixture
+def agents():
+    (group,) = sweep.plan(BASE, sweep.grid({"gamma": [0.9, 0.99]}), [0, 1])
+    return group.agents
+
+
+def test_the_table_on_disk_is_that_in_memory(table, tmp_path):
+    config = Config(env="probes:RewardByAction", network="a,b", hidden_sizes=(8,))
+    points = [{"network": 'na"n,x', "hidden_sizes": (4, 4), "anneal_lr": True, "gamma": 0.1 + 0.2}]
+    (group,) = sweep.plan(config, points, [0, 1])
+    result = finished(group.agents)
+    result.metrics.episodic_return[0, 1] = np.nan
+    text = sweep.header(points[0], is_a3c=False) + results.lines(result)
+    (tmp_path / "results.csv").write_text(text)
+    wanted = results.frame([sweep.columns(result)])
+    read = sweep.read(tmp_path)
+    pd.testing.assert_frame_equal(read, wanted, check_dtype=False)
+    assert read["gamma"][0] == 0.1 + 0.2
+    assert read["network"][0] == 'na"n,x'
+    assert read["hidden_sizes"][0] == "4x4"
+
+
+def test_a_journal_goes_on_after_its_last_whole_line(journal, agents, tmp_path):
+    journal.add(finished(agents[:2]), 1.0)
+    whole = (tmp_path / "results.csv").read_bytes()
+    journal.add(finished(agents[2:]), 2.5)
+    both = (tmp_path / "results.csv").read_bytes()
+    assert sweep.Journal(tmp_path).agents == [0, 1, 2, 3]
+    lines = (tmp_path / "finished.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "finished.jsonl").write_bytes(lines[0] + lines[1][:-5])  # killed while writing
+    again = sweep.Journal(tmp_path)
+    assert again.agents == [0, 1]
+    assert again.seconds == 1.0
+    assert (tmp_path / "results.csv").read_bytes() == whole
+    again.add(finished(agents[2:]), 2.5)
+    assert (tmp_path / "results.csv").read_bytes() == both
+    assert sweep.Journal(tmp_path).agents == [0, 1, 2, 3]
+
+
+def test_a_journal_refuses_another_table(journal, agents, tmp_path):
+    journal.add(finished(agents), 1.0)
+    table = tmp_path / "results.csv"
+    table.write_bytes(table.read_bytes().replace(b"0", b"7"))
+    changed = table.read_bytes()
+    with pytest.raises(ValueError, match=r"results.csv was changed or cut"):
+        sweep.Journal(tmp_path)
+    assert table.read_bytes() == changed
+
+
+# Processes
+
+HOST = dataclasses.replace(BASE, env="host_probes:RewardByAction", total_timesteps=160)
+
+
+def test_environments_that_python_steps_are_swept_in_processes():
+    """The figures of `a2c.train`, one agent after another."""
+    axes = {"learning_rate": [1e-3, 1e-2]}
+    table = sweep.run(HOST, axes, [0, 1], parallel=2, eval_episodes=5)
+    assert table.groupby("agent").size().tolist() == [10] * 4
+    config = dataclasses.replace(HOST, learning_rate=1e-2)
+    state, metrics = a2c.train(config, jax.random.key(1))
+    rows = table[table["agent"] == 3]
+    for name in results.FIGURES:
+        np.testing.assert_allclose(rows[name], getattr(metrics, name), rtol=1e-3, atol=1e-4)
+    learners = jax.tree.map(lambda x: x[None], state.learner)
+    keys = evaluate.evaluation_keys(jax.random.key(1)[None], config.num_updates)
+    played = evaluate.evaluate(config, learners, keys, 5, greedy=True)
+    assert rows["eval_return"].iloc[-1] == pytest.approx(played.returns.mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("host_probes:Raising", r"point 0 \(gamma=0.9\), seed 0: (.|\n)*ZeroDivisionError"),
+        ("host_probes:Dying", r"point 0 \(gamma=0.9\), seed 0: its process"),
+    ],
+)
+def test_an_agent_that_fails_is_named(env, message):
+    with pytest.raises(sweep.FailedError, match=message):
+        sweep.run(dataclasses.replace(HOST, env=env), {"gamma": [0.9]}, [0], eval_episodes=0)
+
+
+@pytest.mark.slow
+def test_an_agent_that_diverges_ends_no_other_in_processes():
+    """Pendulum refuses actions of NaN: the agent ends where it is."""
+    base = dataclasses.replace(HOST, env="gymnasium/Pendulum-v1", total_timesteps=320)
+    table = sweep.run(base, {"learning_rate": [1e37, 1e-3]}, [0, 1], eval_episodes=2)
+    last = table.groupby("agent").last()
+    assert last["diverged"].tolist() == [True, True, False, False]
+    assert last["eval_return"].isna().tolist() == [True, True, False, False]
+    assert last["env_steps"].tolist()[2:] == [320, 320]
+
+
+@pytest.mark.slow
+def test_a3c_is_swept_in_processes():
+    base = dataclasses.replace(BASE, num_envs=1, total_timesteps=400)
+    axes = {"num_workers": [1, 2], "learning_rate": [1e-3, 1e-2]}
+    table = sweep.run(base, axes, [0], workers=Workers(), parallel=2, eval_episodes=5)
+    assert set(table["agent"]) == {0, 1, 2, 3}
+    assert {"staleness_mean", "staleness_max"} < set(table)
+    last = table.groupby("agent").last()
+    assert last["env_steps"].tolist() == [400] * 4
+    assert last["eval_return"].notna().all()
+    assert last["num_workers"].tolist() == [1, 1, 2, 2]
+
+
+def test_processes_are_as_many_as_the_cores(monkeypatch):
+    monkeypatch.setattr(crowd.os, "sched_getaffinity", lambda pid: set(range(8)))
+    (agent,) = sweep.plan(HOST, [{"gamma": 0.9}], [0])[0].agents
+    assert crowd.usual_parallel(agent) == 8
+    config = dataclasses.replace(HOST, vectorization="async")
+    assert crowd.usual_parallel(agent._replace(config=config)) == 2
+    assert crowd.usual_parallel(agent._replace(workers=Workers(num_workers=3))) == 2
+    assert crowd.usual_parallel(agent._replace(workers=Workers(num_workers=30))) == 1
+
+
+def test_an_environment_object_that_cannot_be_sent_is_refused():
+    env = lambda: None  # noqa: E731
+    (agent,) = sweep.plan(HOST, [{"gamma": 0.9}], [0])[0].agents
+    agent = agent._replace(config=dataclasses.replace(HOST, env=env))
+    with pytest.raises(TypeError, match="name it as"):
+        next(crowd.train([agent], 1, 0, True))
