@@ -1,8 +1,10 @@
-"""Statistics over seeds, and the plot."""
+"""Statistics over seeds, tidy tables, and the plots."""
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from scipy import stats
 
 from rljax import analysis
@@ -97,3 +99,176 @@ def test_the_plot_is_a_picture(metrics, tmp_path):
     picture = matplotlib.image.imread(path)
     assert picture.shape[:2] == (600, 960)
     assert picture[..., :3].std() > 0.01  # something is drawn
+
+
+# Sweeps
+
+
+def sweep_table(**changed):
+    """Two rates and two numbers of steps, three seeds, two log points each; the higher rate is the
+    better."""
+    rows = []
+    for point, (rate, steps) in enumerate((r, s) for r in (0.001, 0.1) for s in (5, 16)):
+        for seed in range(3):
+            for row in range(2):
+                rows.append(
+                    {
+                        "agent": 3 * point + seed,
+                        "point": point,
+                        "seed": seed,
+                        "learning_rate": rate,
+                        "num_steps": steps,
+                        "env_steps": 100 * (row + 1),
+                        "episodes": 2,
+                        "episodic_return": 10 * point + seed + row,
+                        "eval_return": 10 * point + seed + 5 if row else NAN,
+                        "diverged": False,
+                    }
+                )
+    return pd.DataFrame(rows).assign(**changed)
+
+
+def test_final_returns_are_evaluations_or_the_end_of_training():
+    table = sweep_table()
+    finals = analysis.final_returns(table)
+    assert list(finals) == [
+        *("agent", "point", "seed", "learning_rate", "num_steps", "final_return", "diverged")
+    ]
+    assert finals["final_return"].tolist() == [10 * p + s + 5 for p in range(4) for s in range(3)]
+    without = analysis.final_returns(table.assign(eval_return=NAN))
+    assert without["final_return"].tolist() == [10 * p + s + 1 for p in range(4) for s in range(3)]
+
+
+def test_the_end_of_training_is_the_last_tenth_of_its_episodes():
+    rows = 20
+    table = pd.DataFrame(
+        {
+            "agent": np.repeat([0, 1], rows),
+            "point": 0,
+            "seed": np.repeat([0, 1], rows),
+            "env_steps": np.tile(np.arange(rows), 2),
+            "episodes": [*[1] * 18, 3, 1, *[1] * 18, 0, 0],
+            "episodic_return": [*[0.0] * 18, 10.0, 2.0, *[0.0] * 18, NAN, NAN],
+            "eval_return": NAN,
+            "diverged": False,
+        }
+    )
+    finals = analysis.final_returns(table)["final_return"]
+    assert finals[0] == (3 * 10 + 2) / 4
+    assert np.isnan(finals[1])
+
+
+def test_points_are_ranked_and_what_diverged_counts_as_the_lowest():
+    table = sweep_table()
+    ranking = analysis.rank(table)
+    assert ranking["point"].tolist() == [3, 2, 1, 0]
+    assert ranking["iqm"].tolist() == [36, 26, 16, 6]
+    assert (ranking["learning_rate"].tolist(), ranking["seeds"].tolist()) == (
+        [0.1, 0.1, 0.001, 0.001],
+        [3] * 4,
+    )
+    assert (ranking["low"] <= ranking["iqm"]).all()
+    assert ranking["lowest"].tolist() == [35, 25, 15, 5]
+    table.loc[table["agent"].isin([9, 10]), "diverged"] = True
+    ranking = analysis.rank(table)
+    assert ranking["point"].tolist() == [2, 1, 3, 0]
+    assert ranking["diverged"].tolist() == [0, 0, 2, 0]
+    assert ranking["iqm"][2] == pytest.approx((5 + 5 + 37) / 3)
+
+
+def test_scores_are_runs_of_each_environment():
+    one = sweep_table(env="Hard")
+    other = sweep_table(env="Easy", agent=lambda t: t["agent"] + 100)
+    other["eval_return"] = 1000 - 2 * other["eval_return"]
+    columns = list(one)
+    columns.insert(3, columns.pop(columns.index("env")))
+    both = pd.concat([one[columns], other[columns]])
+    found = analysis.scores(both, "learning_rate")
+    assert list(found) == ["learning_rate = 0.001", "learning_rate = 0.1"]
+    assert {x.shape for x in found.values()} == {(6, 2)}
+    hard = np.concatenate([x[:, 1] for x in found.values()])
+    assert (hard.min(), hard.max()) == (0, 1)
+    found = analysis.scores(both, "learning_rate", {"Hard": (0, 10), "Easy": (0, 100)})
+    assert found["learning_rate = 0.001"][0].tolist() == [9.9, 0.5]
+    with pytest.raises(ValueError, match="did you mean learning_rate"):
+        analysis.scores(both, "lerning_rate")
+    with pytest.raises(ValueError, match="as many runs of each environment"):
+        analysis.scores(both[both["agent"] != 101], "learning_rate")
+
+
+def test_scores_of_one_environment_keep_their_scale():
+    found = analysis.scores(sweep_table(), "num_steps")
+    assert found["num_steps = 5"].ravel().tolist() == [5, 6, 7, 25, 26, 27]
+
+
+def drawn(figure):
+    """The axes of a figure, and how many points are in them."""
+    axes = figure.axes[0]
+    return axes, sum(len(c.get_offsets()) for c in axes.collections if type(c) is PathCollection)
+
+
+def test_sensitivity_has_every_agent_as_a_point(tmp_path):
+    table = sweep_table()
+    table.loc[table["agent"] == 4, "diverged"] = True
+    paths = tmp_path / "a.png", tmp_path / "a.svg"
+    figure = analysis.plot_sensitivity(table, "learning_rate", *paths, title="A2C on it")
+    axes, points = drawn(figure)
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "learning_rate")
+    assert axes.get_title() == "A2C on it, 12 agents"
+    assert points == 12
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in paths[1].read_bytes()
+    figure = analysis.plot_sensitivity(table, "num_steps", by="learning_rate")
+    axes, points = drawn(figure)
+    assert axes.get_xscale() == "linear"
+    assert points == 12
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "learning_rate = 0.001",
+        "learning_rate = 0.1",
+    ]
+
+
+def test_sensitivity_to_a_name(tmp_path):
+    names = np.where(sweep_table()["num_steps"] == 5, "adam", "rmsprop_tf")
+    table = sweep_table(num_steps=names).rename(columns={"num_steps": "optimizer"})
+    axes, points = drawn(analysis.plot_sensitivity(table, "optimizer", tmp_path / "a.png"))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["adam", "rmsprop_tf"]
+    assert points == 12
+
+
+def test_a_heat_map_has_the_iqm_of_each_cell(tmp_path):
+    figure = analysis.plot_heat_map(
+        sweep_table(), "learning_rate", "num_steps", tmp_path / "a.png", tmp_path / "a.svg"
+    )
+    axes = figure.axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[6, 26], [16, 36]])
+    assert [text.get_text() for text in axes.texts] == ["6", "26", "16", "36"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.001", "0.1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["5", "16"]
+
+
+def test_performance_profiles_fall_from_all_to_none(tmp_path):
+    figure = analysis.plot_performance_profiles(sweep_table(), "learning_rate", tmp_path / "a.png")
+    lines = figure.axes[0].get_lines()
+    assert len(lines) == 2
+    for line in lines:
+        share = line.get_ydata()
+        assert (share[0], share[-1]) == (1, 0)
+        assert (np.diff(share) <= 0).all()
+    assert (lines[1].get_ydata() >= lines[0].get_ydata()).all()
+
+
+def test_learning_curves_of_a_sweep_are_of_its_agents():
+    curves = analysis.split(sweep_table(), "learning_rate")
+    env_steps, returns = analysis.learning_curve(curves["learning_rate = 0.1"])
+    assert env_steps.tolist() == [100, 200]
+    assert returns.shape == (6, 2)
+    assert returns[:, 0].tolist() == [20, 21, 22, 30, 31, 32]
+
+
+def test_too_many_values_for_colours_are_refused():
+    table = sweep_table(num_steps=range(24))
+    with pytest.raises(ValueError, match="has 12 values, more than 7 colours"):
+        analysis.plot_sensitivity(table, "learning_rate", by="num_steps")
+    with pytest.raises(ValueError, match="24 values"):
+        analysis.plot_performance_profiles(table.assign(agent=range(24)), "num_steps")
