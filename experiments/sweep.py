@@ -276,6 +276,8 @@ class Follower:
         self.env_steps, self.before = env_steps, journal.seconds
         self.begun, self.wrote = time.perf_counter(), -np.inf
         self.counted, self.seconds = 0, 0.0
+        self.group_of = {a.number: i for i, group in enumerate(groups) for a in group.agents}
+        self.left = [len(group.agents) for group in groups]
         self.returns = {index: [] for index in range(len(asked.points))}
         self.best = (-np.inf, "")
         self.diverged = 0
@@ -313,9 +315,7 @@ class Follower:
             if now - self.wrote > WRITE_EVERY:
                 files.write_json(self.folder / "sweep.json", self.summary("running"))
                 self.wrote = now
-        score, best = self.best
-        best = f"best so far {score:,.2f} at {best}" if best else ""
-        self.display.update(self.env_steps, self.speed(), self._counts(), best)
+        self.display.update(self.env_steps, self.speed(), below=self._counts())
 
     def speed(self) -> float:
         """Environment steps a second over all agents, since this process began; compilations and
@@ -325,6 +325,8 @@ class Follower:
     def note(self, finals) -> None:
         """Final returns of agents that are finished; the best point is one with all its seeds."""
         self.diverged += int(finals["diverged"].sum())
+        for number in finals["agent"]:
+            self.left[self.group_of[number]] -= 1
         for point, value in zip(finals["point"], finals["final_return"]):
             returns = self.returns[point]
             returns.append(-np.inf if np.isnan(value) else value)
@@ -334,12 +336,12 @@ class Follower:
                     self.best = score, sweep.describe(self.asked.points[point])
 
     def _counts(self):
-        finished, number = set(self.journal.agents), sum(len(g.agents) for g in self.groups)
-        if len(self.groups) == 1:
-            return f"{len(finished):,}/{number:,} agents"
-        whole = sum(all(a.number in finished for a in group.agents) for group in self.groups)
-        group = min(whole + 1, len(self.groups))
-        return f"group {group}/{len(self.groups)} · {len(finished):,}/{number:,} agents"
+        text = f"{len(self.journal.agents):,}/{len(self.group_of):,} agents"
+        if len(self.groups) > 1:
+            group = min(self.left.count(0) + 1, len(self.groups))
+            text = f"group {group}/{len(self.groups)} · {text}"
+        score, best = self.best
+        return f"{text} · best so far {score:,.2f} at {best}" if best else text
 
     def summary(self, status: str) -> dict:
         """What sweep.json says of the whole."""
@@ -354,7 +356,7 @@ class Follower:
             "groups": [
                 {"settings": group.static, "agents": len(group.agents)} for group in self.groups
             ],
-            "agents": sum(len(group.agents) for group in self.groups),
+            "agents": len(self.group_of),
             "agents_finished": len(self.journal.agents),
             "agents_diverged": self.diverged,
             "env_steps": self.env_steps,

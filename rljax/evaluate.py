@@ -199,9 +199,10 @@ def evaluate(
     Raises:
         EnvError: an environment that Python steps failed.
     """
-    env = envs.make(config.env, config.env_kwargs, config.env_params)
-    if isinstance(env, HostEnv):
-        return _evaluate_host(config, env, learners, keys, num_episodes, greedy)
+    if mesh is None:
+        env = envs.make(config.env, config.env_kwargs, config.env_params)
+        if isinstance(env, HostEnv):
+            return _evaluate_host(config, env, learners, keys, num_episodes, greedy)
     begin, play_on = _programs(mesh, num_episodes, greedy)
     config = Config(**{name: getattr(config, name) for name in _SETTINGS})
     learners = learners._replace(opt_state=(), return_moments=None)

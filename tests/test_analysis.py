@@ -213,19 +213,27 @@ def test_sensitivity_has_every_agent_as_a_point(tmp_path):
     paths = tmp_path / "a.png", tmp_path / "a.svg"
     figure = analysis.plot_sensitivity(table, "learning_rate", *paths, title="A2C on it")
     axes, points = drawn(figure)
-    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "learning_rate")
+    assert axes.get_xlabel() == "learning_rate"
     assert axes.get_title() == "A2C on it, 12 agents"
     assert points == 12
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in paths[1].read_bytes()
     figure = analysis.plot_sensitivity(table, "num_steps", by="learning_rate")
     axes, points = drawn(figure)
-    assert axes.get_xscale() == "linear"
     assert points == 12
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "learning_rate = 0.001",
         "learning_rate = 0.1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"), [((0.1, 0.2, 0.3, 0.4), "linear"), ((1, 2, 5, 10), "log")]
+)
+def test_sensitivity_to_a_number_is_logarithmic_from_a_decade_on(values, scale):
+    table = sweep_table(learning_rate=np.repeat(values, 6))
+    axes, _ = drawn(analysis.plot_sensitivity(table, "learning_rate"))
+    assert axes.get_xscale() == scale
 
 
 def test_sensitivity_to_a_name(tmp_path):

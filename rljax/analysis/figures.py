@@ -77,8 +77,8 @@ def plot_sensitivity(
     """Draws the final return against a setting, every agent a point, with the IQM and its 95%
     interval where several share a value (as figure 2 of arXiv 1602.01783 has the learning rate).
 
-    A setting that spans more than a decade is on a logarithmic axis. Agents that diverged are
-    crosses, at the lowest return of the table.
+    A setting that spans more than a decade is on a logarithmic axis; names, and fewer than four
+    numbers, are side by side. Agents that diverged are crosses, at the lowest return of the table.
 
     Args:
         table: of a sweep.
@@ -179,12 +179,12 @@ def plot_performance_profiles(
 
 
 class _Ticks:
-    """Where the values of a setting are on the horizontal axis: numbers where they are, on a
-    logarithmic one if they span more than a decade; all else side by side."""
+    """Where the values of a setting are on the horizontal axis: four numbers or more where they
+    are, on a logarithmic one if they span more than a decade; all else side by side."""
 
     def __init__(self, groups, values):
         self.labels = [_value(label) for label in groups]
-        self.is_number = values.dtype.kind in "iuf"
+        self.is_number = values.dtype.kind in "iuf" and len(groups) >= 4
         lowest, highest = (values.min(), values.max()) if self.is_number else (0, 0)
         self.is_log = self.is_number and lowest > 0 and highest >= 10 * lowest
 
@@ -194,6 +194,7 @@ class _Ticks:
     def put(self, axes):
         if not self.is_number:
             axes.set_xticks(range(len(self.labels)), self.labels)
+            axes.set_xlim(-0.5, len(self.labels) - 0.5)
         elif self.is_log:
             from matplotlib.ticker import LogFormatterSciNotation
 
@@ -203,16 +204,16 @@ class _Ticks:
 
 def _draw_sensitivity(axes, agents, axis, ticks, i, label):
     color, groups = COLORS[i], split(agents, axis)
-    middle = []
+    middle, points = [], []
     for name, rows in groups.items():
         returns, at = rows["final_return"].to_numpy(), ticks.at(name, rows[axis].iloc[0])
-        diverged = rows["diverged"].to_numpy()
-        kept, lost = returns[~diverged], returns[diverged]
-        points = dict(color=color, alpha=0.35, zorder=1)
-        axes.scatter(np.full(len(kept), at), kept, s=14, marker=MARKERS[i], lw=0, **points)
-        axes.scatter(np.full(len(lost), at), lost, s=22, marker="x", lw=1, **points)
+        apart = 0.0 if ticks.is_number else 0.06 * (np.arange(len(rows)) % 5 - 2)
+        points += zip(at + np.broadcast_to(apart, len(rows)), returns, rows["diverged"])
         middle.append((at, iqm(returns), *interval(returns)))
-    at, value, low, high = np.array(middle).T
+    points, (at, value, low, high) = np.array(points, float), np.array(middle).T
+    for diverged, style in ((0, dict(s=14, marker=MARKERS[i], lw=0)), (1, dict(s=22, marker="x"))):
+        chosen = points[points[:, 2] == diverged]
+        axes.scatter(chosen[:, 0], chosen[:, 1], color=color, alpha=0.35, zorder=1, **style)
     if len(agents) < 2 * len(groups):
         return  # most values have a single agent: there is nothing to take the middle of
     style = dict(color=color, linestyle=STYLES[i % len(STYLES)], zorder=2)
@@ -222,9 +223,8 @@ def _draw_sensitivity(axes, agents, axis, ticks, i, label):
     else:
         bars = np.array([value - low, high - value])
         style["linestyle"] = ""
-        axes.errorbar(
-            at, value, bars, marker="_", capsize=3, label=label or "IQM and 95% interval", **style
-        )
+        bar = dict(marker="_", markersize=14, capsize=4, linewidth=2)
+        axes.errorbar(at, value, bars, label=label or "IQM and 95% interval", **bar, **style)
 
 
 def _value(label):

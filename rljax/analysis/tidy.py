@@ -116,7 +116,9 @@ def rank(table: Mapping[str, np.ndarray]) -> Any:
                 "diverged": int(agents["diverged"].sum()),
             }
         )
-    return pd.DataFrame(rows).sort_values("iqm", ascending=False, kind="stable", ignore_index=True)
+    ranking = pd.DataFrame(rows)
+    by = ["iqm", "low", "lowest"]  # the latter two where IQMs are equal
+    return ranking.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
 
 def counted(table: Mapping[str, np.ndarray]) -> Any:
