@@ -77,6 +77,10 @@ def main(argv: list[str]) -> int:
         import benchmark_host
 
         return benchmark_host.main(argv[1:])
+    if argv[:1] == ["sweep"]:
+        import benchmark_sweep
+
+        return benchmark_sweep.main(argv[1:])
     try:
         options = flags.parse_options(Options, __doc__, argv)
         sizes = [parse_size(size) for size in split(options.sizes)]

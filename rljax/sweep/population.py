@@ -20,8 +20,12 @@ from rljax.sweep.agents import Agent
 from rljax.sweep.results import Progress, Result
 
 CPU_ENVS = 128
-"""Environments that a CPU device steps at once where it is fastest, over all its agents: what they
-compute on then stays in its cache (`experiments/benchmark.py sweep` measures it)."""
+CPU_BYTES = 4 * 2**20
+"""Environments that a CPU device steps at once where it is fastest, over all its agents, and bytes
+of their learners: so many at most, and what they compute on stays in its cache
+(`experiments/benchmark.py sweep` measures it)."""
+MOST_CPU_AGENTS = 32
+"""On each device: more gain nothing."""
 GPU_AGENTS = 2048
 """Agents at once on an accelerator, if its memory holds them: it is the faster the more there are.
 """
@@ -31,9 +35,12 @@ MEMORY_SHARE = 0.5
 
 def usual_parallel(config: Config) -> int:
     """How many agents at once are fastest, over all local devices."""
-    on_cpu = jax.local_devices()[0].platform == "cpu"
-    each = min(32, max(1, CPU_ENVS // config.num_envs)) if on_cpu else GPU_AGENTS
-    return each * jax.local_device_count()
+    if jax.local_devices()[0].platform != "cpu":
+        return GPU_AGENTS * jax.local_device_count()
+    learner = jax.eval_shape(a2c.init, config, jax.random.key(0)).learner
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
+    each = min(CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_AGENTS)
+    return max(1, each) * jax.local_device_count()
 
 
 def train(
