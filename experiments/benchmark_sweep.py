@@ -27,7 +27,7 @@ from typing import Literal
 import benchmark
 import flags
 
-SHAPES = ("CartPole-v1 4x5", "CartPole-v1 16x5", "CartPole-v1 64x16", "Breakout-MinAtar 16x8")
+SHAPES = ("CartPole-v1,4x5", "CartPole-v1,16x5", "CartPole-v1,64x16", "Breakout-MinAtar,16x8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         figures = {"cores": len(os.sched_getaffinity(0)), **in_turn(options)}
         figures["files"] = files(options)
         if options.batches:
-            shapes = [shape.split() for shape in benchmark.split(options.shapes)]
+            shapes = [shape.split(",") for shape in options.shapes]
             figures["batches"] = [by_batch(env, size, options) for env, size in shapes]
     except (ValueError, TypeError) as error:
         return flags.fail(error)

@@ -13,7 +13,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -209,8 +208,8 @@ def _check_unchanged(before, asked):
 
 
 @contextlib.contextmanager
-def _opened(asked: Asked, device: str) -> Iterator[tuple[Path, sweep.Journal]]:
-    """The sweep's directory, locked, and its journal."""
+def _opened(asked, device):
+    """The sweep's directory, locked, and its `sweep.Journal`."""
     options = asked.options
     own = () if asked.workers is None else (asked.workers,)
     if asked.saved is None:
@@ -305,7 +304,8 @@ class Follower:
                 self.take(step)
                 signals.check()
 
-    def take(self, step: sweep.Progress) -> None:
+    def take(self, step) -> None:
+        """A `sweep.Progress`."""
         self.env_steps += step.env_steps
         self.counted, self.seconds = self.counted + step.env_steps, self.seconds + step.seconds
         if step.result:

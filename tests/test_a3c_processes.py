@@ -156,6 +156,7 @@ def test_lockstep_resumes_to_the_same_bits(main, lockstep_run, tmp_path, at):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_is_raised_to_more_steps(main, lockstep_run, tmp_path):
     run_dir = shutil.copytree(lockstep_run, tmp_path / "run")
     assert main(["--resume", str(run_dir), "--total-timesteps", "2400", "--quiet"]) == 0
@@ -265,6 +266,7 @@ def test_stale_gradients_can_be_rejected():
     assert counts.staleness_max == metrics.staleness_max.max() == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_ends_the_run(main, tmp_path, capfd):
     run_dir = tmp_path / "run"
     flags = f"--env host_probes:Dying --max-worker-restarts 1 --run-dir {run_dir}".split()
@@ -340,7 +342,9 @@ def start_script(run_dir, *flags, rows=3):
 LONG = "--env host_probes:RewardByAction --total-timesteps 3000000".split()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_ctrl_c_and_sigterm_end_a_run_in_order(tmp_path, number):
     """To the whole group, as a terminal sends Ctrl-C."""
     process = start_script(tmp_path / "run", *LONG)
@@ -358,6 +362,7 @@ def test_ctrl_c_and_sigterm_end_a_run_in_order(tmp_path, number):
     assert checkpoints.existing(tmp_path / "run")[-1] == summary["env_steps"] > 0
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_killed_main_process(tmp_path):
     process = start_script(tmp_path / "run", *LONG)
     workers = processes.children_of(process.pid)

@@ -226,6 +226,7 @@ def test_no_gpu(main, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_benchmark_measures(tmp_path, capsys):
     import benchmark
 
@@ -237,6 +238,13 @@ def test_benchmark_measures(tmp_path, capsys):
     assert all(figures[0][f"{name}_steps_per_second"] > 0 for name in benchmark.SPEEDS)
     assert benchmark.main(["--sizes", "2by3"]) == 2
     assert "size '2by3'" in capsys.readouterr().err
+    flags = "sweep --rates 2 --seeds 1 --timesteps 1000 --rounds 1 --seconds 0.1 --sizes 1"
+    flags += f" --shapes CartPole-v1,2x3 --json {tmp_path / 'sweep.json'}"
+    assert benchmark.main(flags.split()) == 0
+    figures = json.loads((tmp_path / "sweep.json").read_text())
+    assert all(figures["rounds"][0][name] > 0 for name in ("population", "in_turn", "large"))
+    assert 0 < figures["files"]["share"] < 1
+    assert min(figures["batches"][0]["steps_per_second"].values()) > 0
 
 
 def test_help_is_quick_and_complete():

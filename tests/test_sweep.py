@@ -101,6 +101,7 @@ def test_one_device_gives_what_two_give(table, monkeypatch):
     pd.testing.assert_frame_equal(one, table)
 
 
+@pytest.mark.slow
 def test_batches_shrink_to_the_memory_that_there_is(table, monkeypatch):
     sizes = []
     make = population._programs
@@ -121,10 +122,14 @@ def test_batches_shrink_to_the_memory_that_there_is(table, monkeypatch):
 
 
 def test_as_many_agents_at_once_as_are_fastest():
-    each = {
-        n: population.usual_parallel(dataclasses.replace(BASE, num_envs=n)) for n in (1, 16, 512)
-    }
-    assert each == {1: 64, 16: 16, 512: 2}  # of two CPU devices
+    """What two CPU devices hold in their caches."""
+    base = dataclasses.replace(BASE, total_timesteps=10_000)
+
+    def parallel(**settings):
+        return population.usual_parallel(dataclasses.replace(base, **settings))
+
+    assert [parallel(num_envs=number) for number in (1, 16, 512)] == [64, 16, 2]
+    assert parallel(num_envs=1, hidden_sizes=(256, 256)) == 6  # 1.06 MB each
 
 
 # The files
