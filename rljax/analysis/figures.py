@@ -244,6 +244,7 @@ def _figure(width, height):
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
+    figure._repr_png_ = lambda: _picture(figure, "png")  # notebooks ask for it
     return figure
 
 
@@ -271,10 +272,14 @@ def _dress(axes, title):
 
 def _save(figure, paths):
     for path in paths:
-        picture = io.BytesIO()
-        figure.savefig(picture, format=path.suffix[1:])
-        files.write(path, picture.getvalue())
+        files.write(path, _picture(figure, path.suffix[1:]))
     return figure
+
+
+def _picture(figure, kind):
+    picture = io.BytesIO()
+    figure.savefig(picture, format=kind)
+    return picture.getvalue()
 
 
 def _short_number(x, _=None):
