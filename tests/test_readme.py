@@ -26,8 +26,11 @@ def test_your_own_environment(form):
 @pytest.mark.slow
 def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    processes, *examples = blocks()
+    sweep, processes, *examples = blocks()
     assert len(examples) == 6
+    names = {}
+    exec(sweep, names)
+    assert len(names["finals"]) == 50
     (tmp_path / "program.py").write_text(processes)
     done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True)
     applied, mean_return = map(float, done.stdout.split())
