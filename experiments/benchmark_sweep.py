@@ -116,7 +116,7 @@ def started(groups, parallel=None):
     """`sweep.chunks`, without evaluations."""
     from rljax import sweep
 
-    return sweep.chunks(groups, parallel=parallel, eval_episodes=0, greedy=True)
+    return sweep.chunks(groups, sweep.Execution(parallel, eval_episodes=0))
 
 
 def at_once(groups):

@@ -173,15 +173,17 @@ def print_sweep(console, summary: dict, ranking, most: int) -> None:
     rows = [] if ranking is None else ranking[:most].to_dict("records")
     for row in rows:
         settings = (row[name] for name in summary["axes"])
+        known = row["iqm"] == row["iqm"]  # else no agent of the sweep has a return
         table.add_row(
             *(f"{x:.6g}" if isinstance(x, float) else str(x) for x in settings),
-            f"{row['iqm']:,.2f}",
-            f"{row['low']:,.2f} … {row['high']:,.2f}",
-            f"{row['lowest']:,.2f}",
+            f"{row['iqm']:,.2f}" if known else "-",
+            f"{row['low']:,.2f} … {row['high']:,.2f}" if known else "-",
+            f"{row['lowest']:,.2f}" if known else "-",
             f"{row['diverged']}/{row['seeds']}" if row["diverged"] else "",
         )
-    console.print(table)
-    if len(rows) < summary["points"]:
+    if rows:
+        console.print(table)
+    if 0 < len(rows) < summary["points"]:
         of_all = f"the best {len(rows)} of {summary['points']:,} points"
         console.print(f"{of_all}; all are in sweep.json")
     console.print(

@@ -150,13 +150,20 @@ def parse_options(kind: type, description: str, argv: list[str], default: Any = 
 
 
 def given(name: str, argv: list[str]) -> str | None:
-    """The value of a flag, before all flags are known."""
+    """The value of a flag, before all flags are known.
+
+    Raises:
+        ValueError: it is given twice.
+    """
+    found = []
     for i, arg in enumerate(argv):
         if arg.startswith(f"--{name}="):
-            return arg.partition("=")[2]
-        if arg == f"--{name}" and i + 1 < len(argv) and not argv[i + 1].startswith("--"):
-            return argv[i + 1]
-    return None
+            found.append(arg.partition("=")[2])
+        elif arg == f"--{name}" and i + 1 < len(argv) and not argv[i + 1].startswith("--"):
+            found.append(argv[i + 1])
+    if len(found) > 1:
+        raise ValueError(f"--{name} is given twice: {found[0]!r} and {found[1]!r}")
+    return found[0] if found else None
 
 
 def _cli(kind, argv, description, names, **options):
@@ -176,7 +183,8 @@ def start_from(algorithm: str, argv: list[str]) -> Config:
     Raises:
         ValueError: there is no such preset.
     """
-    return _preset(algorithm, {n: given(n, argv) for n in ("env", "preset") if given(n, argv)})
+    first = {name: given(name, argv) for name in ("env", "preset")}
+    return _preset(algorithm, {name: value for name, value in first.items() if value is not None})
 
 
 def _preset(algorithm, first):

@@ -24,7 +24,7 @@ def points(axes: Sequence[str], sampling: str, number: int, seed: int, most: int
     """
     parsed: dict[str, Any] = {}
     for text in axes:
-        name, values = parse(text)
+        name, values = parse(text, most)
         if name in parsed:
             raise ValueError(f"axis {name}: is given twice")
         parsed[name] = values
@@ -38,8 +38,8 @@ def points(axes: Sequence[str], sampling: str, number: int, seed: int, most: int
     return draw(parsed, number, seed)
 
 
-def parse(text: str) -> tuple[str, Any]:
-    """An axis: its name, and its values or a `sweep.Range`.
+def parse(text: str, most: int) -> tuple[str, Any]:
+    """An axis: its name, and its values, `most` of them, or a `sweep.Range`.
 
     Raises:
         ValueError: as `points` does.
@@ -52,6 +52,8 @@ def parse(text: str) -> tuple[str, Any]:
     try:
         if kind in ("log", "linear") and bounds:
             low, high, *number = bounds
+            if number and int(number[0]) > most:
+                raise ValueError(f"{int(number[0]):,} points: must be no more than {most:,}")
             span = sweep.log if kind == "log" else sweep.linear
             return name, span(float(low), float(high), *map(int, number))
         if not values:
@@ -113,7 +115,7 @@ def listed(path: Path, most: int) -> list[dict]:
         found = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(f"points = {str(path)!r}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"points = {str(path)!r}: is no JSON ({error})") from error
     is_list = isinstance(found, list) and all(isinstance(point, Mapping) for point in found)
     if not is_list or not found:

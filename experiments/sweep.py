@@ -94,8 +94,9 @@ class SweepOptions:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")
         if self.seed + self.num_seeds > 2**32:
             raise ValueError(f"seed = {self.seed}: the last seed must be below 2**32")
-        if self.axis and self.points:
-            raise ValueError("points: must not be given together with axis")
+        if self.points and (self.axis or self.sampling != "grid"):
+            other = "axis" if self.axis else "sampling"
+            raise ValueError(f"points: must not be given together with {other}")
         if not self.axis and not self.points:
             raise ValueError("axis: must be given at least once, as NAME=VALUE,VALUE,...")
         return self
@@ -185,19 +186,28 @@ def _restored(saved):
     """(algorithm, base, options, workers) of a saved sweep."""
     known = SweepOptions.__dataclass_fields__
     kept = {name: value for name, value in saved["run"].items() if name in known}
-    for name in ("points", "run_dir", "resume"):
-        kept[name] = Path(kept[name]) if kept[name] else None
-    options = SweepOptions(**{**kept, "axis": tuple(kept["axis"]), "quiet": False})
-    algorithm, workers = options.algorithm, saved["run"].get("workers")
-    return algorithm, runs.read_config(saved), options, Workers(**workers) if workers else None
+    try:
+        for name in ("points", "run_dir"):
+            kept[name] = Path(kept[name]) if kept[name] else None
+        kept |= {"axis": tuple(kept["axis"]), "resume": None, "quiet": False}
+        options, workers = SweepOptions(**kept), saved["run"].get("workers")
+        workers = Workers(**workers) if workers else None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its config.json is of no sweep: {error}") from error
+    return options.algorithm, runs.read_config(saved), options, workers
 
 
 def _check_unchanged(before, asked):
     def settings(algorithm, base, options, workers):
         own = dataclasses.asdict(workers) if workers else {}
-        given = {n: x for n, x in vars(options).items() if n not in (*MAY_CHANGE, "run_dir")}
+        given = {n: x for n, x in vars(options).items() if n not in MAY_CHANGE}
+        given |= {name: given[name] and str(given[name]) for name in ("points", "run_dir")}
         return {"algorithm": algorithm, **runs.config_record(base), **given, **own}
 
+    then, now = before[2].max_parallel, asked[2].max_parallel
+    if then != now:
+        warning = f"max_parallel = {now}, not {then} as before: what is trained from here on may"
+        print(f"warning: {warning} differ in rounding", file=sys.stderr)
     there, here = settings(*before), settings(*asked)
     if names := differing([there, here]):
         changes = ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
@@ -218,23 +228,25 @@ def _opened(asked, device):
         record = start.record(
             "sweep", asked.base, device, dataclasses.replace(options, run_dir=folder), *own
         )
-        record["points"] = asked.points
-        header = sweep.header(asked.points[0], options.algorithm == "a3c")
-        runs.create(folder, record, {"finished.jsonl": b"", "results.csv": header.encode()})
+        runs.create(folder, {**record, "points": asked.points})
     else:
         folder = options.resume
     with runs.lock(folder):
-        if asked.saved:
-            files.tidy(folder)
-            again = start.compared(asked.saved, device)
-            resumed = [*asked.saved.get("resumed", []), again]
-            files.write_json(folder / "config.json", {**asked.saved, "resumed": resumed})
-        yield folder, sweep.Journal(folder)
+        files.tidy(folder)
+        header = sweep.header(asked.points[0], options.algorithm == "a3c")
+        yield folder, sweep.Journal(folder, header)
 
 
 def train(asked, groups, folder, journal, signals, device, begun) -> int:
     """Trains what is not finished yet, and writes and shows it; returns the exit status."""
     options = asked.options
+    if _is_complete(folder, groups, journal):
+        print(f"{folder} is complete: there is nothing left to do")
+        return 0
+    if asked.saved:
+        again = start.compared(asked.saved, device)
+        resumed = [*asked.saved.get("resumed", []), again]
+        files.write_json(folder / "config.json", {**asked.saved, "resumed": resumed})
     size = f"{_many(len(asked.points), 'point')} x {_many(len(asked.seeds), 'seed')}"
     title = f"Sweep · {options.algorithm.upper()} · {asked.base.env} · {size}"
     before = sum(_steps(a) for g in groups for a in g.agents if a.number in set(journal.agents))
@@ -242,20 +254,28 @@ def train(asked, groups, folder, journal, signals, device, begun) -> int:
     if before:
         title += f" · from {len(journal.agents):,} agents"
     with Display(f"{title} · {device}", before, total, options.quiet) as display:
-        follower = Follower(asked, groups, folder, journal, display, before)
-        status, exit_status, failure = "completed", 0, None
+        follower = Follower(asked, groups, folder, journal, display, before, begun)
+        status, exit_status = "completed", 0
         try:
             follower.follow(signals)
         except KeyboardInterrupt:
             status, exit_status = "interrupted", signals.exit_status
-        except sweep.FailedError as error:
-            status, exit_status, failure = "failed", 1, str(error)
+        if status == "completed" and follower.failures:
+            status, exit_status = "failed", 1
         display.phase("writing")
-        summary = {**follower.summary(status), "wall_seconds": time.perf_counter() - begun}
-        finish(asked, summary, folder, display)
-    if failure:
-        print(f"error: {failure}", file=sys.stderr)
+        finish(asked, follower.summary(status), folder, display)
+    for failure in follower.failures:
+        print(f"error: {failure.agent}: {failure.why}", file=sys.stderr)
     return exit_status
+
+
+def _is_complete(folder, groups, journal):
+    if len(journal.agents) < sum(len(group.agents) for group in groups):
+        return False
+    try:
+        return json.loads((folder / "sweep.json").read_bytes())["status"] == "completed"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _steps(agent):
@@ -269,12 +289,12 @@ def _many(number, what):
 class Follower:
     """A sweep under way: what its steps bring goes to its files and its display."""
 
-    def __init__(self, asked, groups, folder, journal, display, env_steps):
+    def __init__(self, asked, groups, folder, journal, display, env_steps, begun):
         self.asked, self.groups, self.folder = asked, groups, folder
         self.journal, self.display = journal, display
-        self.env_steps, self.before = env_steps, journal.seconds
-        self.begun, self.wrote = time.perf_counter(), -np.inf
-        self.counted, self.seconds = 0, 0.0
+        self.env_steps, self.train_seconds = env_steps, journal.train_seconds
+        self.begun, self.wrote = begun - journal.wall_seconds, -np.inf
+        self.failures = []
         self.group_of = {a.number: i for i, group in enumerate(groups) for a in group.agents}
         self.left = [len(group.agents) for group in groups]
         self.returns = {index: [] for index in range(len(asked.points))}
@@ -288,18 +308,16 @@ class Follower:
 
         Raises:
             KeyboardInterrupt: a signal came.
-            FailedError: as `sweep.chunks` does.
             WriteError: something could not be written.
         """
         options = self.asked.options
-        steps = sweep.chunks(
-            self.groups,
+        how = sweep.Execution(
             parallel=options.max_parallel,
             eval_episodes=options.eval_episodes,
             greedy=options.eval_mode == "greedy",
             done=set(self.journal.agents),
         )
-        with contextlib.closing(steps):
+        with contextlib.closing(sweep.chunks(self.groups, how)) as steps:
             for step in steps:
                 self.take(step)
                 signals.check()
@@ -307,10 +325,12 @@ class Follower:
     def take(self, step) -> None:
         """A `sweep.Progress`."""
         self.env_steps += step.env_steps
-        self.counted, self.seconds = self.counted + step.env_steps, self.seconds + step.seconds
+        self.train_seconds += step.seconds
+        if step.failure:
+            self.failures.append(step.failure)
         if step.result:
             now = time.perf_counter()
-            self.journal.add(step.result, self.before + now - self.begun)
+            self.journal.add(step.result, self.train_seconds, now - self.begun)
             self.note(analysis.final_returns(sweep.columns(step.result)))
             if now - self.wrote > WRITE_EVERY:
                 files.write_json(self.folder / "sweep.json", self.summary("running"))
@@ -318,9 +338,8 @@ class Follower:
         self.display.update(self.env_steps, self.speed(), below=self._counts())
 
     def speed(self) -> float:
-        """Environment steps a second over all agents, since this process began; compilations and
-        evaluations left out."""
-        return self.counted / self.seconds if self.seconds else 0.0
+        """Environment steps a second over all agents; compilations and evaluations left out."""
+        return self.env_steps / self.train_seconds if self.train_seconds else 0.0
 
     def note(self, finals) -> None:
         """Final returns of agents that are finished; the best point is one with all its seeds."""
@@ -359,9 +378,11 @@ class Follower:
             "agents": len(self.group_of),
             "agents_finished": len(self.journal.agents),
             "agents_diverged": self.diverged,
+            "agents_failed": len(self.failures),
             "env_steps": self.env_steps,
             "steps_per_second": self.speed(),
-            "train_seconds": self.journal.seconds,
+            "train_seconds": self.train_seconds,
+            "wall_seconds": time.perf_counter() - self.begun,
             "best": {"settings": best, "iqm": score} if best else None,
         }
 
@@ -393,10 +414,11 @@ def draw(table, ranking, asked, folder) -> list[Path]:
         drawn.append(folder / f"{name}.png")
         return drawn[-1], folder / f"{name}.svg"
 
-    title = f"{asked.options.algorithm.upper()} on {asked.base.env}"
+    envs = table["env"].unique() if "env" in table else [asked.base.env]
+    title = f"{asked.options.algorithm.upper()} on {', '.join(map(str, envs))}"
     for name in varied:
         analysis.plot_sensitivity(table, name, *paths(f"sensitivity_{name}"), title=title)
-    if len(varied) >= 2 and asked.options.sampling == "grid":
+    if len(varied) >= 2 and asked.options.axis and asked.options.sampling == "grid":
         x, y = sorted(varied, key=lambda name: -table[name].nunique())[:2]
         analysis.plot_heat_map(table, x, y, *paths("heat_map"), title=title)
     best = ranking["point"][:CURVES]

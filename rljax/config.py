@@ -135,6 +135,11 @@ class Config:
                 f"num_envs * num_steps = {self.batch_size}: one rollout must not be longer than"
                 f" total_timesteps = {self.total_timesteps}"
             )
+        if self.num_updates >= 2**31:
+            raise ValueError(
+                f"total_timesteps = {self.total_timesteps}: must be less than 2**31 rollouts of"
+                f" {self.batch_size}"
+            )
         for name in ("gamma", "gae_lambda", "rmsprop_decay"):
             _check_range(name, getattr(self, name), "in [0, 1]", lambda x: (x >= 0) & (x <= 1))
         for name in ("learning_rate", "ent_coef", "vf_coef"):

@@ -208,9 +208,11 @@ def _override(params, overrides):
     if not overrides:
         return params
     known = list(vars(params)) if params is not None else []
-    for name in overrides:
+    for name, value in overrides.items():
         if name not in known:
             raise ValueError(unknown("environment parameter", name, known))
+        if isinstance(value, str) != isinstance(getattr(params, name), str):
+            raise TypeError(f"environment parameter {name} = {value!r}: must be a number")
     return params.replace(**overrides)
 
 

@@ -31,6 +31,10 @@ GRACE = 2.0
 """Seconds that processes have to close their environments."""
 
 
+ACTION_NOT_FINITE = "action is not finite"
+"""What an error says where not the environment but the policy is to blame."""
+
+
 class HostEnv(NamedTuple):
     """An environment that Python steps; `envs.Env` is its counterpart in JAX."""
 

@@ -36,11 +36,8 @@ class Saved(NamedTuple):
     checkpoint only what its policy needs: {"learner": {"params": ...}}."""
 
 
-def create(run_dir: Path, record: Mapping, others: Mapping[str, bytes] | None = None) -> Path:
-    """Makes a run directory with its config.json and an empty metrics.csv.
-
-    Args:
-        others: files by name, instead of metrics.csv.
+def create(run_dir: Path, record: Mapping) -> Path:
+    """Makes a run directory with its config.json and, of a training run, an empty metrics.csv.
 
     Raises:
         ValueError: the directory already holds something, or cannot be written; nothing is left
@@ -54,13 +51,10 @@ def create(run_dir: Path, record: Mapping, others: Mapping[str, bytes] | None = 
         run_dir.mkdir(parents=True, exist_ok=True)
         with lock(run_dir):  # another process may make it at the same moment
             _check_free(run_dir)
-            names = (".lock", "config.json", "metrics.csv", *(others or ()))
-            ours = ours or [run_dir / name for name in names]
+            ours = ours or [run_dir / name for name in (".lock", "config.json", "metrics.csv")]
             files.write_json(run_dir / "config.json", record)
-            if others is None:
+            if record.get("algorithm") != "sweep":
                 tables.begin(run_dir, record.get("algorithm", "a2c"))
-            for name, data in (others or {}).items():
-                files.write(run_dir / name, data)
     except OSError as error:
         for left in ours:
             if left.is_dir():

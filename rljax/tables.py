@@ -11,12 +11,7 @@ import numpy as np
 
 from rljax import checkpoints, files
 
-METRICS = (
-    "seed",
-    "env_steps",
-    "updates",
-    "wall_seconds",
-    "episodes",
+FIGURES = (
     "episodic_return",
     "episodic_length",
     "policy_loss",
@@ -24,6 +19,16 @@ METRICS = (
     "entropy",
     "explained_variance",
     "grad_norm",
+)
+"""Means over a row, in every table of training."""
+
+METRICS = (
+    "seed",
+    "env_steps",
+    "updates",
+    "wall_seconds",
+    "episodes",
+    *FIGURES,
     "learning_rate",
     "steps_per_second",
 )

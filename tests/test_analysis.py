@@ -196,6 +196,30 @@ def test_scores_are_runs_of_each_environment():
         analysis.scores(both[both["agent"] != 101], "learning_rate")
 
 
+def test_scores_of_sweeps_that_were_put_together():
+    """Agents of both have the same numbers."""
+    first, second = (
+        sweep_table().assign(algorithm=name, eval_return=lambda t, x=x: t["eval_return"] + x)
+        for name, x in (("a2c", 0), ("a3c", 100))
+    )
+    found = analysis.scores(pd.concat([first, second]), "algorithm")
+    assert [x.shape for x in found.values()] == [(12, 1), (12, 1)]
+    difference = found["algorithm = a3c"] - found["algorithm = a2c"]
+    np.testing.assert_array_equal(difference, 100)
+    one = [table[table["agent"] == 0] for table in (first, second)]
+    assert len(analysis.final_returns(pd.concat(one))) == 2
+
+
+def test_where_no_agent_has_a_return_nothing_is_made_up():
+    table = sweep_table(diverged=True)
+    assert analysis.rank(table)["iqm"].isna().all()
+    assert analysis.rank(table)["diverged"].tolist() == [3] * 4
+    analysis.plot_sensitivity(table, "learning_rate")
+    analysis.plot_heat_map(table, "learning_rate", "num_steps")
+    with pytest.raises(ValueError, match="no run of an environment has a final return"):
+        analysis.scores(table, "learning_rate")
+
+
 def test_scores_of_one_environment_keep_their_scale():
     found = analysis.scores(sweep_table(), "num_steps")
     assert found["num_steps = 5"].ravel().tolist() == [5, 6, 7, 25, 26, 27]
@@ -234,6 +258,14 @@ def test_sensitivity_to_a_number_is_logarithmic_from_a_decade_on(values, scale):
     table = sweep_table(learning_rate=np.repeat(values, 6))
     axes, _ = drawn(analysis.plot_sensitivity(table, "learning_rate"))
     assert axes.get_xscale() == scale
+
+
+def test_sensitivity_draws_infinite_values_too():
+    table = sweep_table(max_grad_norm=np.repeat([0.1, 1.0, 10.0, np.inf], 6))
+    table.insert(4, "max_grad_norm", table.pop("max_grad_norm"))
+    axes, points = drawn(analysis.plot_sensitivity(table, "max_grad_norm"))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "1", "10", "inf"]
+    assert points == 12
 
 
 def test_sensitivity_to_a_name(tmp_path):

@@ -1,8 +1,9 @@
-"""The README's Python examples run as written, from top to bottom."""
+"""The README's Python examples run as written, from top to bottom; what is installed is whole."""
 
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,11 @@ def test_examples(tmp_path, monkeypatch):
     for block in examples:
         exec(block, names)
     assert names["state"].learner.updates == 100
+
+
+def test_every_package_is_installed():
+    """Also where the source tree is not there."""
+    root = README.parent
+    named = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {path.parent.relative_to(root) for path in root.glob("rljax/**/__init__.py")}
+    assert sorted(named) == sorted(".".join(path.parts) for path in there)

@@ -161,7 +161,9 @@ def test_what_is_too_little_is_said():
     same = analysis.compare(x, x)
     assert not same.is_decided
     assert "are equal" in same.sentence
-    assert "hardly a difference to find" in same.sentence
+    assert "6 and 6 seeds do not tell them apart" in same.sentence
+    small = analysis.compare(x + 0.01, x, statistic=analysis.aggregate_mean)
+    assert "not enough to tell; it would take more than a thousand each" in small.sentence
 
 
 def test_about_so_many_seeds_are_needed_as_it_says():

@@ -144,11 +144,12 @@ def finished(agents):
     return sweep.Result(agents, metrics, np.ones(len(agents)))
 
 
+HEADER = sweep.header({"gamma": 0.9}, is_a3c=False)
+
+
 @pytest.fixture
 def journal(tmp_path):
-    (tmp_path / "results.csv").write_text(sweep.header({"gamma": 0.9}, is_a3c=False))
-    (tmp_path / "finished.jsonl").write_bytes(b"")
-    return sweep.Journal(tmp_path)
+    return sweep.Journal(tmp_path, HEADER)
 
 
 @pytest.fixture
@@ -174,29 +175,48 @@ def test_the_table_on_disk_is_that_in_memory(table, tmp_path):
 
 
 def test_a_journal_goes_on_after_its_last_whole_line(journal, agents, tmp_path):
-    journal.add(finished(agents[:2]), 1.0)
+    journal.add(finished(agents[:2]), 1.0, 2.0)
     whole = (tmp_path / "results.csv").read_bytes()
-    journal.add(finished(agents[2:]), 2.5)
+    journal.add(finished(agents[2:]), 2.5, 3.5)
     both = (tmp_path / "results.csv").read_bytes()
-    assert sweep.Journal(tmp_path).agents == [0, 1, 2, 3]
+    assert sweep.Journal(tmp_path, HEADER).agents == [0, 1, 2, 3]
     lines = (tmp_path / "finished.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "finished.jsonl").write_bytes(lines[0] + lines[1][:-5])  # killed while writing
-    again = sweep.Journal(tmp_path)
+    again = sweep.Journal(tmp_path, HEADER)
     assert again.agents == [0, 1]
-    assert again.seconds == 1.0
+    assert (again.train_seconds, again.wall_seconds) == (1.0, 2.0)
     assert (tmp_path / "results.csv").read_bytes() == whole
-    again.add(finished(agents[2:]), 2.5)
+    again.add(finished(agents[2:]), 2.5, 3.5)
     assert (tmp_path / "results.csv").read_bytes() == both
-    assert sweep.Journal(tmp_path).agents == [0, 1, 2, 3]
+    assert sweep.Journal(tmp_path, HEADER).agents == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("missing", ["results.csv", "finished.jsonl"])
+def test_a_journal_that_was_never_begun_is_begun(journal, tmp_path, missing):
+    """Its process was killed before it had written both."""
+    (tmp_path / missing).unlink()
+    assert sweep.Journal(tmp_path, HEADER).agents == []
+    assert (tmp_path / "results.csv").read_text() == HEADER
+
+
+def test_a_damaged_journal_is_refused(journal, agents, tmp_path):
+    journal.add(finished(agents), 1.0, 2.0)
+    path = tmp_path / "finished.jsonl"
+    table = (tmp_path / "results.csv").read_bytes()
+    for damaged in (b"nonsense\n", b"{}\n", b"[1]\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"finished.jsonl is damaged"):
+            sweep.Journal(tmp_path, HEADER)
+        assert (path.read_bytes(), (tmp_path / "results.csv").read_bytes()) == (damaged, table)
 
 
 def test_a_journal_refuses_another_table(journal, agents, tmp_path):
-    journal.add(finished(agents), 1.0)
+    journal.add(finished(agents), 1.0, 2.0)
     table = tmp_path / "results.csv"
     table.write_bytes(table.read_bytes().replace(b"0", b"7"))
     changed = table.read_bytes()
     with pytest.raises(ValueError, match=r"results.csv was changed or cut"):
-        sweep.Journal(tmp_path)
+        sweep.Journal(tmp_path, HEADER)
     assert table.read_bytes() == changed
 
 
@@ -229,17 +249,27 @@ def test_environments_that_python_steps_are_swept_in_processes():
         ("host_probes:Dying", r"point 0 \(gamma=0.9\), seed 0: its process"),
     ],
 )
-def test_an_agent_that_fails_is_named(env, message):
+def test_an_agent_that_fails_is_named_and_the_others_go_on(env, message):
     base = dataclasses.replace(HOST, env=env, total_timesteps=800)
     with pytest.raises(sweep.FailedError, match=message):
         sweep.run(base, {"gamma": [0.9]}, [0], eval_episodes=0)
+    points = [{"env": env}, {"env": "host_probes:RewardByAction"}]
+    groups = sweep.plan(base, points, [0, 1])
+    agents = [agent for group in groups for agent in group.agents]
+    steps = list(crowd.train(agents, sweep.Execution(parallel=1, eval_episodes=0)))
+    assert [step.failure.agent.number for step in steps if step.failure] == [0, 1]
+    results = [step.result for step in steps if step.result]
+    assert [agent.number for result in results for agent in result.agents] == [2, 3]
 
 
 @pytest.mark.slow
-def test_an_agent_that_diverges_ends_no_other_in_processes():
+@pytest.mark.parametrize("workers", [None, Workers(num_workers=2)])
+def test_an_agent_that_diverges_ends_no_other_in_processes(workers):
     """Pendulum refuses actions of NaN: the agent ends where it is."""
     base = dataclasses.replace(HOST, env="gymnasium/Pendulum-v1", total_timesteps=320)
-    table = sweep.run(base, {"learning_rate": [1e37, 1e-3]}, [0, 1], eval_episodes=2)
+    axes = {"learning_rate": [1e37, 1e-3]}
+    table = sweep.run(base, axes, [0, 1], workers=workers, eval_episodes=2)
+    assert not table.duplicated(["agent", "env_steps"]).any()
     last = table.groupby("agent").last()
     assert last["diverged"].tolist() == [True, True, False, False]
     assert last["eval_return"].isna().tolist() == [True, True, False, False]
@@ -274,4 +304,4 @@ def test_an_environment_object_that_cannot_be_sent_is_refused():
     (agent,) = sweep.plan(HOST, [{"gamma": 0.9}], [0])[0].agents
     agent = agent._replace(config=dataclasses.replace(HOST, env=env))
     with pytest.raises(TypeError, match="name it as"):
-        next(crowd.train([agent], 1, 0, True))
+        next(crowd.train([agent], sweep.Execution()))

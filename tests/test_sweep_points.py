@@ -26,6 +26,19 @@ def test_spans_have_equal_ratios_or_distances():
     np.testing.assert_allclose(rates[1:] / rates[:-1], 10**0.25, rtol=1e-3)
     assert (rates[0], rates[-1]) == (1e-4, 1e-2)
     assert sweep.linear(0.9, 1.0, 3) == (0.9, 0.95, 1.0)
+    assert sweep.linear(123456, 234567, 2) == (123456, 234567)
+    assert sweep.log(0.5, 2, 1) == (0.5,)
+    assert sweep.log(3.0, 3.0, 1) == (3.0,)
+
+
+def test_values_near_one_stay_apart_and_within_their_bounds():
+    gammas = sweep.linear(0.999, 0.9999, 20)
+    assert len(set(gammas)) == 20
+    np.testing.assert_allclose(gammas, np.linspace(0.999, 0.9999, 20), rtol=1e-8)
+    axis = {"gamma": sweep.log(0.99, 0.99999)}
+    drawn = [point["gamma"] for point in sweep.random(axis, 100)]
+    assert len(set(drawn)) > 90
+    assert max(drawn) <= 0.99999
 
 
 def test_a_span_of_whole_numbers_has_none_twice():
@@ -126,6 +139,7 @@ def test_a3c_has_the_axes_of_its_workers():
         ([{"num_steps": 2.5}], TypeError, r"point 0 \(num_steps=2.5\): num_steps = 2.5: must be a"),
         ([{"optimizer": "adma"}], ValueError, "did you mean adam"),
         ([{"gamma": 0.9}, {"vf_coef": 0.9}], ValueError, "point 1: must be of the same settings"),
+        ([{"total_timesteps": 10**30}], ValueError, r"must be less than 2\*\*31 rollouts of 80"),
         ([{"num_envs": 10**6}], ValueError, "point 0 .*one rollout must not be longer"),
         ([], ValueError, "at least one point"),
     ],
@@ -135,6 +149,19 @@ def test_a_bad_point_is_named(points, error, message):
         sweep.plan(Config(), points, [0])
 
 
-def test_a_sweep_needs_a_seed():
-    with pytest.raises(ValueError, match="at least one seed"):
-        sweep.plan(Config(), [{"gamma": 0.9}], [])
+def test_points_list_their_settings_in_any_order():
+    points = [{"gamma": 0.9, "num_steps": 4}, {"num_steps": 8, "gamma": 0.8}]
+    groups = sweep.plan(Config(), points, [0])
+    assert [list(group.agents[0].settings.items()) for group in groups] == [
+        [("gamma", 0.9), ("num_steps", 4)],
+        [("gamma", 0.8), ("num_steps", 8)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [([], "at least one seed"), ([-1], "seed = -1: must be"), ([2**32], "below 2")],
+)
+def test_a_sweep_needs_seeds(seeds, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.plan(Config(), [{"gamma": 0.9}], seeds)

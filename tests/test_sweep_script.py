@@ -108,13 +108,46 @@ def test_a_killed_sweep_goes_on_to_the_same_table(main, finished, tmp_path, line
     assert "best so far 1.00 at" in out
 
 
-def test_what_is_finished_is_not_trained_again(main, finished, monkeypatch, capsys):
-    def train(*arguments, **settings):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(library.running, "train_group", train)
+def test_what_is_complete_is_left_as_it_is(main, finished, capsys):
+    before = {path: path.read_bytes() for path in sorted(finished.iterdir())}
     assert main(["--resume", str(finished)]) == 0
+    assert "is complete: there is nothing left to do" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in sorted(finished.iterdir())} == before
+
+
+def test_a_sweep_that_was_killed_before_its_figures_is_finished(main, finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "sweep")
+    (folder / "sweep.json").unlink()
+    (folder / "heat_map.png").unlink()
+    assert main(["--resume", str(folder)]) == 0
     assert "12 of 12 agents" in capsys.readouterr().out
+    assert len(json.loads((folder / "config.json").read_bytes())["resumed"]) == 1
+    before, after = (json.loads((f / "sweep.json").read_bytes()) for f in (finished, folder))
+    assert after["ranking"] == before["ranking"]
+    assert after["train_seconds"] == pytest.approx(before["train_seconds"], abs=0.002)
+    assert (folder / "heat_map.png").exists()
+
+
+def test_a_refused_resume_writes_nothing(main, finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "sweep")
+    (folder / "sweep.json").unlink()
+    (folder / "results.csv").write_text("another table\n")
+    before = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    assert main(["--resume", str(folder)]) == 2
+    assert "results.csv was changed or cut" in capsys.readouterr().err
+    (before.pop(folder / ".lock"), (folder / ".lock").unlink())
+    assert {path: path.read_bytes() for path in sorted(folder.iterdir())} == before
+
+
+def test_where_every_agent_diverges_none_is_the_best(main, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    axes = ["--axis", "learning_rate=1e36,1e37", "--num-steps", "4"]
+    assert main([*SMALL, *axes, "--run-dir", str(folder)]) == 0
+    summary = json.loads((folder / "sweep.json").read_bytes())
+    assert summary["agents_diverged"] == 4
+    assert summary["best"] is None
+    assert [point["iqm"] for point in summary["ranking"]] == [None, None]
+    assert "2/2" in capsys.readouterr().out
 
 
 def test_points_are_listed_in_a_file(main, tmp_path, capsys):
@@ -174,6 +207,12 @@ def test_points_are_listed_in_a_file(main, tmp_path, capsys):
         ("--axis gamma=0.9 --algorithm a4c", "did you mean a3c or a2c?"),
         ("--axis gamma=0.9 --num-points 0 --sampling random", "num_points = 0: must be at least 1"),
         ("--axis gamma=0.9 --samplin grid", "samplin"),
+        ("--axis gamma=0.9 --algorithm a2c --algorithm a3c", "--algorithm is given twice"),
+        ("--axis gamma=0.9 --algorithm a3c --vectorization async", "A3C's workers are processes"),
+        ("--axis env_params.max_steps_in_episode=abc", "'abc': must be a number"),
+        ("--axis total_timesteps=1e30", "must be less than 2**31 rollouts"),
+        ("--axis gamma=linear:0:1:100000000", "100,000,000 points: must be no more than 1,000"),
+        ("--points x.json --sampling random", "must not be given together with sampling"),
     ],
 )
 def test_bad_input(main, argv, message, tmp_path, capsys):
@@ -192,6 +231,7 @@ def test_bad_input(main, argv, message, tmp_path, capsys):
         ("--run-dir {sweep} --axis gamma=0.9", "already holds a run"),
         ("--resume {sweep} --axis gamma=0.9", "the sweep has axis = ("),
         ("--resume {sweep} --num-seeds 3", "the sweep has num_seeds = 2, not 3"),
+        ("--resume {sweep} --run-dir elsewhere", "the sweep has run_dir = "),
         ("--resume {sweep} --total-timesteps 3200", "total_timesteps = 1600, not 3200"),
         ("--resume {other}", "is no run directory"),
     ],
@@ -234,7 +274,7 @@ def test_a_run_is_no_sweep(main, finished, tmp_path, capsys):
 def test_axes_are_read_in_the_type_of_their_setting(text, value):
     import space
 
-    assert space.parse(text) == (text.partition("=")[0], value)
+    assert space.parse(text, 10) == (text.partition("=")[0], value)
 
 
 def wait_for_lines(path, number):

@@ -30,6 +30,7 @@ _HOMES = {
     "State": "training",
     "Status": "roster",
     "begin_row": "training",
+    "check": "training",
     "chunks": "training",
     "init": "training",
     "is_row": "training",

@@ -38,7 +38,7 @@ def init(config: Config, workers: Workers, key: jax.Array) -> State:
     Raises:
         ValueError, TypeError: as `Config.validate`, `Workers.validate` and `rollout.make_agent` do.
     """
-    _check(config, workers)
+    check(config, workers)
     with jax.default_device(jax.devices("cpu")[0]):
         state, actors = jax.device_get(_fresh(config, key, workers.num_workers))
     return State(state, actors, no_counts(), empty_row())
@@ -84,7 +84,7 @@ def chunks(
         WorkerError: an environment raised an exception in a worker, or a worker died more often
             in a row than `max_worker_restarts`. A last chunk was given before.
     """
-    _check(config, workers)
+    check(config, workers)
     state = init(config, workers, key) if state is None else state
     if state.learner.updates >= config.num_updates:
         return
@@ -134,7 +134,12 @@ def is_row(config: Config, metrics: Metrics) -> bool:
     return bool(np.isfinite(metrics.learning_rate)) and config.ends_row(int(metrics.updates))
 
 
-def _check(config, workers):
+def check(config: Config, workers: Workers) -> None:
+    """That the settings are good, and fit each other.
+
+    Raises:
+        ValueError, TypeError: as `Config.validate` and `Workers.validate` do; they do not fit.
+    """
     workers.validate()
     config.validate()
     if config.vectorization != "sync":

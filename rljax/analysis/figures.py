@@ -78,7 +78,8 @@ def plot_sensitivity(
     interval where several share a value (as figure 2 of arXiv 1602.01783 has the learning rate).
 
     A setting that spans more than a decade is on a logarithmic axis; names, and fewer than four
-    numbers, are side by side. Agents that diverged are crosses, at the lowest return of the table.
+    numbers, are side by side. Agents that diverged are crosses, at the lowest return of the table;
+    where none has a return, there is nothing to draw.
 
     Args:
         table: of a sweep.
@@ -96,7 +97,7 @@ def plot_sensitivity(
     ticks = _Ticks(split(finals, axis), finals[axis])
     for i, (label, agents) in enumerate(groups.items()):
         _draw_sensitivity(axes, agents, axis, ticks, i, label)
-    _dress(axes, _title(table, title))
+    _dress(axes, _title(title, len(finals)))
     ticks.put(axes)
     axes.set(xlabel=axis, ylabel="final return")
     if axes.get_legend_handles_labels()[0]:
@@ -127,13 +128,13 @@ def plot_heat_map(table: Any, x: str, y: str, *paths: Path, title: str = "") -> 
     turned = dict(rotation=45, ha="right", rotation_mode="anchor") if len(columns) > 5 else {}
     axes.set_xticks(range(len(columns)), [_value(label) for label in columns], **turned)
     axes.set_yticks(range(len(rows)), [_value(label) for label in rows])
-    if cells.size <= 150:
+    if cells.size <= 150 and not np.isnan(cells).all():
         middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
         for (i, j), value in np.ndenumerate(cells):
             color = "white" if value < middle else "black"
             if not np.isnan(value):
                 axes.text(j, i, f"{value:.3g}", ha="center", va="center", color=color, size=7)
-    axes.set(title=_title(table, title), xlabel=x, ylabel=y)
+    axes.set(title=_title(title, len(finals)), xlabel=x, ylabel=y)
     return _save(figure, paths)
 
 
@@ -169,7 +170,7 @@ def plot_performance_profiles(
         axes.fill_between(taus, share.low, share.high, color=color, alpha=0.2, linewidth=0)
         label = f"{label}, {len(runs)} runs"
         axes.plot(taus, share.value, color=color, linestyle=style, linewidth=2, label=label)
-    _dress(axes, _title(table, title))
+    _dress(axes, _title(title, sum(runs.size for runs in found.values())))
     is_scaled = limits is not None or next(iter(found.values())).shape[1] > 1
     what = "scaled final return" if is_scaled else "final return"
     axes.set(xlabel=f"{what} \N{GREEK SMALL LETTER TAU}", ylim=(-0.02, 1.02))
@@ -179,12 +180,13 @@ def plot_performance_profiles(
 
 
 class _Ticks:
-    """Where the values of a setting are on the horizontal axis: four numbers or more where they
-    are, on a logarithmic one if they span more than a decade; all else side by side."""
+    """Where the values of a setting are on the horizontal axis: four finite numbers or more where
+    they are, on a logarithmic one if they span more than a decade; all else side by side."""
 
     def __init__(self, groups, values):
         self.labels = [_value(label) for label in groups]
-        self.is_number = values.dtype.kind in "iuf" and len(groups) >= 4
+        is_number = values.dtype.kind in "iuf" and np.isfinite(values).all()
+        self.is_number = is_number and len(groups) >= 4
         lowest, highest = (values.min(), values.max()) if self.is_number else (0, 0)
         self.is_log = self.is_number and lowest > 0 and highest >= 10 * lowest
 
@@ -232,10 +234,9 @@ def _value(label):
     return label.partition(" = ")[2]
 
 
-def _title(table, title):
+def _title(title, number):
     """How many agents there are, with it."""
-    number = f"{len(np.unique(table['agent'])):,} agents"
-    return f"{title}, {number}" if title else number
+    return f"{title}, {number:,} agents" if title else f"{number:,} agents"
 
 
 def _figure(width, height):

@@ -124,8 +124,12 @@ def interval(
         (low, high), both [...].
     """
     values = np.asarray(values, float)
-    chosen = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
-    return _percentiles(statistic(values[chosen], axis=1), level)
+    generator, size = np.random.default_rng(0), max(1, _BLOCK // values.size)
+    found = []
+    for start in range(0, resamples, size):
+        shape = (min(size, resamples - start), len(values))
+        found.append(statistic(values[generator.integers(len(values), size=shape)], axis=1))
+    return _percentiles(np.concatenate(found), level)
 
 
 def probability_of_improvement(
@@ -199,9 +203,11 @@ def _sentence(difference, num_x, num_y, names, is_decided, level):
     fewest = min(num_x, num_y)
     if fewest < FEWEST:
         return f"{found}: {seeds} are too few to trust the interval; take at least {FEWEST} each."
-    needed = fewest * ((high - low) / 2 / value) ** 2 if value else math.inf
+    if value == 0:
+        return f"{found}: {seeds} do not tell them apart."
+    needed = fewest * ((high - low) / 2 / value) ** 2
     if needed > 1000:
-        return f"{found}: {seeds} are not enough to tell, and there is hardly a difference to find."
+        return f"{found}: {seeds} are not enough to tell; it would take more than a thousand each."
     needed = max(math.ceil(needed), fewest + 1)
     return (
         f"{found}: {seeds} are not enough to tell; about {needed} each would be, if the difference"

@@ -44,7 +44,7 @@ def axes(table: Mapping[str, np.ndarray]) -> list[str]:
     return names[names.index("seed") + 1 : names.index("env_steps")]
 
 
-def final_returns(table: Mapping[str, np.ndarray]) -> Any:
+def final_returns(table: Mapping[str, np.ndarray], *more: str) -> Any:
     """What each agent of a sweep came to.
 
     Its final return is that of the evaluation after training, or where there was none the mean of
@@ -52,25 +52,28 @@ def final_returns(table: Mapping[str, np.ndarray]) -> Any:
     where the agent diverged, whatever NaN parameters may do.
 
     Args:
-        table: rows of results.csv, those of an agent one after another.
+        table: rows of results.csv, those of an agent one after another; or of several sweeps, one
+            after another.
+        more: other columns to keep.
 
     Returns:
         A `pandas.DataFrame`, a row for each agent: agent, point, seed, its settings, final_return,
-        diverged.
+        diverged, and `more`.
     """
     import pandas as pd
 
     columns = {name: np.asarray(table[name]) for name in table}
-    agent = columns["agent"]
-    first = np.flatnonzero(np.r_[True, agent[1:] != agent[:-1]])
+    agent, env_steps = columns["agent"], columns["env_steps"]
+    begins = (agent[1:] != agent[:-1]) | (env_steps[1:] <= env_steps[:-1])
+    first = np.flatnonzero(np.r_[True, begins])
     last = np.r_[first[1:], len(agent)] - 1
-    begins = last + 1 - np.maximum(1, (last + 1 - first) // 10)
+    late = last + 1 - np.maximum(1, (last + 1 - first) // 10)
     returns, episodes = columns["episodic_return"].astype(float), columns["episodes"]
     weight = np.where(np.isnan(returns), 0, episodes)
     sums = np.r_[0.0, np.cumsum(weight * np.nan_to_num(returns))]
     numbers = np.r_[0, np.cumsum(weight)]
     with np.errstate(invalid="ignore"):
-        in_training = (sums[last + 1] - sums[begins]) / (numbers[last + 1] - numbers[begins])
+        in_training = (sums[last + 1] - sums[late]) / (numbers[last + 1] - numbers[late])
     evaluated = columns["eval_return"][last].astype(float)
     diverged = columns["diverged"][last].astype(bool)
     final = np.where(np.isnan(evaluated), in_training, evaluated)
@@ -80,6 +83,7 @@ def final_returns(table: Mapping[str, np.ndarray]) -> Any:
             **{name: columns[name][last] for name in kept},
             "final_return": np.where(diverged, np.nan, final),
             "diverged": diverged,
+            **{name: columns[name][last] for name in more},
         }
     )
 
@@ -88,10 +92,11 @@ def rank(table: Mapping[str, np.ndarray]) -> Any:
     """The points of a sweep, the best first: by the IQM over seeds of the final return.
 
     An agent without a final return, because it diverged or no episode ended, counts as the lowest
-    one of the table: a setting is not better for what it lost.
+    one of the table: a setting is not better for what it lost. Where no agent has one, nor has any
+    point. Returns of different environments are compared as they are; take one's rows alone.
 
     Args:
-        table: rows of results.csv, or what `final_returns` gives.
+        table: rows of results.csv, of one sweep.
 
     Returns:
         A `pandas.DataFrame`, a row for each point: point, its settings, iqm, low and high (the 95%
@@ -100,6 +105,7 @@ def rank(table: Mapping[str, np.ndarray]) -> Any:
     import pandas as pd
 
     finals = counted(table)
+    settings = axes(table)
     rows = []
     for point, agents in finals.groupby("point", sort=True):
         returns = agents["final_return"].to_numpy()
@@ -107,7 +113,7 @@ def rank(table: Mapping[str, np.ndarray]) -> Any:
         rows.append(
             {
                 "point": point,
-                **{name: agents[name].iloc[0] for name in _settings(finals)},
+                **{name: agents[name].iloc[0] for name in settings},
                 "iqm": float(iqm(returns)),
                 "low": float(low),
                 "high": float(high),
@@ -121,20 +127,14 @@ def rank(table: Mapping[str, np.ndarray]) -> Any:
     return ranking.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
 
-def counted(table: Mapping[str, np.ndarray]) -> Any:
+def counted(table: Mapping[str, np.ndarray], *more: str) -> Any:
     """`final_returns`, with the lowest of the table (of the same environment, where they differ)
-    for agents that have none."""
-    finals = table if "final_return" in table else final_returns(table)
-    finals = finals.copy()
+    for agents that have none; NaN where there is no lowest."""
+    finals = final_returns(table, *more)
     groups = finals["env"] if "env" in finals else np.zeros(len(finals))
     lowest = finals.groupby(np.asarray(groups))["final_return"].transform("min")
-    finals["final_return"] = finals["final_return"].fillna(lowest).fillna(0.0)
+    finals["final_return"] = finals["final_return"].fillna(lowest)
     return finals
-
-
-def _settings(finals):
-    names = list(finals)
-    return names[names.index("seed") + 1 : names.index("final_return")]
 
 
 def split(table: Any, by: str) -> dict[str, Any]:
@@ -169,12 +169,13 @@ def scores(table: Any, by: str, limits: Mapping[str, tuple[float, float]] | None
         {"by = value": scores}; the scores of a diverged agent are those of the lowest return.
 
     Raises:
-        ValueError: there is no such column; an environment has fewer runs than another.
+        ValueError: there is no such column; an environment has fewer runs than another, or none
+            with a return.
     """
-    finals = counted(table)
-    if by not in finals and by in table:
-        firsts = table.groupby("agent")[by].first()
-        finals[by] = finals["agent"].map(firsts)
+    more = [by] if by in table and by not in ("agent", "point", "seed", *axes(table)) else []
+    finals = counted(table, *more)
+    if finals["final_return"].isna().any():
+        raise ValueError("no run of an environment has a final return")
     finals["task"] = finals.get("env", "")
     if limits is None and finals["task"].nunique() > 1:
         limits = {

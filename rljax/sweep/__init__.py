@@ -20,7 +20,9 @@ from importlib import import_module
 
 _HOMES = {
     "Agent": "agents",
-    "FailedError": "crowd",
+    "Execution": "agents",
+    "FailedError": "running",
+    "Failure": "results",
     "Group": "agents",
     "Journal": "journal",
     "Progress": "results",

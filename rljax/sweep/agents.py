@@ -1,6 +1,6 @@
 """Points and seeds as agents, in groups of one compiled program each. Needs no JAX."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from rljax.config import STATIC_FIELDS, Config, Workers
@@ -24,6 +24,20 @@ class Agent(NamedTuple):
 
     def __str__(self):
         return f"point {self.point} ({spaces.describe(self.settings)}), seed {self.seed}"
+
+
+class Execution(NamedTuple):
+    """How agents are trained, which changes nothing of what they learn but rounding."""
+
+    parallel: int | None = None
+    """Agents at once, or processes; by default what is fastest and memory holds."""
+    eval_episodes: int = 20
+    """Full episodes of each agent after training; 0 is no evaluation."""
+    greedy: bool = True
+    """Whether these take the policy's mode or sample from it."""
+    done: Collection[int] = ()
+    """Numbers of agents that are finished already, and left out. In environments in JAX the others
+    come to the same bits as without it."""
 
 
 class Group(NamedTuple):
@@ -51,10 +65,14 @@ def plan(
         raise ValueError("a sweep must have at least one point")
     if not seeds:
         raise ValueError("a sweep must have at least one seed")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed = {seed}: must be at least 0 and below 2**32")
     groups: dict[tuple, list[Agent]] = {}
     for index, point in enumerate(points):
-        if list(point) != list(points[0]):
+        if set(point) != set(points[0]):
             raise ValueError(f"point {index}: must be of the same settings as the first one")
+        point = {name: point[name] for name in points[0]}
         try:
             for name in point:
                 spaces.check_name(name, "a2c" if workers is None else "a3c")

@@ -8,16 +8,16 @@ import pickle
 import signal
 import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rljax import processes
-from rljax.sweep.agents import Agent
-from rljax.sweep.results import Progress, Result
+from rljax import host, processes
+from rljax.sweep.agents import Agent, Execution
+from rljax.sweep.results import Failure, Progress, Result
 
 TICK = 0.25
 """Seconds between two looks, at most."""
@@ -28,10 +28,6 @@ _JAX_SETTINGS = (
     "jax_persistent_cache_min_compile_time_secs",
 )
 """What a process takes over from this one."""
-
-
-class FailedError(RuntimeError):
-    """An agent could not be trained to its end; which one and why is in the message."""
 
 
 class Job(NamedTuple):
@@ -57,28 +53,19 @@ def usual_parallel(agent: Agent) -> int:
     return max(1, len(os.sched_getaffinity(0)) // each)
 
 
-def train(
-    agents: Sequence[Agent],
-    parallel: int | None,
-    eval_episodes: int,
-    greedy: bool,
-    done: Collection[int] = (),
-) -> Iterator[Progress]:
+def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
     """Trains the agents of a group, and evaluates them; closing the generator ends their processes.
 
-    Args:
-        parallel: processes at a time; by default `usual_parallel`.
-        eval_episodes: of each agent after training; 0 is no evaluation.
-        done: numbers of agents to leave out.
+    An agent that fails, by an exception or with its process, is told of and left out; the others
+    go on.
 
     Raises:
         TypeError: an environment or network object cannot be sent to a process.
-        FailedError: training an agent raised an exception, or its process died.
     """
-    left = [agent for agent in agents if agent.number not in done]
-    jobs = [(agent, _packed(Job(agent, eval_episodes, greedy))) for agent in left]
+    left = [agent for agent in agents if agent.number not in how.done]
+    jobs = [(agent, _packed(Job(agent, how.eval_episodes, how.greedy))) for agent in left]
     jobs.reverse()  # the next one is taken from the end
-    number = min(parallel or usual_parallel(agents[0]), len(jobs))
+    number = min(how.parallel or usual_parallel(agents[0]), len(jobs))
     processes.start_server()
     with contextlib.ExitStack() as stack:
         at_work = {}
@@ -87,13 +74,13 @@ def train(
             at_work[one] = _give(one, jobs)
         before = time.perf_counter()
         while any(at_work.values()):
-            for progress in _look(at_work, jobs):
+            for progress in _look(at_work, jobs, stack):
                 now = time.perf_counter()
                 yield progress._replace(seconds=now - before)
                 before = now
 
 
-def _look(at_work, jobs):
+def _look(at_work, jobs, stack):
     """What the processes have to tell; those that are done get the next job."""
     found = connection.wait([one.pipe for one, agent in at_work.items() if agent], TICK)
     if not found:
@@ -105,11 +92,13 @@ def _look(at_work, jobs):
             env_steps, metrics, eval_return, failure = one.pipe.recv()
         except (EOFError, OSError):
             one.process.join()
-            how = processes.how_it_ended(one.process.exitcode)
-            raise FailedError(f"{agent}: its process {how}") from None
+            failure = f"its process {processes.how_it_ended(one.process.exitcode)}"
+            del at_work[one]
+            one = _start(stack)
         if failure:
-            raise FailedError(f"{agent}: {failure}")
-        if metrics is None:
+            at_work[one] = _give(one, jobs)
+            yield Progress(failure=Failure(agent, failure))
+        elif metrics is None:
             yield Progress(env_steps)
         else:
             at_work[one] = _give(one, jobs)
@@ -163,14 +152,15 @@ def _run(pipe, settings: Mapping[str, Any]):
     for name, value in settings.items():
         jax.config.update(name, value)
     processes.end_with_parent()
+    from rljax import a3c
+
     with contextlib.suppress(EOFError):
         while True:
+            job = pickle.loads(pipe.recv_bytes())
             try:
-                _train(pipe, pickle.loads(pipe.recv_bytes()))
-            except (processes.EnvError, ValueError, TypeError) as error:
+                _train(pipe, job)
+            except (processes.EnvError, a3c.WorkerError, ValueError, TypeError) as error:
                 pipe.send((0, None, None, str(error)))
-            except EOFError:
-                raise
             except Exception:
                 pipe.send((0, None, None, traceback.format_exc()))
 
@@ -185,20 +175,26 @@ def _train(pipe, job):
         chunks, is_row = a2c.chunks(config, key[None]), a2c.is_row
     else:
         chunks, is_row = a3c.chunks(config, workers, key), a3c.is_row
-    rows, done = [], 0
-    for state, metrics in chunks:  # noqa: B007  the last state is evaluated
-        updates = int(np.max(metrics.updates))
-        pipe.send(((updates - done) * config.batch_size, None, None, None))
-        done = updates
-        if is_row(config, metrics):
-            rows.append(metrics)
-    if done < config.num_updates:  # its environments could not go on with parameters of NaN
-        rows.append(metrics)
-    learners, eval_return = state.learner, None
+    rows, done, metrics = {}, 0, None
+    try:
+        for state, metrics in chunks:  # noqa: B007  the last state is evaluated
+            updates = int(np.max(metrics.updates))
+            pipe.send(((updates - done) * config.batch_size, None, None, None))
+            done = updates
+            if is_row(config, metrics):
+                rows[updates] = metrics
+    except a3c.WorkerError as error:
+        if metrics is None or host.ACTION_NOT_FINITE not in str(error):
+            raise
+        metrics = metrics._replace(diverged_at=np.int32(max(1, done)))
+    is_whole = done == config.num_updates
+    if not is_whole:  # environments could not go on with parameters of NaN
+        rows[done] = metrics
+    learners, eval_return, rows = state.learner, None, list(rows.values())
     if workers is not None:
         learners = jax.tree.map(lambda x: np.asarray(x)[None], learners)
         rows = [jax.tree.map(lambda x: np.asarray(x)[None], row) for row in rows]
-    if job.eval_episodes and done == config.num_updates:
+    if job.eval_episodes and is_whole:
         keys = evaluate.evaluation_keys(key[None], config.num_updates)
         played = evaluate.evaluate(config, learners, keys, job.eval_episodes, job.greedy)
         eval_return = float(played.returns.astype(float).mean())

@@ -7,6 +7,7 @@ one value for each axis.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -57,12 +58,15 @@ def _span(low, high, num, is_log):
     if type(num) is not int or num < 1:
         raise ValueError(f"{num!r} values: must be a whole number of at least 1")
     values = (np.geomspace if is_log else np.linspace)(low, high, num)
-    return tuple(_rounded(x) for x in values)
+    width = max(num - 1, 1)
+    apart = values * np.log(high / low) / width if is_log else np.full(num, (high - low) / width)
+    between = (_rounded(x, d) for x, d in zip(values[1:-1], apart[1:-1]))
+    return (low, *between, high)[:num]
 
 
-def _rounded(x):
-    """To four digits, which are as good as all and can be read."""
-    return float(f"{x:.4g}")
+def _rounded(x, apart):
+    """To four digits of the distance to the next value: they tell values apart and can be read."""
+    return round(float(x), 3 - math.floor(math.log10(apart))) if apart > 0 else float(x)
 
 
 def grid(axes: Mapping[str, Sequence | Range]) -> list[Point]:
@@ -124,7 +128,9 @@ def _at(name, axis, x):
         return axis[int(x * len(axis))]
     low, high = np.log([axis.low, axis.high]) if axis.is_log else (axis.low, axis.high)
     value = low + x * (high - low)
-    value = _rounded(np.exp(value) if axis.is_log else value)
+    value = np.exp(value) if axis.is_log else value
+    value = _rounded(value, min(axis.high - axis.low, value if axis.is_log else np.inf) / 10)
+    value = min(max(value, axis.low), axis.high)
     return round(value) if _is_whole(name) else value
 
 

@@ -4,7 +4,7 @@ local devices. Each device steps its own agents; nothing is exchanged between th
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from rljax import a2c, devices, evaluate
 from rljax.config import FLOAT_FIELDS, Config
 from rljax.devices import AGENTS, WHOLE
-from rljax.sweep.agents import Agent
+from rljax.sweep.agents import Agent, Execution
 from rljax.sweep.results import Progress, Result
 
 CPU_ENVS = 128
@@ -43,26 +43,14 @@ def usual_parallel(config: Config) -> int:
     return max(1, each) * jax.local_device_count()
 
 
-def train(
-    agents: Sequence[Agent],
-    parallel: int | None,
-    eval_episodes: int,
-    greedy: bool,
-    done: Collection[int] = (),
-) -> Iterator[Progress]:
+def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
     """Trains the agents of a group, batch after batch, and evaluates them.
 
-    All batches are of one size, those that lack agents filled up with copies: they are one compiled
-    program.
-
-    Args:
-        parallel: agents of a batch, rounded up to whole devices; by default `usual_parallel`. Fewer
-            where memory does not hold them.
-        eval_episodes: of each agent after training; 0 is no evaluation.
-        done: numbers of agents to leave out. It changes neither the program nor the batches.
+    All batches are of one size, rounded up to whole devices, and those that lack agents are filled
+    up with copies: they are one compiled program.
     """
     mesh = devices.mesh()
-    wanted = parallel or usual_parallel(agents[0].config)
+    wanted = how.parallel or usual_parallel(agents[0].config)
     each = -(-min(wanted, len(agents)) // mesh.size)
     without_floats = dataclasses.replace(agents[0].config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
     programs = _programs(without_floats, each, mesh)
@@ -71,12 +59,12 @@ def train(
         programs = _programs(without_floats, each, mesh)
     size, pace = each * mesh.size, _Pace()
     for start in range(0, len(agents), size):
-        batch = [agent for agent in agents[start : start + size] if agent.number not in done]
+        batch = [agent for agent in agents[start : start + size] if agent.number not in how.done]
         if batch:
-            yield from _train_batch(programs, batch, size, pace, eval_episodes, greedy)
+            yield from _train_batch(programs, batch, size, pace, how)
 
 
-def _train_batch(programs, agents, size, pace, eval_episodes, greedy):
+def _train_batch(programs, agents, size, pace, how):
     config = agents[0].config
     filled = [*agents, *[agents[-1]] * (size - len(agents))]
     configs = jax.tree.map(lambda *x: np.stack(x), *(agent.config for agent in filled))
@@ -93,10 +81,10 @@ def _train_batch(programs, agents, size, pace, eval_episodes, greedy):
         done += length
         yield Progress(length * config.batch_size * len(agents), seconds)
     eval_returns = None
-    if eval_episodes:
+    if how.eval_episodes:
         eval_keys = evaluate.evaluation_keys(keys, config.num_updates)
         played = evaluate.evaluate(
-            config, states.learner, eval_keys, eval_episodes, greedy, programs.mesh
+            config, states.learner, eval_keys, how.eval_episodes, how.greedy, programs.mesh
         )
         eval_returns = played.returns.astype(float).mean(axis=1)[: len(agents)]
     metrics = jax.tree.map(lambda x: x[:, : len(agents)], jax.device_get(rows))

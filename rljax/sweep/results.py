@@ -10,18 +10,8 @@ import numpy as np
 
 from rljax.sweep.agents import Agent
 from rljax.sweep.points import Point, label
+from rljax.tables import FIGURES, STALENESS
 from rljax.types import Metrics
-
-FIGURES = (
-    "episodic_return",
-    "episodic_length",
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "explained_variance",
-    "grad_norm",
-)
-STALENESS = ("staleness_mean", "staleness_max")
 
 
 class Result(NamedTuple):
@@ -34,6 +24,13 @@ class Result(NamedTuple):
     """[A] mean return of the evaluation after training."""
 
 
+class Failure(NamedTuple):
+    """An agent that could not be trained to its end."""
+
+    agent: Agent
+    why: str
+
+
 class Progress(NamedTuple):
     """A step of a sweep."""
 
@@ -43,6 +40,8 @@ class Progress(NamedTuple):
     """That they took, compilation and evaluation left out."""
     result: Result | None = None
     """Of agents that have just been finished."""
+    failure: Failure | None = None
+    """Of an agent in a process: an exception, or the process's death."""
 
 
 def columns(result: Result) -> dict[str, np.ndarray]:
@@ -51,12 +50,14 @@ def columns(result: Result) -> dict[str, np.ndarray]:
 
     `eval_return`, in an agent's last row, is the mean return of full episodes after training; NaN
     elsewhere, and of agents that have `diverged`: gradient or parameters were not finite at this
-    log point or before.
+    log point or before; of A3C, the gradients of this log point's row.
     """
     metrics, agents = result.metrics, result.agents
     num_rows = len(metrics.updates)
     batch = np.array([agent.config.batch_size for agent in agents])
     diverged = np.maximum.accumulate(np.asarray(metrics.diverged_at) > 0, axis=0)
+    if metrics.staleness_mean is not None:  # A3C rejects such gradients, and may get over it
+        diverged = diverged | np.isnan(metrics.policy_loss + metrics.grad_norm)
     eval_return = np.full(diverged.shape, np.nan)
     if result.eval_returns is not None:
         eval_return[-1] = np.where(diverged[-1], np.nan, result.eval_returns)

@@ -1,17 +1,22 @@
 """The whole of a sweep: groups one after another."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from rljax import a2c, rollout
+from rljax import a2c, a3c, rollout
 from rljax.config import Config, Workers
 from rljax.host import HostEnv
 from rljax.sweep import crowd, population, results
-from rljax.sweep.agents import Agent, Group, plan
+from rljax.sweep.agents import Agent, Execution, Group, plan
 from rljax.sweep.points import Point, Range, grid
 from rljax.sweep.results import Progress
+
+
+class FailedError(RuntimeError):
+    """An agent could not be trained to its end; which one and why is in the message."""
 
 
 def run(
@@ -41,13 +46,19 @@ def run(
 
     Raises:
         ValueError, TypeError: as `plan` and `check` do.
-        FailedError: as `crowd.train` does.
+        FailedError: an agent in a process could not be trained to its end.
     """
     points = grid(axes) if isinstance(axes, Mapping) else list(axes)
     groups = plan(base, points, seeds, workers)
     check(groups)
-    steps = chunks(groups, parallel=parallel, eval_episodes=eval_episodes, greedy=greedy)
-    return results.frame(results.columns(step.result) for step in steps if step.result)
+    tables = []
+    with contextlib.closing(chunks(groups, Execution(parallel, eval_episodes, greedy))) as steps:
+        for step in steps:
+            if step.failure:
+                raise FailedError(f"{step.failure.agent}: {step.failure.why}")
+            if step.result:
+                tables.append(results.columns(step.result))
+    return results.frame(tables)
 
 
 def check(groups: Sequence[Group]) -> None:
@@ -59,42 +70,29 @@ def check(groups: Sequence[Group]) -> None:
     for group in groups:
         agent = group.agents[0]
         try:
+            if agent.workers:
+                a3c.check(agent.config, agent.workers)
             jax.eval_shape(a2c.init, agent.config, jax.random.key(0))
         except (ValueError, TypeError) as error:
             raise type(error)(f"{agent}: {error}") from error
 
 
-def chunks(
-    groups: Sequence[Group],
-    *,
-    parallel: int | None,
-    eval_episodes: int,
-    greedy: bool,
-    done: Collection[int] = (),
-) -> Iterator[Progress]:
+def chunks(groups: Sequence[Group], how: Execution) -> Iterator[Progress]:
     """Trains all groups, in steps of half a second or so.
 
-    Args:
-        done: numbers of agents that are finished already, and left out. In environments in JAX the
-            others come to the same bits as without it.
-
     Raises:
-        FailedError, TypeError: as `crowd.train` does.
+        ValueError: `how.parallel` is below 1.
+        TypeError: as `crowd.train` does.
     """
+    if how.parallel is not None and how.parallel < 1:
+        raise ValueError(f"parallel = {how.parallel}: must be at least 1")
     for group in groups:
-        if any(agent.number not in done for agent in group.agents):
-            yield from train_group(group.agents, parallel, eval_episodes, greedy, done)
+        if any(agent.number not in how.done for agent in group.agents):
+            yield from train_group(group.agents, how)
 
 
-def train_group(
-    agents: Sequence[Agent],
-    parallel: int | None,
-    eval_episodes: int,
-    greedy: bool,
-    done: Collection[int] = (),
-) -> Iterator[Progress]:
+def train_group(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
     """Trains the agents of one group: the one place that knows how a group is executed."""
     env, _ = rollout.make_agent(agents[0].config)
     in_processes = agents[0].workers is not None or isinstance(env, HostEnv)
-    how = crowd if in_processes else population
-    yield from how.train(agents, parallel, eval_episodes, greedy, done)
+    yield from (crowd if in_processes else population).train(agents, how)
