@@ -55,7 +55,9 @@ def parse(text: str, most: int) -> tuple[str, Any]:
             if number and int(number[0]) > most:
                 raise ValueError(f"{int(number[0]):,} points: must be no more than {most:,}")
             span = sweep.log if kind == "log" else sweep.linear
-            return name, span(float(low), float(high), *map(int, number))
+            values = span(float(low), float(high), *map(int, number))
+            is_whole = number and spaces.is_whole(name)
+            return name, tuple(round(x) for x in values) if is_whole else values
         if not values:
             raise ValueError("must have at least one value")
         return name, [_value(name, item) for item in values.split(",")]

@@ -268,6 +268,7 @@ def test_a_run_is_no_sweep(main, finished, tmp_path, capsys):
         ("env=CartPole-v1,gymnasium/Acrobot-v1", ["CartPole-v1", "gymnasium/Acrobot-v1"]),
         ("optimizer=adam", ["adam"]),
         ("gamma=linear:0:1:3", (0.0, 0.5, 1.0)),
+        ("num_steps=log:5:100:4", (5, 14, 37, 100)),
         ("learning_rate=log:1e-4:1e-2", library.Range(1e-4, 1e-2, is_log=True)),
     ],
 )

@@ -131,7 +131,7 @@ def _at(name, axis, x):
     value = np.exp(value) if axis.is_log else value
     value = _rounded(value, min(axis.high - axis.low, value if axis.is_log else np.inf) / 10)
     value = min(max(value, axis.low), axis.high)
-    return round(value) if _is_whole(name) else value
+    return round(value) if is_whole(name) else value
 
 
 def _values(name, axis):
@@ -142,7 +142,7 @@ def _values(name, axis):
     if isinstance(axis, str) or not isinstance(axis, Iterable):
         raise ValueError(f"axis {name} = {axis!r}: must be a sequence of values, or a range")
     values = [x.item() if isinstance(x, np.generic) else x for x in axis]
-    if _is_whole(name):  # of a span
+    if is_whole(name):  # of a span
         values = [round(x) if isinstance(x, float) and x == round(x) else x for x in values]
     values = [tuple(x) if isinstance(x, list) else x for x in values]
     if not values:
@@ -156,7 +156,8 @@ def field(name: str) -> dataclasses.Field | None:
     return known.get(name)
 
 
-def _is_whole(name):
+def is_whole(name: str) -> bool:
+    """Whether a setting is a whole number."""
     found = field(name)
     return found is not None and found.type in (int, int | None)
 
