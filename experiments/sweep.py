@@ -26,6 +26,8 @@ from rljax import analysis, files, runs, sweep
 
 SHOWN = 10
 """Points in the ending table, at most."""
+SHOWN_FAILURES = 3
+"""Agents of which it is said why they failed, at most."""
 CURVES = 5
 """Points in the figure of learning curves, at most."""
 WRITE_EVERY = 5.0
@@ -83,7 +85,7 @@ def train(asked, groups, folder, journal, signals, device, begun) -> int:
         resumed = [*asked.saved.get("resumed", []), again]
         files.write_json(folder / "config.json", {**asked.saved, "resumed": resumed})
     size = f"{_many(len(asked.points), 'point')} x {_many(len(asked.seeds), 'seed')}"
-    title = f"Sweep · {options.algorithm.upper()} · {asked.base.env} · {size}"
+    title = f"Sweep · {options.algorithm.upper()} · {asked.envs} · {size}"
     steps = {agent.number: _steps(agent) for group in groups for agent in group.agents}
     before, total = sum(steps[number] for number in journal.agents), sum(steps.values())
     if before:
@@ -99,8 +101,10 @@ def train(asked, groups, folder, journal, signals, device, begun) -> int:
             status, exit_status = "failed", 1
         display.phase("writing")
         finish(asked, follower.summary(status), folder, display)
-    for failure in follower.failures:
+    for failure in follower.failures[:SHOWN_FAILURES]:
         print(f"error: {failure.agent}: {failure.why}", file=sys.stderr)
+    if more := follower.failures[SHOWN_FAILURES:]:
+        print(f"error: {_many(len(more), 'other agent')} failed too", file=sys.stderr)
     return exit_status
 
 
@@ -202,7 +206,7 @@ class Follower:
         asked, (score, best) = self.asked, self.best
         return {
             "algorithm": asked.options.algorithm,
-            "env": asked.base.env,
+            "env": asked.envs,
             "status": status,
             "axes": list(asked.points[0]),
             "points": len(asked.points),
@@ -249,8 +253,7 @@ def draw(table, ranking, asked, folder) -> list[Path]:
         drawn.append(folder / f"{name}.png")
         return drawn[-1], folder / f"{name}.svg"
 
-    envs = table["env"].unique() if "env" in table else [asked.base.env]
-    title = f"{asked.options.algorithm.upper()} on {', '.join(map(str, envs))}"
+    title = f"{asked.options.algorithm.upper()} on {asked.envs}"
     for name in varied:
         analysis.plot_sensitivity(table, name, *paths(f"sensitivity_{name}"), title=title)
     if len(varied) >= 2 and asked.options.axis and asked.options.sampling == "grid":

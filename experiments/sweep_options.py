@@ -94,6 +94,12 @@ class Asked:
     """config.json of a sweep that is gone on with."""
 
     @property
+    def envs(self) -> str:
+        """All environments, where they are an axis."""
+        found = dict.fromkeys(point.get("env", self.base.env) for point in self.points)
+        return ", ".join(map(str, found))
+
+    @property
     def seeds(self) -> list[int]:
         return list(range(self.options.seed, self.options.seed + self.options.num_seeds))
 
