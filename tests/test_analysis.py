@@ -304,11 +304,17 @@ def test_learning_curves_of_a_sweep_are_of_its_agents():
     assert env_steps.tolist() == [100, 200]
     assert returns.shape == (6, 2)
     assert returns[:, 0].tolist() == [20, 21, 22, 30, 31, 32]
+    figure = analysis.plot_learning_curves(sweep_table(), "Rates", by="learning_rate")
+    lines = figure.axes[0].get_lines()
+    assert [line.get_label() for line in lines] == [f"{label}, 6 seeds" for label in curves]
+    assert [line.get_ydata()[-1] for line in lines] == [7, 27]
 
 
 def test_too_many_values_for_colours_are_refused():
     table = sweep_table(num_steps=range(24))
     with pytest.raises(ValueError, match="has 12 values, more than 7 colours"):
         analysis.plot_sensitivity(table, "learning_rate", by="num_steps")
+    with pytest.raises(ValueError, match="24 values"):
+        analysis.plot_learning_curves(table, "Steps", by="num_steps")
     with pytest.raises(ValueError, match="24 values"):
         analysis.plot_performance_profiles(table.assign(agent=range(24)), "num_steps")

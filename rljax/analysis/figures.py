@@ -22,15 +22,20 @@ STYLES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1
 
 
 def plot_learning_curves(
-    curves: Mapping[str, Mapping[str, np.ndarray]], title: str, *paths: Path
+    curves: Mapping[str, Mapping[str, np.ndarray]], title: str, *paths: Path, by: str | None = None
 ) -> Any:
     """Draws the return of one or several runs: the IQM over seeds with its 95% interval.
 
     Of a single run every seed is drawn as well.
 
     Args:
-        curves: label to columns of metrics.csv; of a sweep, what `split` gives.
+        curves: label to columns of metrics.csv; with `by`, the table of a sweep.
+        by: a column of it: a curve for each of its values.
+
+    Raises:
+        ValueError: there is no such column, or it has more values than there are colours.
     """
+    curves = _with_colors(by, split(curves, by)) if by else curves
     below = 0.25 * (1 + len(curves)) if len(curves) > 1 else 0.0  # inches, for the legend
     figure = _figure(6.4, 4.0 + below)
     axes = figure.add_subplot()
@@ -89,9 +94,7 @@ def plot_sensitivity(
         ValueError: there is no such setting; `by` has more values than there are colours.
     """
     finals = counted(table)
-    groups = split(finals, by) if by else {"": finals}
-    if len(groups) > len(COLORS):
-        raise ValueError(f"by = {by!r}: has {len(groups)} values, more than {len(COLORS)} colours")
+    groups = _with_colors(by, split(finals, by)) if by else {"": finals}
     figure = _figure(6.4, 4.0)
     axes = figure.add_subplot()
     ticks = _Ticks(split(finals, axis), finals[axis])
@@ -156,9 +159,7 @@ def plot_performance_profiles(
     Raises:
         ValueError: as `scores` does; the column has more values than there are colours.
     """
-    found = scores(table, by, limits)
-    if len(found) > len(COLORS):
-        raise ValueError(f"by = {by!r}: has {len(found)} values, more than {len(COLORS)} colours")
+    found = _with_colors(by, scores(table, by, limits))
     lowest, highest = min(map(np.min, found.values())), max(map(np.max, found.values()))
     room = 0.02 * (highest - lowest or 1.0)
     taus = np.linspace(lowest - room, highest + room, 101)
@@ -177,6 +178,13 @@ def plot_performance_profiles(
     axes.set(ylabel="share of runs above \N{GREEK SMALL LETTER TAU}")
     figure.legend(loc="outside lower center", frameon=False, handlelength=3)
     return _save(figure, paths)
+
+
+def _with_colors(by, groups):
+    """The groups, if there are colours enough."""
+    if len(groups) > len(COLORS):
+        raise ValueError(f"by = {by!r}: has {len(groups)} values, more than {len(COLORS)} colours")
+    return groups
 
 
 class _Ticks:
