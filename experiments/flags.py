@@ -150,20 +150,14 @@ def parse_options(kind: type, description: str, argv: list[str], default: Any = 
 
 
 def given(name: str, argv: list[str]) -> str | None:
-    """The value of a flag, before all flags are known.
-
-    Raises:
-        ValueError: it is given twice.
-    """
-    found = []
+    """The value of a flag, before all flags are known; of one that is repeated the last."""
+    found = None
     for i, arg in enumerate(argv):
         if arg.startswith(f"--{name}="):
-            found.append(arg.partition("=")[2])
+            found = arg.partition("=")[2]
         elif arg == f"--{name}" and i + 1 < len(argv) and not argv[i + 1].startswith("--"):
-            found.append(argv[i + 1])
-    if len(found) > 1:
-        raise ValueError(f"--{name} is given twice: {found[0]!r} and {found[1]!r}")
-    return found[0] if found else None
+            found = argv[i + 1]
+    return found
 
 
 def _cli(kind, argv, description, names, **options):

@@ -207,7 +207,7 @@ def test_points_are_listed_in_a_file(main, tmp_path, capsys):
         ("--axis gamma=0.9 --algorithm a4c", "did you mean a3c or a2c?"),
         ("--axis gamma=0.9 --num-points 0 --sampling random", "num_points = 0: must be at least 1"),
         ("--axis gamma=0.9 --samplin grid", "samplin"),
-        ("--axis gamma=0.9 --algorithm a2c --algorithm a3c", "--algorithm is given twice"),
+        ("--axis num_workers=1 --algorithm a3c --algorithm a2c", "unknown setting 'num_workers'"),
         ("--axis gamma=0.9 --algorithm a3c --vectorization async", "A3C's workers are processes"),
         ("--axis env_params.max_steps_in_episode=abc", "'abc': must be a number"),
         ("--axis total_timesteps=1e30", "must be less than 2**31 rollouts"),
