@@ -199,6 +199,15 @@ def test_a_journal_that_was_never_begun_is_begun(journal, tmp_path, missing):
     assert (tmp_path / "results.csv").read_text() == HEADER
 
 
+def test_rows_are_not_thrown_away_where_the_journal_is_missing(journal, agents, tmp_path):
+    journal.add(finished(agents), 1.0, 2.0)
+    (tmp_path / "finished.jsonl").unlink()
+    table = (tmp_path / "results.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"results.csv has rows, and .*finished.jsonl is missing"):
+        sweep.Journal(tmp_path, HEADER)
+    assert (tmp_path / "results.csv").read_bytes() == table
+
+
 def test_a_damaged_journal_is_refused(journal, agents, tmp_path):
     journal.add(finished(agents), 1.0, 2.0)
     path = tmp_path / "finished.jsonl"

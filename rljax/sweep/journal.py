@@ -37,6 +37,8 @@ class Journal:
         """That they took, and that the sweep was at work for up to their end."""
         entries, whole = self._entries()
         if not entries:
+            if not self.journal.exists() and self._has_rows():
+                raise ValueError(f"{self.table} has rows, and {self.journal} is missing")
             files.write(self.table, header.encode())
             files.write(self.journal, b"")
         data = self.table.read_bytes() if self.table.exists() else b""
@@ -50,6 +52,9 @@ class Journal:
         with files.writing(self.table):
             os.truncate(self.table, self.size)
             os.truncate(self.journal, whole)
+
+    def _has_rows(self):
+        return self.table.exists() and self.table.read_bytes().count(b"\n") > 1
 
     def _entries(self):
         """(what the whole lines say, how many bytes they are)."""
