@@ -137,7 +137,7 @@ def test_files_of_a_run(lockstep_run):
     ]
 
 
-@pytest.mark.parametrize("at", [800, 2800])
+@pytest.mark.parametrize("at", [pytest.param(800, marks=pytest.mark.slow), 2800])
 def test_lockstep_resumes_to_the_same_bits(main, lockstep_run, tmp_path, at):
     """From the middle of the first and of the second seed."""
     run_dir = shutil.copytree(lockstep_run, tmp_path / "run")

@@ -210,6 +210,7 @@ def test_a_program_that_closes_nothing_ends_all_the_same(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_processes_step_leaves_none(tmp_path):
     """To the whole group, as a terminal sends it."""
     run_dir = tmp_path / "run"

@@ -122,7 +122,10 @@ def test_apply_takes_one_raveled_vector(state):
     ("env", "settings"),
     [
         ("Pendulum-v1", {"normalize_observations": True}),
-        ("Breakout-MinAtar", {"shared_torso": True, "hidden_sizes": (4,)}),
+        pytest.param(
+            *("Breakout-MinAtar", {"shared_torso": True, "hidden_sizes": (4,)}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_acting_recorded_changes_no_gradient(env, settings):
