@@ -125,13 +125,13 @@ def ask(description: str, argv: list[str]) -> Asked:
     parts = (base, options, workers) if algorithm == "a3c" else (base, options)
     base, options, *own = flags.parse_config(parts, description, argv)
     workers = own[0] if own else None
-    if saved:
-        if not options.axis:
-            options = dataclasses.replace(options, axis=before[2].axis)
-        _check_unchanged(before, (algorithm, base, options, workers))
-        return Asked(base, options.validate(), workers, space.restored(saved["points"]), saved)
+    if saved and not options.axis:
+        options = dataclasses.replace(options, axis=before[2].axis)
     options.validate()
-    if options.points:
+    if saved:
+        _check_unchanged(before, (algorithm, base, options, workers))
+        points = space.restored(saved["points"])
+    elif options.points:
         points = space.listed(options.points, options.max_points)
     else:
         drawn = (options.num_points, options.sampling_seed, options.max_points)
@@ -169,10 +169,6 @@ def _check_unchanged(before, asked):
         given |= {name: given[name] and str(given[name]) for name in ("points", "run_dir")}
         return {"algorithm": algorithm, **runs.config_record(base), **given, **own}
 
-    then, now = before[2].max_parallel, asked[2].max_parallel
-    if then != now:
-        warning = f"max_parallel = {now}, not {then} as before: what is trained from here on may"
-        print(f"warning: {warning} differ in rounding", file=sys.stderr)
     there, here = settings(*before), settings(*asked)
     if names := differing([there, here]):
         changes = ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
@@ -180,3 +176,7 @@ def _check_unchanged(before, asked):
             "on resume only --max-parallel, --device and --quiet may be given anew: the sweep has"
             f" {changes}"
         )
+    then, now = before[2].max_parallel, asked[2].max_parallel
+    if then != now:
+        warning = f"max_parallel = {now}, not {then} as before: what is trained from here on may"
+        print(f"warning: {warning} differ in rounding", file=sys.stderr)

@@ -232,6 +232,8 @@ def test_bad_input(main, argv, message, tmp_path, capsys):
         ("--resume {sweep} --axis gamma=0.9", "the sweep has axis = ("),
         ("--resume {sweep} --num-seeds 3", "the sweep has num_seeds = 2, not 3"),
         ("--resume {sweep} --run-dir elsewhere", "the sweep has run_dir = "),
+        ("--resume {sweep} --max-parallel 0", "max_parallel = 0: must be at least 1"),
+        ("--resume {sweep} --max-parallel 2 --gamma 0.5", "the sweep has gamma = "),
         ("--resume {sweep} --total-timesteps 3200", "total_timesteps = 1600, not 3200"),
         ("--resume {other}", "is no run directory"),
     ],
