@@ -57,8 +57,9 @@ class Options:
 def main(argv: list[str]) -> int:
     try:
         options = flags.parse_options(Options, __doc__, argv)
-        device = flags.set_device(options.device, cpu_devices=len(os.sched_getaffinity(0)))
-        figures = {"cores": len(os.sched_getaffinity(0)), **in_turn(options)}
+        cores = len(os.sched_getaffinity(0))
+        device = flags.set_device(options.device, cpu_devices=cores)
+        figures = {"cores": cores, **in_turn(options)}
         figures["files"] = files(options)
         if options.batches:
             shapes = [shape.split(",") for shape in options.shapes]

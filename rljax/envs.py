@@ -211,8 +211,10 @@ def _override(params, overrides):
     for name, value in overrides.items():
         if name not in known:
             raise ValueError(unknown("environment parameter", name, known))
-        if isinstance(value, str) != isinstance(getattr(params, name), str):
-            raise TypeError(f"environment parameter {name} = {value!r}: must be a number")
+        is_text = isinstance(getattr(params, name), str)
+        if isinstance(value, str) != is_text:
+            kind = "text" if is_text else "a number"
+            raise TypeError(f"environment parameter {name} = {value!r}: must be {kind}")
     return params.replace(**overrides)
 
 

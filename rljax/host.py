@@ -129,7 +129,7 @@ class Running:
         """
         self.steps = 0
         obs, info = self._call(self._envs.reset, seed=[int(seed) for seed in seeds])
-        self._check_finite(obs, "observation")
+        self._check_finite(obs, "observation is not finite")
         return obs, info.get("mask")
 
     def step(self, actions: np.ndarray) -> Step:
@@ -146,16 +146,16 @@ class Running:
         """
         self.steps += 1
         if isinstance(self.spec.action_space, Box):
-            self._check_finite(actions, "action")
+            self._check_finite(actions, ACTION_NOT_FINITE)
         obs, reward, terminated, truncated, info = self._call(self._envs.step, actions)
         final_obs = obs
         if "final_obs" in info:
             final_obs = obs.copy()
             for i in np.flatnonzero(info["_final_obs"]):
                 final_obs[i] = info["final_obs"][i]
-            self._check_finite(final_obs, "observation")
-        self._check_finite(obs, "observation")
-        self._check_finite(reward, "reward")
+            self._check_finite(final_obs, "observation is not finite")
+        self._check_finite(obs, "observation is not finite")
+        self._check_finite(reward, "reward is not finite")
         reward = reward.astype(np.float32)
         return Step(obs, reward, terminated, truncated, final_obs, info.get("mask"))
 
@@ -178,11 +178,11 @@ class Running:
             raise EnvError(f"{self._at(i)}:" + ("\n" if "\n" in error else " ") + error)
         return *answer, info
 
-    def _check_finite(self, x, what):
+    def _check_finite(self, x, error):
         if not np.isfinite(x).all():
             i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
             values = np.array2string(x[i], threshold=20, precision=3)
-            raise EnvError(f"{self._at(i)}: {what} is not finite: {values}")
+            raise EnvError(f"{self._at(i)}: {error}: {values}")
 
     def _at(self, i):
         when = f"at step {self.steps:,}" if self.steps else "at its first reset"

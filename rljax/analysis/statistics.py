@@ -124,11 +124,11 @@ def interval(
         (low, high), both [...].
     """
     values = np.asarray(values, float)
-    generator, size = np.random.default_rng(0), max(1, _BLOCK // values.size)
-    found = []
-    for start in range(0, resamples, size):
-        shape = (min(size, resamples - start), len(values))
-        found.append(statistic(values[generator.integers(len(values), size=shape)], axis=1))
+    generator = np.random.default_rng(0)
+    found = [
+        statistic(values[generator.integers(len(values), size=(number, len(values)))], axis=1)
+        for number in _blocks(resamples, values.size)
+    ]
     return _percentiles(np.concatenate(found), level)
 
 
@@ -237,10 +237,16 @@ def _resampled(scores, resamples, generator) -> Iterator[np.ndarray]:
     """Bootstrap samples of scores [S, T], in blocks [R, S, T]."""
     num_seeds, num_tasks = scores.shape
     tasks = np.arange(num_tasks)
-    size = max(1, _BLOCK // scores.size)
-    for start in range(0, resamples, size):
-        shape = (min(size, resamples - start), num_seeds, num_tasks)
+    for number in _blocks(resamples, scores.size):
+        shape = (number, num_seeds, num_tasks)
         yield scores[generator.integers(num_seeds, size=shape, dtype=np.int32), tasks]
+
+
+def _blocks(resamples, size):
+    """How many resamples to draw at a time, of so many values each."""
+    most = max(1, _BLOCK // size)
+    for start in range(0, resamples, most):
+        yield min(most, resamples - start)
 
 
 def _counts(shape, resamples, generator):

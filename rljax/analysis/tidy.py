@@ -172,8 +172,7 @@ def scores(table: Any, by: str, limits: Mapping[str, tuple[float, float]] | None
         ValueError: there is no such column; an environment has fewer runs than another, or none
             with a return.
     """
-    more = [by] if by in table and by not in ("agent", "point", "seed", *axes(table)) else []
-    finals = counted(table, *more)
+    finals = counted(table, *([by] if by in table else []))
     if finals["final_return"].isna().any():
         raise ValueError("no run of an environment has a final return")
     finals["task"] = finals.get("env", "")
