@@ -15,6 +15,14 @@ from rljax.spaces import ActionSpace, Box
 
 _LOG_2PI = float(np.log(2 * np.pi))
 _FEW = 32
+_LOGISTIC = (
+    (0.11778512, 0.49483530),
+    (0.47339246, 0.72813815),
+    (0.35659640, 1.07375914),
+    (0.05222601, 1.58635354),
+)
+"""Shares and standard deviations of centred normals whose mixture is the density sech(u)^2 / 2: the
+least maximal error of its integral and of its integral's, found by least squares."""
 
 
 def noise(space: ActionSpace, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -148,11 +156,23 @@ class TanhGaussian(NamedTuple):
         return jnp.sum(normal - self._log_slope(action), axis=-1)
 
     def entropy(self) -> jax.Array:
-        """H(a) = H(u) + E[log da/du]; the expectation by Gauss-Hermite quadrature."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(32)
-        slopes = jax.vmap(lambda node: self._log_slope(self.sample(node)))(jnp.float32(nodes))
-        slope = jnp.tensordot(jnp.float32(weights / weights.sum()), slopes, axes=1)
-        return jnp.sum(0.5 * (1 + _LOG_2PI) + self.log_std + slope, axis=-1)
+        """H(a) = H(u) + E[log da/du], with log da/du = log scale - 2 log cosh(u).
+
+        The logistic density sech(u)^2 / 2, half the second derivative of log cosh, is a mixture of
+        centred normals (Andrews and Mallows 1974), of which four are within 1e-5. Integrated twice,
+        log cosh(u) + log 2 is the mean of E|u + s z| over their deviations s, and of a normal u it
+        is the mean of a folded normal: so the entropy and its slopes are within 1e-4, whatever mean
+        and deviation are.
+        """
+        variance = jnp.exp(2 * self.log_std)
+        log_cosh = -jnp.log(2.0)
+        for share, deviation in _LOGISTIC:
+            std = jnp.sqrt(variance + deviation**2)
+            ratio = self.mean / (std * jnp.sqrt(2.0))
+            folded = std * jnp.sqrt(2 / jnp.pi) * jnp.exp(-jnp.square(ratio))
+            log_cosh += share * (folded + self.mean * jax.lax.erf(ratio))
+        normal = 0.5 * (1 + _LOG_2PI) + self.log_std
+        return jnp.sum(normal + self._log_scale() - 2 * log_cosh, axis=-1)
 
     def to_env(self, action: jax.Array) -> jax.Array:
         action = self.low + 0.5 * (self.high - self.low) * (1 + jnp.tanh(action))
@@ -160,8 +180,10 @@ class TanhGaussian(NamedTuple):
 
     def _log_slope(self, u):
         """log da/du."""
-        log_scale = jnp.log(0.5 * (self.high - self.low))
-        return log_scale + 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
+        return self._log_scale() + 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
+
+    def _log_scale(self):
+        return jnp.log(0.5 * (self.high - self.low))
 
 
 def _normal_log_prob(x, mean, log_std):

@@ -222,17 +222,40 @@ def test_squashed_log_prob_is_exact_where_tanh_is_flat(u):
     np.testing.assert_allclose(gradients, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("std", [0.1, 0.5, 1.0, 1.6])
-def test_squashed_entropy_is_the_integral(std):
-    means = np.array([[0.0, -0.7], [1.5, 3.0]])
-    z = np.linspace(-9, 9, 20_001)
-    u = means[..., None] + std * z
+def squashed_entropy(means, log_std):
+    """[...] of one component each, by its integral."""
+    z, std = np.linspace(-9, 9, 40_001), np.exp(np.asarray(log_std))[..., None]
+    u = np.abs(means[..., None] + std * z)
+    log_cosh = u + np.log1p(np.exp(-2 * u)) - np.log(2)
     density_of_u = stats.norm.pdf(z)
-    slope = 0.5 * (HIGH - LOW) / np.cosh(u) ** 2
-    log_density = np.log(density_of_u / std) - np.log(slope)
-    expected = -np.trapezoid(density_of_u * log_density, z).sum(axis=-1)
-    found = call(tanh_gaussian(means, np.full_like(means, np.log(std))), "entropy")
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    log_density = np.log(density_of_u / std) - np.log(0.5 * (HIGH - LOW)) + 2 * log_cosh
+    return -np.trapezoid(density_of_u * log_density, z)
+
+
+@pytest.mark.parametrize("log_std", [-4.0, -1.0, 0.0, 0.5, 2.0, 4.0])
+def test_squashed_entropy_and_its_slopes_are_those_of_the_integral(log_std):
+    means = np.array([0.0, -0.7, 1.0, 3.0, -20.0])
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None))
+    @partial(jax.value_and_grad, argnums=(0, 1))
+    def entropy(mean, log_std):
+        return tanh_gaussian(mean[None], log_std[None]).entropy()
+
+    found, (of_mean, of_log_std) = entropy(*float32(means, log_std))
+    np.testing.assert_allclose(found, squashed_entropy(means, log_std), rtol=1e-5, atol=1e-4)
+    step = 1e-4
+    above, below = (squashed_entropy(means + d, log_std) for d in (step, -step))
+    np.testing.assert_allclose(of_mean, (above - below) / (2 * step), atol=2e-4)
+    above, below = (squashed_entropy(means, log_std + d) for d in (step, -step))
+    np.testing.assert_allclose(of_log_std, (above - below) / (2 * step), rtol=1e-3, atol=1e-3)
+
+
+def test_squashed_entropy_is_summed_over_components(moments):
+    mean, log_std, _ = moments
+    found = call(tanh_gaussian(mean, log_std), "entropy")
+    expected = squashed_entropy(mean, log_std).sum(axis=-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_squashed_actions_stay_in_bounds():
