@@ -128,6 +128,7 @@ def _never_began(run_dir):
 
 def _from_checkpoint(run_dir, config, seeds, like):
     from rljax import evaluate
+    from rljax.types import NEW_LEAVES
 
     manifest, trees, problems = checkpoints.newest(
         run_dir, lambda manifest: tables.check(run_dir, manifest.get("tables", {}))
@@ -137,11 +138,13 @@ def _from_checkpoint(run_dir, config, seeds, like):
     _check_same(config, before, seeds, manifest)
     best = None
     try:
-        states = checkpoints.restore(trees["state"], like)
+        states = checkpoints.restore(trees["state"], like, NEW_LEAVES)
         if "best" in manifest:
             policy = like.learner._replace(opt_state=(), return_moments=None)
             best = evaluate.Best(
-                learner=checkpoints.restore(trees["best"], {"learner": policy})["learner"],
+                learner=checkpoints.restore(trees["best"], {"learner": policy}, NEW_LEAVES)[
+                    "learner"
+                ],
                 **{name: np.array(figures) for name, figures in manifest["best"].items()},
             )
     except ValueError as error:

@@ -22,7 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import distributions, host, learner, networks, optimizers, processes, rollout, vectors
+from rljax import (
+    distributions,
+    host,
+    learner,
+    networks,
+    normalization,
+    optimizers,
+    processes,
+    rollout,
+    vectors,
+)
 from rljax.config import FLOAT_FIELDS, Config
 from rljax.host import HostEnv
 from rljax.types import ActorState, AgentState, EnvSpec, Metrics
@@ -44,6 +54,7 @@ def init(config: Config, key: jax.Array) -> AgentState:
         learner=learner.init(config, network, env.spec, key_learner),
         actor=rollout.init(env, config.num_envs, key_actor),
         sums=_no_metrics(),
+        sums_error=_no_metrics(),
     )
 
 
@@ -166,7 +177,8 @@ def begin_row(states: AgentState) -> tuple[AgentState, Metrics]:
     Returns:
         (states, Metrics of the row so far).
     """
-    return states._replace(sums=jax.tree.map(jnp.zeros_like, states.sums)), jax.vmap(row)(states)
+    sums, error = jax.tree.map(jnp.zeros_like, (states.sums, states.sums_error))
+    return states._replace(sums=sums, sums_error=error), jax.vmap(row)(states)
 
 
 @jax.jit
@@ -209,7 +221,7 @@ def _learn(config, network, state, batch):
     )
     actor = actor._replace(episodes=episodes)
     begins_row = state.learner.updates % config.log_interval == 0
-    return AgentState(moved, actor, _add_to_row(state.sums, sums, begins_row)), sums
+    return AgentState(moved, actor, *_add_to_row(state, sums, begins_row)), sums
 
 
 def _is_finite(figures, params):
@@ -217,10 +229,14 @@ def _is_finite(figures, params):
     return jnp.isfinite(figures.grad_norm + figures.policy_loss + optax.tree.sum(params))
 
 
-def _add_to_row(before, sums, begins_row):
-    total = jax.tree.map(lambda x, y: jnp.where(begins_row, 0, x).astype(x.dtype) + y, before, sums)
-    first = jnp.where(before.diverged_at > 0, before.diverged_at, sums.diverged_at)
-    return total._replace(diverged_at=first)
+def _add_to_row(state, sums, begins_row):
+    """(sums, their errors) of the row under way, which can be of millions of updates."""
+    before, error = jax.tree.map(
+        lambda x: jnp.where(begins_row, 0, x).astype(x.dtype), (state.sums, state.sums_error)
+    )
+    total, error = normalization.add(before, error, sums)
+    first = jnp.where(state.sums.diverged_at > 0, state.sums.diverged_at, sums.diverged_at)
+    return total._replace(diverged_at=first), error
 
 
 def _no_metrics():
@@ -251,7 +267,8 @@ def _host_programs(config: Config, spec: EnvSpec) -> _HostPrograms:
 
     def fresh(key):
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
-        return AgentState(learner.init(config, network, spec, key), actor, _no_metrics())
+        fresh = learner.init(config, network, spec, key)
+        return AgentState(fresh, actor, _no_metrics(), _no_metrics())
 
     like = jax.eval_shape(fresh, jax.random.key(0))
     plain_like = jax.eval_shape(vectors.plain, like)

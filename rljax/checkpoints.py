@@ -10,7 +10,7 @@ against the manifest, unpickles nothing and executes nothing.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,13 @@ def newest(
     raise ValueError(f"no whole checkpoint in {str(run_dir)!r}: {why}")
 
 
-def restore(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
+def restore(arrays: Mapping[str, np.ndarray], like: Any, new: Collection[str] = frozenset()) -> Any:
     """The pytree whose arrays these are.
 
     Args:
         like: a pytree of the same structure, of arrays or `jax.ShapeDtypeStruct`s.
+        new: parts of paths, of leaves that may be absent, for they are newer than some checkpoints:
+            they are zeros then.
 
     Raises:
         ValueError: the arrays are of another tree; the message names the first leaf that differs.
@@ -121,6 +123,9 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
 
     saved = dict(_typed(name, array) for name, array in arrays.items())
     wanted = dict(named_leaves(like))
+    for name, leaf in wanted.items():
+        if name not in saved and not set(new).isdisjoint(name.split("/")):
+            saved[name] = np.zeros(leaf.shape, leaf.dtype)
     for name in [*wanted, *saved]:
         here, there = (_describe(leaves.get(name)) for leaves in (saved, wanted))
         if here != there:

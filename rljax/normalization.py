@@ -1,7 +1,10 @@
 """Running moments of observations and of discounted returns."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import optax
 
 from rljax.types import Moments
 
@@ -11,7 +14,8 @@ CLIP = 10.0
 
 def init(shape: tuple[int, ...]) -> Moments:
     """Mean 0 and variance 1, with a weight that the first batch outweighs."""
-    return Moments(jnp.float32(1e-4), jnp.zeros(shape), jnp.ones(shape))
+    zeros = jnp.zeros(shape)
+    return Moments(jnp.float32(1e-4), zeros, jnp.ones(shape), zeros, zeros)
 
 
 def measure(batch: jax.Array) -> Moments:
@@ -20,12 +24,40 @@ def measure(batch: jax.Array) -> Moments:
 
 
 def merge(moments: Moments, more: Moments) -> Moments:
-    """The moments of both together (Chan et al. 1979, pairwise update)."""
-    total = moments.count + more.count
+    """The moments of both together (Chan et al. 1979, pairwise update). With w the share of the
+    samples that are new, and d the distance of their mean:
+
+        mean += w d
+        var  += w (var_new - var + (1 - w) d^2)
+
+    After millions of batches an increment is smaller than what float32 can add: what rounding takes
+    from a sum is kept, and added with the next one (Kahan 1965).
+
+    Args:
+        moments: with `mean_error` and `var_error`, as `init` gives them.
+        more: as `measure` gives them.
+    """
+    count = moments.count + more.count
+    weight = more.count / count
     delta = more.mean - moments.mean
-    squares = moments.var * moments.count + more.var * more.count
-    squares = squares + jnp.square(delta) * moments.count * more.count / total
-    return Moments(total, moments.mean + delta * more.count / total, squares / total)
+    spread = more.var - moments.var + (1.0 - weight) * jnp.square(delta)
+    mean, mean_error = add(moments.mean, moments.mean_error, weight * delta)
+    var, var_error = add(moments.var, moments.var_error, weight * spread)
+    return Moments(count, mean, var, mean_error, var_error)
+
+
+def add(total: Any, error: Any, more: Any) -> tuple[Any, Any]:
+    """Compensated summation (Kahan 1965) of arrays, or of pytrees of them.
+
+    Args:
+        error: what rounding has added to `total` too much so far.
+
+    Returns:
+        (total, error), with `more` added.
+    """
+    more = optax.tree.sub(more, error)
+    summed = optax.tree.add(total, more)
+    return summed, optax.tree.sub(optax.tree.sub(summed, total), more)
 
 
 def standardize(moments: Moments | None, obs: jax.Array) -> jax.Array:

@@ -75,6 +75,9 @@ class Moments(NamedTuple):
     count: Any
     mean: Any
     var: Any
+    mean_error: Any = None
+    """What rounding has added to them too much so far: only `normalization.merge` needs it."""
+    var_error: Any = None
 
 
 class LearnerState(NamedTuple):
@@ -166,6 +169,12 @@ class AgentState(NamedTuple):
     actor: ActorState
     sums: Metrics
     """Sums of the figures since the last row of metrics."""
+    sums_error: Metrics
+    """What rounding has added to them too much so far."""
+
+
+NEW_LEAVES = frozenset({"mean_error", "var_error", "sums_error"})
+"""Parts of states that checkpoints of earlier versions lack; they start at zero."""
 
 
 def _flatten_config(config):

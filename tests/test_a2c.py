@@ -35,6 +35,24 @@ def small_run():
     return TRAIN(SMALL, jax.random.key(0))
 
 
+def test_a_row_of_millions_of_updates_still_takes_small_figures():
+    config = dataclasses.replace(SMALL, total_timesteps=SMALL.batch_size * 10**8)
+    state = a2c.init(config, jax.random.key(0))
+    large = jax.tree.map(lambda x: (x + 2**25).astype(x.dtype), state.sums)
+    state = state._replace(
+        learner=state.learner._replace(updates=jnp.int32(1)),
+        sums=large._replace(updates=jnp.int32(1), diverged_at=jnp.int32(0)),
+    )
+    figures = []
+    for _ in range(20):
+        state, row = UPDATE(config, state)
+        figures.append(row)
+    for name in ("entropy", "learning_rate", "value_loss"):
+        added = sum(float(getattr(row, name)) for row in figures)
+        found = float(getattr(state.sums, name)) - float(getattr(state.sums_error, name)) - 2**25
+        np.testing.assert_allclose(found, added, rtol=1e-5)
+
+
 def values(config, state, observations):
     _, network = make_agent(config)
     observations = jnp.array(observations, jnp.float32)[:, None]

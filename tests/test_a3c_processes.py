@@ -21,7 +21,6 @@ from rich.console import Console
 from rljax import a2c, a3c, checkpoints, evaluate, rollout, tables, vectors
 from rljax.a3c import messages, roster, sums, training
 from rljax.config import Config, Workers
-from rljax.types import AgentState
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "a3c.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -77,7 +76,8 @@ def test_one_worker_in_lockstep_is_a2c_with_one_environment():
     like = jax.eval_shape(lambda key: rollout.init(env, 1, key), jax.random.key(0))
     actor = vectors.typed(jax.tree.map(lambda x: x[0], start.actors), like)
     fresh = a2c.init(config, jax.random.key(3))
-    state = AgentState(fresh.learner._replace(params=start.learner.params), actor, fresh.sums)
+    learner = fresh.learner._replace(params=start.learner.params)
+    state = fresh._replace(learner=learner, actor=actor)
     update, rows = jax.jit(a2c.update), []
     for _ in range(50):
         state, row = update(config, state)

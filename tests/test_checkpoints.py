@@ -285,6 +285,17 @@ def test_restore_refuses_another_tree(tmp_path, like, named):
         checkpoints.restore(trees["state"], like)
 
 
+def test_leaves_that_are_newer_than_a_checkpoint_are_zeros(tmp_path):
+    checkpoints.save(tmp_path / "16", {"state": {"moments": {"mean": np.ones(2)}}}, {})
+    _, trees = checkpoints.load(tmp_path / "16")
+    like = {"moments": {"mean": np.ones(2), "mean_error": np.ones(2, np.float32)}}
+    found = checkpoints.restore(trees["state"], like, {"mean_error"})["moments"]
+    np.testing.assert_array_equal(found["mean_error"], np.zeros(2))
+    assert found["mean_error"].dtype == np.float32
+    with pytest.raises(ValueError, match="moments/mean_error is absent"):
+        checkpoints.restore(trees["state"], like)
+
+
 def test_restore_names_the_first_leaf_that_differs(tmp_path):
     tree = {name: np.zeros(2) for name in "abcd"}
     checkpoints.save(tmp_path / "16", {"state": tree}, {})

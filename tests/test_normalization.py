@@ -29,6 +29,31 @@ def test_batches_give_the_moments_of_everything(shape):
     np.testing.assert_allclose(moments.var, everything.var(axis=0), rtol=1e-3)
 
 
+def test_moments_do_not_drift_in_long_runs():
+    """After 1e8 samples float32 adds 5 in steps of 8, and most of a batch's increments not at all."""
+    zeros = jnp.zeros(16)
+    start = Moments(jnp.float32(1e8), zeros + 3, zeros + 4, zeros, zeros)
+
+    def step(moments, key):
+        batch = 3 + 2 * jax.random.normal(key, (5, 16))
+        return normalization.merge(moments, normalization.measure(batch)), None
+
+    keys = jax.random.split(jax.random.key(0), 100_000)
+    moments, _ = jax.jit(lambda keys: jax.lax.scan(step, start, keys))(keys)
+    np.testing.assert_allclose(moments.var.mean(), 4, atol=1e-4)
+    np.testing.assert_allclose(moments.mean.mean(), 3, atol=2e-5)
+
+
+def test_a_compensated_sum_keeps_what_a_plain_one_loses():
+    start = jnp.float32(2**25), jnp.float32(0)
+    total, error = jax.jit(
+        lambda start: jax.lax.fori_loop(
+            0, 100_000, lambda _, sums: normalization.add(*sums, jnp.float32(0.25)), start
+        )
+    )(start)
+    assert float(total) - float(error) == 2**25 + 25_000
+
+
 def test_observations_are_standardised_and_clipped():
     moments = Moments(jnp.float32(1), jnp.array([2.0, -1.0]), jnp.array([4.0, 0.25]))
     obs = jnp.array([[[4.0, -1.0]], [[2.0, 0.0]], [[1e6, -1e6]]])

@@ -19,6 +19,7 @@ from rljax.types import (
     Figures,
     Increments,
     LearnerState,
+    Moments,
 )
 
 GRADIENT, FAILED, REFUSED = range(3)
@@ -96,7 +97,12 @@ def layout(config: Config) -> Layout:
 
 def published(state: LearnerState) -> Published:
     """What is published of a learner."""
-    return Published(state.params, state.obs_moments, state.return_moments)
+    return Published(state.params, _plain(state.obs_moments), _plain(state.return_moments))
+
+
+def _plain(moments):
+    """Without what only the holder needs."""
+    return moments and Moments(moments.count, moments.mean, moments.var)
 
 
 def learner_of(vector: jax.Array, shapes: Published) -> LearnerState:
