@@ -104,9 +104,7 @@ def learners(config: Config, state: Mapping) -> LearnerState:
     saved = state["learner"]
     num_seeds = len(saved["updates"])
 
-    def init(key):
-        return network.init(key, jnp.zeros((1, *env.spec.obs_shape)))
-
+    init = partial(networks.init, config, network, env.spec)
     like = jax.eval_shape(init, jax.random.key(0))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), like)
     moments = saved.get("obs_moments")
@@ -120,7 +118,7 @@ def learners(config: Config, state: Mapping) -> LearnerState:
 
 
 def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Callable:
-    """The learner's policy as a plain function `policy(obs, key, mask=None) -> action`.
+    """The learner's policy as a plain function `policy(obs, key=None, mask=None) -> action`.
 
     It takes one encoded observation [*obs_shape] or a batch [B, *obs_shape] and gives actions
     numbered from 0, one or a batch. Of gymnasium's environments it takes one observation just as
@@ -132,6 +130,9 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
         config: the one that the learner was trained with.
         learner: of one agent; take one member of a vmapped state by indexing its leaves.
         greedy: the distribution's mode rather than a sample. The key is then not used.
+
+    Raises:
+        ValueError: when called to sample without a key.
     """
     env, network = rollout.make_agent(config)
     spec, space = env.spec, env.spec.action_space
@@ -142,23 +143,30 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
         obs = obs.reshape(-1, *spec.obs_shape)
         if mask is not None:
             mask = mask.reshape(-1, *space.mask_shape)
-        noise = distributions.noise(space, key, obs.shape[:1])
-        action = _act(network, learner, obs, mask, None if greedy else noise)
+        noise = None if greedy else distributions.noise(space, key, obs.shape[:1])
+        action = _act(network, learner, obs, mask, noise)
         return action.reshape(*lead, *space.shape)
 
-    if not isinstance(env, HostEnv):
-        return lambda obs, key, mask=None: act(jnp.asarray(obs, jnp.float32), key, mask)
+    def act_in_jax(obs, key, mask):
+        return act(jnp.asarray(obs, jnp.float32), key, mask)
 
-    def act_on_host(obs, key, mask=None):
+    def act_on_host(obs, key, mask):
         is_box = isinstance(spec.observation, Numbers)
         if is_box and np.ndim(obs) > len(spec.obs_shape):
             masks = [None] * len(obs) if mask is None else mask
-            keys = jax.random.split(key, len(obs))
+            keys = [None] * len(obs) if greedy else jax.random.split(key, len(obs))
             return np.stack([act_on_host(*one) for one in zip(obs, keys, masks)])
         mask = None if mask is None else spaces.mask(space, mask)
         return env.decode(np.asarray(act(env.encode(obs), key, mask)))
 
-    return act_on_host
+    own_act = act_on_host if isinstance(env, HostEnv) else act_in_jax
+
+    def policy(obs, key=None, mask=None):
+        if key is None and not greedy:
+            raise ValueError("key = None: only a greedy policy needs no key")
+        return own_act(obs, key, mask)
+
+    return policy
 
 
 def evaluation_keys(keys: jax.Array, updates: int) -> jax.Array:

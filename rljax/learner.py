@@ -24,8 +24,12 @@ from rljax.types import (
 
 
 def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> LearnerState:
-    """Fresh parameters, optimiser state and moments."""
-    params = network.init(key, jnp.zeros((1, *spec.obs_shape)))
+    """Fresh parameters, optimiser state and moments.
+
+    Raises:
+        ValueError: as `networks.init` does.
+    """
+    params = networks.init(config, network, spec, key)
     return LearnerState(
         params=params,
         opt_state=optimizers.make(config).init(params),

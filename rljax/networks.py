@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -90,22 +91,29 @@ class ActorCritic(nn.Module):
         Args:
             mask: bool [B, *mask_shape] the valid actions; None if all are.
         """
-        obs = self._apart(obs)
-        actor_features = self.actor_torso(obs)
+        actor_features = self._features(self.actor_torso, obs)
         shared = self.shared_torso
-        critic_features = actor_features if shared else self.critic_torso(obs)
+        critic_features = actor_features if shared else self._features(self.critic_torso, obs)
         return self._distribution(actor_features, mask), self._value(critic_features)
 
     def actor(self, obs, mask=None):
         """The distribution over actions alone."""
-        return self._distribution(self.actor_torso(self._apart(obs)), mask)
+        return self._distribution(self._features(self.actor_torso, obs), mask)
 
     def critic(self, obs):
         """The values [B] alone."""
-        return self._value(self.critic_torso(self._apart(obs)))
+        return self._value(self._features(self.critic_torso, obs))
 
-    def _apart(self, obs):
-        return obs if self.pieces is None else spaces.split(self.pieces, obs)
+    def _features(self, torso, obs):
+        features = torso(obs if self.pieces is None else spaces.split(self.pieces, obs))
+        shape = getattr(features, "shape", None)
+        if shape is None or len(shape) != 2 or len(features) != len(obs):
+            came = shape or type(features).__name__
+            raise ValueError(
+                f"network {type(torso).__name__}: must give features [B, F] for observations of"
+                f" shape {obs.shape}, not {came}"
+            )
+        return features
 
     def _distribution(self, features, mask):
         out, space = self.actor_head(features), self.action_space
@@ -148,6 +156,29 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
     )
 
 
+def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> Any:
+    """Fresh variables of a network that `make` made: its parameters.
+
+    Raises:
+        ValueError: it needs more than parameters: another collection of variables (such as the
+            statistics of batch normalisation), which the optimiser must not train, or random
+            numbers when it is applied.
+    """
+    name, obs = f"network = {config.network!r}", jnp.zeros((1, *spec.obs_shape))
+    variables = network.init(key, obs)
+    others = ", ".join(repr(collection) for collection in variables if collection != "params")
+    if others:
+        raise ValueError(
+            f"{name}: has variables in {others}; only 'params' are trained and kept, so that a"
+            " network must have no others (nn.LayerNorm instead of nn.BatchNorm, for example)"
+        )
+    try:
+        jax.eval_shape(network.apply, variables, obs)
+    except flax.errors.InvalidRngError as error:
+        raise ValueError(f"{name}: draws random numbers when applied ({error})") from error
+    return variables
+
+
 def _torso(config, spec) -> Callable[[], nn.Module]:
     network: Any = config.network
     is_image = len(spec.obs_shape) == 3 and min(spec.obs_shape[:2]) >= 3
@@ -181,9 +212,12 @@ class Dense(nn.Dense):
         recording = self.is_mutable_collection("recorded")
         known = () if recording else self.get_variable("recorded", "out", ())
         known = known[0] if len(known) == 1 else None  # a layer called twice has two
-        if known is not None and known.shape[:-1] == x.shape[:-1]:
+        own_product = self.dot_general is not None or self.dot_general_cls is not None
+        if known is not None and known.shape[:-1] == x.shape[:-1] and not own_product:
             params = self.variables["params"]
-            return _known_dense(x, params["kernel"], params["bias"], known)
+            parts = x, params["kernel"], params.get("bias")
+            x, kernel, bias = self.promote_dtype(*parts, dtype=self.dtype)
+            return _known_dense(self.precision, x, kernel, bias, known)
         out = super().__call__(x)
         if not self.is_initializing():
             self.sow("recorded", "out", out)
@@ -213,23 +247,25 @@ def reuse(variables: Any, recorded: Any) -> Any:
     return variables if recorded is None else {**variables, **recorded}
 
 
-@jax.custom_vjp
-def _known_dense(x, kernel, bias, out):
-    """x @ kernel + bias, which is known to be `out`."""
-    del x, kernel, bias
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _known_dense(precision, x, kernel, bias, out):
+    """x @ kernel + bias, or without a bias where that is None, which is known to be `out`."""
+    del precision, x, kernel, bias
     return out
 
 
-def _known_dense_forward(x, kernel, bias, out):
-    del bias
-    return out, (x, kernel)
+def _known_dense_forward(precision, x, kernel, bias, out):
+    del precision
+    return out, (x, kernel, bias)
 
 
-def _known_dense_backward(saved, gradient):
-    x, kernel = saved
+def _known_dense_backward(precision, saved, gradient):
+    x, kernel, bias = saved
     rows, columns = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    to_x = (columns @ kernel.T).reshape(x.shape).astype(x.dtype)
-    return to_x, rows.T @ columns, jnp.sum(columns, axis=0), jnp.zeros_like(gradient)
+    to_x = jnp.matmul(columns, kernel.T, precision=precision).reshape(x.shape)
+    to_kernel = jnp.matmul(rows.T, columns, precision=precision)
+    to_bias = None if bias is None else jnp.sum(columns, axis=0)
+    return to_x, to_kernel, to_bias, jnp.zeros_like(gradient)
 
 
 _known_dense.defvjp(_known_dense_forward, _known_dense_backward)

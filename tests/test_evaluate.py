@@ -42,6 +42,18 @@ def states_of(config, seeds=2):
     )
 
 
+@pytest.mark.parametrize("env", ["probes:RewardByAction", "host_probes:RewardByAction"])
+def test_only_a_greedy_policy_needs_no_key(env):
+    config = dataclasses.replace(SMALL, env=env)
+    learner = a2c.init(config, jax.random.key(0)).learner
+    obs = np.zeros((3, 1), np.float32)
+    greedy, sampling = (evaluate.policy(config, learner, greedy) for greedy in (True, False))
+    for one in (obs, obs[0]):
+        np.testing.assert_array_equal(greedy(one), greedy(one, jax.random.key(0)))
+    with pytest.raises(ValueError, match="only a greedy policy needs no key"):
+        sampling(obs)
+
+
 def test_no_bias_toward_short_episodes():
     """Half of all episodes are long. Counting the first to end would find next to none."""
     config = dataclasses.replace(SMALL, env=Lottery())

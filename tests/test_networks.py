@@ -289,6 +289,82 @@ def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, setting
     assert abs(gradient(params, others)[0] - reused[0]) > 0.01
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_bias": False},
+        {"dtype": jnp.bfloat16},
+        {"dtype": jnp.bfloat16, "use_bias": False},
+        {"param_dtype": jnp.bfloat16},
+        {"dtype": jnp.float32, "param_dtype": jnp.float16},
+        {"precision": "highest"},
+        {"dot_general": jax.lax.dot_general},
+    ],
+    ids=str,
+)
+def test_a_recorded_layer_has_the_gradients_of_flaxs_own(settings):
+    x = jax.random.normal(jax.random.key(0), (BATCH, 4))
+    own, flaxs = networks.Dense(5, **settings), nn.Dense(5, **settings)
+    params = flaxs.init(jax.random.key(1), x)
+    _, recorded = own.apply(params, x, mutable=["recorded"])
+
+    def gradients(layer, variables):
+        def loss(params, x):
+            return jnp.sum(jnp.sin(layer.apply({**variables, **params}, x)))
+
+        return jax.grad(loss, argnums=(0, 1))(params, x)
+
+    expected, found = gradients(flaxs, {}), gradients(own, recorded)
+    assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, expected)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected
+    )
+
+
+class Normalising(nn.Module):
+    @nn.compact
+    def __call__(self, obs):
+        return nn.BatchNorm(use_running_average=False)(obs)
+
+
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, obs):
+        return nn.Dropout(0.5, deterministic=False)(obs)
+
+
+class Counting(nn.Module):
+    """Keeps a variable that is no parameter, and one to look at."""
+
+    @nn.compact
+    def __call__(self, obs):
+        self.sow("intermediates", "features", obs)
+        return obs + self.variable("constants", "shift", lambda: jnp.ones((1, 4))).value
+
+
+class Unflattened(nn.Module):
+    @nn.compact
+    def __call__(self, obs):
+        return obs[:, None]
+
+
+@pytest.mark.parametrize(
+    ("torso", "message"),
+    [
+        (Normalising, "has variables in 'batch_stats'; only 'params' are trained"),
+        (Counting, "has variables in 'constants'; only 'params' are trained"),
+        (Dropping, "draws random numbers when applied"),
+        (Unflattened, r"network Unflattened: must give features \[B, F\] .* not \(1, 1, 4\)"),
+    ],
+)
+def test_a_torso_that_training_would_get_wrong_is_refused(torso, message):
+    config, spec = Config(network=torso), spec_of()
+    network = networks.make(config, spec)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(partial(networks.init, config, network, spec), jax.random.key(0))
+
+
 @pytest.mark.parametrize("space", [Discrete(3), MultiDiscrete((2,), (3, 2))], ids=["one", "two"])
 def test_masks_forbid_actions_and_change_nothing_between_the_others(space):
     spec = EnvSpec("an env", Numbers((4,)), space)
