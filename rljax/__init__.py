@@ -20,6 +20,7 @@ _SUBMODULES = (
     "files",
     "guarded",
     "host",
+    "jax_envs",
     "learner",
     "losses",
     "networks",

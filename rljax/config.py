@@ -203,6 +203,12 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
     return f"unknown {kind} {name!r}: {offer}"
 
 
+def reworded(error: Exception, text: str) -> Exception:
+    """An error to raise instead of another, with other words: a TypeError or a ValueError, for the
+    constructors of their subclasses need not take a text."""
+    return (TypeError if isinstance(error, TypeError) else ValueError)(text)
+
+
 def differing(records: Sequence[Mapping]) -> list[str]:
     """The names whose values are not the same in all records; one that is absent is None."""
     names = dict.fromkeys(name for record in records for name in record)

@@ -1,28 +1,21 @@
-"""Environments from ids and objects: those written in JAX, behind one small interface.
+"""Environments from ids and objects.
 
-`make` turns an id or an object with gymnax's interface into an `Env`: an `EnvSpec` and pure
-functions. `reset` and `step` are of a single environment, to be `vmap`ped by who uses them. All
-that comes out is cast here, once: observations to one float32 array, rewards to float32, flags to
-bool. Gymnasium's, which Python steps, become a `host.HostEnv`.
+`make` turns an id or an object with gymnax's interface into a `jax_envs.Env`, and what leads to one
+of gymnasium's, which Python steps, into a `host.HostEnv`.
 """
 
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from rljax import host, spaces
+from rljax import host, jax_envs
 from rljax.config import KeyValues, load_attribute, load_module, unknown
 from rljax.host import HostEnv
-from rljax.spaces import Box
-from rljax.types import EnvSpec, Step
+from rljax.jax_envs import Env
 
 _DOWNLOADS = "MNISTBandit-bsuite"
 _EXTRAS = {
@@ -38,22 +31,6 @@ _SUITES = {
     "dm_control/": "shimmy[dm-control]",
 }
 """What registers environments, by the beginning of their ids."""
-
-
-class Env(NamedTuple):
-    """One environment as pure functions."""
-
-    spec: EnvSpec
-    reset: Callable[[jax.Array], tuple[Any, jax.Array]]
-    """key -> (state, obs): a new episode."""
-    draw: Callable[..., Any]
-    """(key, shape=()) -> all that steps [*shape] need of chance: for each its key, and the start of
-    the next episode should this one end. It does not depend on the state, so a rollout draws it
-    for all its steps at once, outside its loop."""
-    step: Callable[[Any, Any, jax.Array], tuple[Any, Step]]
-    """(draw, state, action) -> (state, Step), with auto-reset."""
-    mask: Callable[[Any], jax.Array | None]
-    """state -> bool [*mask_shape] the valid actions, or None where all are."""
 
 
 def make(
@@ -94,7 +71,7 @@ def make(
                 f"vectorization = {vectorization!r}: {name!r} is written in JAX and needs none"
                 " (gymnasium/ID is gymnasium's)"
             )
-        return _functions(name, source, params)
+        return jax_envs.make(name, source, params)
 
 
 def _find(env):
@@ -216,128 +193,3 @@ def _override(params, overrides):
             kind = "text" if is_text else "a number"
             raise TypeError(f"environment parameter {name} = {value!r}: must be {kind}")
     return params.replace(**overrides)
-
-
-def _functions(name, source, params):
-    """An `Env` of an environment with gymnax's interface."""
-    space = source.action_space(params)
-    try:
-        action_space = spaces.action_space(space)
-    except ValueError as error:
-        raise ValueError(f"env = {name!r}: {error}") from error
-    if isinstance(action_space, Box) and hasattr(source, "action_mask"):
-        raise ValueError(f"env = {name!r}: continuous actions have no action_mask")
-    kind = _observation(source, params)
-    encode = partial(spaces.encode, kind, xp=jnp)
-    first = np.asarray(getattr(space, "start", 0), np.int32)
-    tell_mask = getattr(source, "action_mask", None)
-
-    def own_action(action):
-        return action + first if first.any() else action
-
-    def mask(state):
-        return tell_mask and spaces.mask(action_space, tell_mask(state, params), jnp)
-
-    def reset(key):
-        obs, state = source.reset(key, params)
-        return jax.tree.map(_strong, state), encode(obs)
-
-    def draw(key, shape=()):
-        key_step, key_reset = jax.random.split(key)
-        resets = reset
-        for _ in shape:
-            resets = jax.vmap(resets)
-        return jax.random.split(key_step, shape), resets(jax.random.split(key_reset, shape))
-
-    def step(draw, state, action):
-        key, (fresh_state, fresh_obs) = draw
-        obs, next_state, reward, terminated, info = source.step_env(
-            key, state, own_action(action), params
-        )
-        _check_info(source, info)
-        truncated = source.is_truncated(next_state, params)
-        done = jnp.logical_or(terminated, truncated)
-        next_state = jax.tree.map(
-            lambda fresh, stepped: jnp.where(done, fresh, stepped).astype(fresh.dtype),
-            fresh_state,
-            next_state,
-        )
-        obs = encode(obs)
-        flags = _bool(terminated), _bool(truncated)
-        next_obs = jnp.where(done, fresh_obs, obs)
-        return next_state, Step(next_obs, _float32(reward), *flags, obs, mask(next_state))
-
-    def step_with_own_reset(key, state, action):
-        obs, next_state, reward, terminated, truncated, info = source.step(
-            key, state, own_action(action), params
-        )
-        _check_info(source, info)
-        next_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, next_state)
-        if "final_observation" not in info:
-            raise TypeError(f"{type(source).__name__}.step gives no info['final_observation']")
-        final_obs = encode(info["final_observation"])
-        flags = _bool(terminated), _bool(truncated)
-        step = Step(encode(obs), _float32(reward), *flags, final_obs, mask(next_state))
-        return next_state, step
-
-    if not _resets_as_gymnax_does(source):
-        draw, step = (lambda key, shape=(): jax.random.split(key, shape)), step_with_own_reset
-    spec = EnvSpec(name, kind, action_space, tell_mask is not None)
-    env = Env(spec, reset, draw, step, mask)
-    _check_reward(env)
-    return env
-
-
-def _observation(source, params):
-    """By tracing the environment: declared spaces can be wrong."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    obs = jax.eval_shape(lambda key: source.reset(key, params)[0], key)
-    space = None
-    if hasattr(source, "observation_space"):
-        with contextlib.suppress(NotImplementedError):  # gymnax's base class
-            space = source.observation_space(params)
-    return spaces.observed(space, obs)
-
-
-def _check_info(source, info):
-    if "action_mask" in info and not hasattr(source, "action_mask"):
-        raise TypeError(
-            f"{type(source).__name__}: info['action_mask'] comes after the first action; give the"
-            " mask by a method action_mask(state, params)"
-        )
-
-
-def _check_reward(env):
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    space = env.spec.action_space
-    dtype = jnp.float32 if isinstance(space, Box) else jnp.int32
-
-    def reset_and_step(key, action):
-        state, _ = env.reset(key)
-        return env.step(env.draw(key), state, action)
-
-    _, answer = jax.eval_shape(reset_and_step, key, jax.ShapeDtypeStruct(space.shape, dtype))
-    if answer.reward.shape != ():
-        shape = answer.reward.shape
-        raise ValueError(f"env = {env.spec.name!r}: rewards must be scalars, not {shape}")
-
-
-def _resets_as_gymnax_does(source):
-    """Whether `step` is gymnax's own, so that it can be taken apart into step and reset."""
-    from gymnax.environments.environment import Environment
-
-    kind = type(source)
-    inherits = isinstance(source, Environment)
-    return inherits and kind.step is Environment.step and kind.reset is Environment.reset
-
-
-def _strong(x):
-    return jax.lax.convert_element_type(x, jnp.result_type(x))
-
-
-def _float32(x):
-    return jax.lax.convert_element_type(x, jnp.float32)
-
-
-def _bool(x):
-    return jax.lax.convert_element_type(x, jnp.bool_)

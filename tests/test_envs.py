@@ -8,10 +8,12 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import probes
 import pytest
 from gymnax.environments import spaces
 from gymnax.environments.bsuite.catch import Catch
 from gymnax.environments.classic_control.cartpole import CartPole
+from gymnax.environments.environment import Environment
 from gymnax.wrappers.purerl import StickyActionWrapper
 
 from rljax import envs
@@ -312,6 +314,149 @@ def test_a_box_has_bounds_for_each_component():
     space = envs.make(pendulum).spec.action_space
     assert space == Box((2, 2), (-1.0, -2.0, -3.0, -4.0), (5.0,) * 4)
     assert space.size == 4
+
+
+# Environments that do not keep to the interface
+
+
+class Drifting(probes.Probe):
+    """Its mark is of one type when reset and of another after a step."""
+
+    def __init__(self, at_reset, after_step):
+        self.at_reset, self.after_step = at_reset, after_step
+
+    def reset_env(self, key, params):
+        return jnp.zeros(1), probes.State(time=jnp.int32(0), mark=self.at_reset)
+
+    def step_env(self, key, state, action, params):
+        state = probes.State(time=state.time + 1, mark=self.after_step(state.mark))
+        return jnp.zeros(1), state, jnp.float32(0), jnp.bool_(False), {}
+
+
+def own_step(kind):
+    """The same environment with a step of its own."""
+
+    class Own(kind):
+        def step(self, key, state, action, params=None):
+            obs, state, reward, terminated, info = self.step_env(key, state, action, params)
+            info = {"final_observation": obs, **info}
+            return obs, state, reward, terminated, jnp.bool_(False), info
+
+    return Own
+
+
+@pytest.mark.parametrize("kind", [Drifting, own_step(Drifting)], ids=["gymnax's step", "its own"])
+@pytest.mark.parametrize(
+    ("at_reset", "after_step", "told"),
+    [
+        (0, lambda x: x + 0.5, r"int32\[\] when reset and float32\[\]"),
+        (jnp.int32(0), lambda x: x + 0.5, r"int32\[\] when reset and float32\[\]"),
+        (jnp.uint8(3), lambda x: jnp.int32(300), r"uint8\[\] when reset and int32\[\]"),
+        (jnp.float32(0), lambda x: jnp.bfloat16(x), r"float32\[\] when reset and bfloat16\[\]"),
+        (False, lambda x: x + 1, r"bool\[\] when reset and int32\[\]"),
+        (jnp.zeros(2), lambda x: x[None], r"float32\[2\] when reset and float32\[1, 2\]"),
+    ],
+    ids=str,
+)
+def test_a_state_that_changes_its_type_is_refused(kind, at_reset, after_step, told):
+    with pytest.raises(TypeError, match=f"env = '(Drifting|Own)': 'mark' in its state is {told}"):
+        envs.make(kind(at_reset, after_step))
+
+
+@pytest.mark.parametrize("kind", [Drifting, own_step(Drifting)], ids=["gymnax's step", "its own"])
+@pytest.mark.parametrize(
+    ("at_reset", "after_step", "dtype", "value"),
+    [
+        (0, lambda x: x + 1, "int32", 2),
+        (jnp.float32(0.5), lambda x: 3, "float32", 3),
+        (0.5, lambda x: x + 1, "float32", 2.5),
+        (jnp.bfloat16(0.5), lambda x: 0.25, "bfloat16", 0.25),
+        (np.int8(1), lambda x: x + 1, "int8", 3),
+    ],
+    ids=str,
+)
+def test_pythons_numbers_take_on_the_types_of_a_state(kind, at_reset, after_step, dtype, value):
+    env = envs.make(kind(at_reset, after_step))
+    state, _ = env.reset(jax.random.key(0))
+    for _ in range(2):
+        state, _ = env.step(env.draw(jax.random.key(0)), state, jnp.int32(0))
+    assert (state.mark.dtype, state.mark) == (dtype, value)
+
+
+def test_a_random_key_may_be_in_a_state():
+    env = envs.make(Drifting(jax.random.key(3), lambda key: jax.random.split(key)[0]))
+    state, _ = env.reset(jax.random.key(0))
+    state, _ = env.step(env.draw(jax.random.key(0)), state, jnp.int32(0))
+    assert state.mark == jax.random.split(jax.random.key(3))[0]
+
+
+class Restructured(probes.Probe):
+    def reset_env(self, key, params):
+        return jnp.zeros(1), {"time": jnp.int32(0), "mark": jnp.int32(0)}
+
+    def step_env(self, key, state, action, params):
+        return jnp.zeros(1), {"time": state["time"]}, jnp.float32(0), jnp.bool_(False), {}
+
+    def is_truncated(self, state, params):
+        return jnp.bool_(False)
+
+
+def chain(**methods):
+    return type("Chain", (Chain,), methods)()
+
+
+def returning(change):
+    """A chain whose step returns something else."""
+    return chain(step=lambda self, *args: change(*Chain.step(self, *args)))
+
+
+FAULTY = {
+    "five values": (
+        returning(lambda obs, state, reward, done, _, info: (obs, state, reward, done, info)),
+        r"Chain.step must return \(obs, state, reward, terminated, truncated, info\),"
+        " not 5 values, as before gymnax 1.0",
+    ),
+    "None": (returning(lambda *answer: None), "Chain.step must return .* not NoneType"),
+    "a bare observation": (
+        chain(reset=lambda self, key, params=None: jnp.zeros(2)),
+        r"Chain.reset must return \(obs, state\), not an array of shape \(2,\)",
+    ),
+    "rewards": (
+        returning(lambda obs, state, reward, *rest: (obs, state, jnp.ones(2), *rest)),
+        r"rewards must be scalars, not \(2,\)",
+    ),
+    "flags": (
+        returning(lambda obs, state, reward, done, *rest: (obs, state, reward, done[None], *rest)),
+        r"terminated must be a scalar, not \(1,\)",
+    ),
+    "another structure": (Restructured(), "another structure after a step .*mark only in one"),
+    "a space that is no method": (
+        chain(action_space=spaces.Discrete(2)),
+        r"action_space\(params\) must give a space, and fails: 'Discrete' object is not callable",
+    ),
+    "the base class's space": (
+        type("Spaceless", (probes.Probe,), {"action_space": Environment.action_space})(),
+        r"Spaceless has no action_space\(params\)",
+    ),
+    "an attribute that is missing": (
+        chain(step=lambda self, key, state, action, params=None: state.nothing),
+        "its step fails: AttributeError: .*nothing",
+    ),
+    "Python's control flow": (
+        chain(step=lambda self, key, state, action, params=None: 1 if action else 2),
+        "its step fails: TracerBoolConversionError",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAULTY)
+def test_a_fault_of_the_interface_is_told_in_a_line(case):
+    env, told = FAULTY[case]
+    with pytest.raises(
+        (ValueError, TypeError), match=f"^env = '{type(env).__name__}': .*{told}"
+    ) as e:
+        envs.make(env)
+    assert "\n" not in str(e.value)
 
 
 # What a step means

@@ -30,7 +30,7 @@ def test_batches_give_the_moments_of_everything(shape):
 
 
 def test_moments_do_not_drift_in_long_runs():
-    """At 1e8 samples float32 adds 5 in steps of 8, and most increments of the variance not at all."""
+    """Of 1e8 samples float32 adds 5 in steps of 8, and most increments of the variance not."""
     zeros = jnp.zeros(16)
     start = Moments(jnp.float32(1e8), zeros + 3, zeros + 4, zeros, zeros)
 

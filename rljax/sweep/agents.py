@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from rljax.config import STATIC_FIELDS, Config, Workers
+from rljax.config import STATIC_FIELDS, Config, Workers, reworded
 from rljax.sweep import points as spaces
 from rljax.sweep.points import Point
 
@@ -79,7 +79,7 @@ def plan(
             config, own_workers = spaces.apply(base, workers, point)
         except (ValueError, TypeError) as error:
             text = f"point {index} ({spaces.describe(point)}): {error}"
-            raise type(error)(text) from error
+            raise reworded(error, text) from error
         key = (*(getattr(config, name) for name in STATIC_FIELDS), own_workers)
         groups.setdefault(key, []).extend(
             Agent(index * len(seeds) + i, index, point, seed, config, own_workers)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from rljax import a2c, a3c, rollout
-from rljax.config import Config, Workers
+from rljax.config import Config, Workers, reworded
 from rljax.host import HostEnv
 from rljax.sweep import crowd, population, results
 from rljax.sweep.agents import Agent, Execution, Group, plan
@@ -74,7 +74,7 @@ def check(groups: Sequence[Group]) -> None:
                 a3c.check(agent.config, agent.workers)
             jax.eval_shape(a2c.init, agent.config, jax.random.key(0))
         except (ValueError, TypeError) as error:
-            raise type(error)(f"{agent}: {error}") from error
+            raise reworded(error, f"{agent}: {error}") from error
 
 
 def chunks(groups: Sequence[Group], how: Execution) -> Iterator[Progress]:
