@@ -69,9 +69,12 @@ def fresh(
     Raises:
         ValueError: it is taken or cannot be written.
     """
+    from rljax import networks, rollout
+
     run_dir = options.run_dir or default_run_dir(config, algorithm, options.seed)
     options = dataclasses.replace(options, run_dir=run_dir)
-    runs.create(run_dir, record(algorithm, config, device, options, *more))
+    chosen = networks.describe(config, rollout.make_agent(config)[0].spec)
+    runs.create(run_dir, {**record(algorithm, config, device, options, *more), "network": chosen})
     with runs.lock(run_dir):
         yield Start(run_dir)
 

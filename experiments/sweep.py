@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
             signals.check()
             groups = sweep.plan(asked.base, asked.points, asked.seeds, asked.workers)
             sweep.check(groups)
-            folder, journal = stack.enter_context(_opened(asked, device))
+            folder, journal = stack.enter_context(_opened(asked, groups, device))
         except (ValueError, TypeError) as error:
             return flags.fail(error)
         return train(asked, groups, folder, journal, signals, device, begun)
@@ -55,8 +55,10 @@ def main(argv: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _opened(asked, device):
+def _opened(asked, groups, device):
     """The sweep's directory, locked, and its `sweep.Journal`."""
+    from rljax import networks, rollout
+
     options = asked.options
     own = () if asked.workers is None else (asked.workers,)
     if asked.saved is None:
@@ -65,7 +67,9 @@ def _opened(asked, device):
         record = start.record(
             "sweep", asked.base, device, dataclasses.replace(options, run_dir=folder), *own
         )
-        runs.create(folder, {**record, "points": asked.points})
+        configs = [group.agents[0].config for group in groups]
+        chosen = [networks.describe(x, rollout.make_agent(x)[0].spec) for x in configs]
+        runs.create(folder, {**record, "points": asked.points, "networks": chosen})
     else:
         folder = options.resume
     with runs.lock(folder):

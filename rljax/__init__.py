@@ -21,6 +21,7 @@ _SUBMODULES = (
     "guarded",
     "host",
     "jax_envs",
+    "layers",
     "learner",
     "losses",
     "networks",

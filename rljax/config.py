@@ -70,6 +70,8 @@ class Config:
 
     network: str = "auto"
     """Torso: mlp, cnn, auto (cnn for images), 'package.module:attribute' or a linen module."""
+    channels: Literal["auto", "last", "first"] = "auto"
+    """Axis of an image's channels, for the cnn: auto takes the short one."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the dense layers."""
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"

@@ -31,8 +31,8 @@ MAX_EPISODE_STEPS = 100_000
 PIECE = 500
 """Steps of an evaluation between two looks of the host."""
 _SETTINGS = (
-    *("env", "env_kwargs", "env_params", "network", "hidden_sizes", "activation"),
-    *("shared_torso", "action_bounds"),
+    *("env", "env_kwargs", "env_params", "network", "channels", "hidden_sizes"),
+    *("activation", "shared_torso", "action_bounds"),
 )
 """All that an evaluation depends on: runs that differ otherwise share what is compiled for it."""
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import losses, networks, normalization, optimizers, returns, rollout
+from rljax import layers, losses, networks, normalization, optimizers, returns, rollout
 from rljax.config import Config
 from rljax.networks import ActorCritic
 from rljax.types import (
@@ -94,7 +94,7 @@ def gradients(
         return network.apply(learner.params, obs, method="critic")
 
     def loss(params):
-        distribution, flat_values = network.apply(networks.reuse(params, recorded), obs, mask)
+        distribution, flat_values = network.apply(layers.reuse(params, recorded), obs, mask)
         values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
         cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
         next_values = successor_values(value, values, final_obs, cut)

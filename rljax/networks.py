@@ -18,6 +18,7 @@ import numpy as np
 from rljax import spaces
 from rljax.config import Config, load_attribute, unknown
 from rljax.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
+from rljax.layers import Dense, orthogonal
 from rljax.spaces import ActionSpace, Box, Discrete, Parts
 from rljax.types import EnvSpec
 
@@ -45,7 +46,8 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """MinAtar's network (arXiv 1903.03176): one 3x3 convolution of 16 channels, then dense.
+    """MinAtar's network (arXiv 1903.03176): one 3x3 convolution of 16 channels, then dense, over
+    images [B, H, W, C], [B, C, H, W] if their channels are "first", or [B, H, W].
 
     The convolution is written as a dense layer on 3x3 patches: XLA's convolution gradient on a
     CPU is many times slower inside a loop, where the update runs.
@@ -53,9 +55,14 @@ class CNN(nn.Module):
 
     hidden_sizes: tuple[int, ...]
     activation: Callable[[jax.Array], jax.Array]
+    channels: str = "last"
 
     @nn.compact
     def __call__(self, obs):
+        if obs.ndim == 3:
+            obs = obs[..., None]
+        elif self.channels == "first":
+            obs = jnp.moveaxis(obs, 1, -1)
         height, width = obs.shape[1] - 2, obs.shape[2] - 2
         shifts = [(i, j) for i in range(3) for j in range(3)]
         patches = [obs[:, i : i + height, j : j + width] for i, j in shifts]
@@ -179,19 +186,28 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
     return variables
 
 
+def describe(config: Config, spec: EnvSpec) -> dict:
+    """What `make` chooses, for the record: the torso, of a convolution where it takes the channels
+    to be, and what observations are."""
+    torso = _torso(config, spec)
+    record = {"torso": torso.func.__name__ if isinstance(torso, partial) else str(config.network)}
+    if record["torso"] == "CNN":
+        record["channels"] = torso.keywords["channels"]
+    scale = getattr(spec.observation, "scale", 1.0)
+    return {**record, "observation": list(spec.obs_shape), "observation_scale": scale}
+
+
 def _torso(config, spec) -> Callable[[], nn.Module]:
     network: Any = config.network
-    is_image = len(spec.obs_shape) == 3 and min(spec.obs_shape[:2]) >= 3
-    if network == "auto":
-        network = "cnn" if is_image else "mlp"
-    if network in ("mlp", "cnn"):
-        if network == "cnn" and not is_image:
+    if network in ("auto", "mlp", "cnn"):
+        settings = config.hidden_sizes, ACTIVATIONS[config.activation]
+        channels = None if network == "mlp" else _channels(config, spec)
+        if network == "cnn" and channels is None:
             raise ValueError(
                 f"network = 'cnn': {spec.name} has observations {spec.obs_shape}, no images"
-                " [H, W, C] of at least 3 x 3"
+                " [H, W, C] or [C, H, W] of at least 3 x 3"
             )
-        kind = MLP if network == "mlp" else CNN
-        return partial(kind, config.hidden_sizes, ACTIVATIONS[config.activation])
+        return partial(CNN, *settings, channels=channels) if channels else partial(MLP, *settings)
     if isinstance(network, str):
         if ":" not in network:
             raise ValueError(unknown("network", network, ["auto", "mlp", "cnn"]))
@@ -203,98 +219,39 @@ def _torso(config, spec) -> Callable[[], nn.Module]:
     raise TypeError(f"network = {config.network!r}: no flax.linen module")
 
 
-class Dense(nn.Dense):
-    """A dense layer whose output can be recorded when acting, and need not be computed again in the
-    update: gradients flow through a known output all the same.
+def _channels(config, spec):
+    """Where images have their channels: "last", "first", or "none" of grey bytes [H, W]; None where
+    observations are no images.
+
+    The other two axes are a square, or the channels are the fewest.
     """
-
-    def __call__(self, x):
-        recording = self.is_mutable_collection("recorded")
-        known = () if recording else self.get_variable("recorded", "out", ())
-        known = known[0] if len(known) == 1 else None  # a layer called twice has two
-        own_product = self.dot_general is not None or self.dot_general_cls is not None
-        if known is not None and known.shape[:-1] == x.shape[:-1] and not own_product:
-            params = self.variables["params"]
-            parts = x, params["kernel"], params.get("bias")
-            x, kernel, bias = self.promote_dtype(*parts, dtype=self.dtype)
-            return _known_dense(self.precision, x, kernel, bias, known)
-        out = super().__call__(x)
-        if not self.is_initializing():
-            self.sow("recorded", "out", out)
-        return out
-
-
-def record(
-    network: nn.Module, variables: Any, obs: jax.Array, *args: Any, method: str
-) -> tuple[Any, Any]:
-    """`network.apply`, and what its `Dense` layers gave, for `reuse`.
-
-    Args:
-        obs: [B, ...].
-        args: what `method` takes besides.
-
-    Returns:
-        (what the network returns, a pytree of arrays [B, ...]). Outputs that do not begin with B
-        are left out.
-    """
-    out, recorded = network.apply(variables, obs, *args, method=method, mutable=["recorded"])
-    return out, jax.tree.map(lambda x: x if len(x) == len(obs) else None, recorded)
-
-
-def reuse(variables: Any, recorded: Any) -> Any:
-    """Variables with which `network.apply` takes what was recorded, with the same parameters and
-    observations, instead of computing it; without a record, the variables as they are."""
-    return variables if recorded is None else {**variables, **recorded}
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _known_dense(precision, x, kernel, bias, out):
-    """x @ kernel + bias, or without a bias where that is None, which is known to be `out`."""
-    del precision, x, kernel, bias
-    return out
-
-
-def _known_dense_forward(precision, x, kernel, bias, out):
-    del precision
-    return out, (x, kernel, bias)
-
-
-def _known_dense_backward(precision, saved, gradient):
-    x, kernel, bias = saved
-    rows, columns = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    to_x = jnp.matmul(columns, kernel.T, precision=precision).reshape(x.shape)
-    to_kernel = jnp.matmul(rows.T, columns, precision=precision)
-    to_bias = None if bias is None else jnp.sum(columns, axis=0)
-    return to_x, to_kernel, to_bias, jnp.zeros_like(gradient)
-
-
-_known_dense.defvjp(_known_dense_forward, _known_dense_backward)
+    shape = spec.obs_shape
+    is_bytes = getattr(spec.observation, "scale", 1.0) != 1.0
+    if len(shape) == 2 and is_bytes and min(shape) >= 3:
+        return "none"
+    if len(shape) != 3:
+        if len(shape) > 3 and is_bytes:
+            raise ValueError(
+                f"network = {config.network!r}: {spec.name} has observations {shape}, more than one"
+                " image: stack their channels, or set network = 'mlp' or one of your own"
+            )
+        return None
+    possible = {"last": min(shape[:2]) >= 3, "first": min(shape[1:]) >= 3}
+    if config.channels != "auto":
+        return config.channels if possible[config.channels] else None
+    first, middle, last = shape
+    if possible["last"] and (first == middle or last <= min(first, middle)):
+        return "last"
+    others = min(middle, last)
+    if possible["first"] and first < others and (middle == last or 2 * first <= others):
+        return "first"
+    if possible["last"]:
+        raise ValueError(
+            f"channels = 'auto': {spec.name} has observations {shape}, of which the channels cannot"
+            " be told; set channels = 'last' or 'first', or network = 'mlp'"
+        )
+    return None
 
 
 def _dense(size, gain, name=None):
     return Dense(size, kernel_init=orthogonal(gain), name=name)
-
-
-def orthogonal(gain: float) -> Callable:
-    """Initialiser: orthonormal columns, or rows where those are fewer, times a gain.
-
-    Gram-Schmidt on a normal matrix gives the same distribution as the usual QR decomposition
-    (Saxe et al. 2014, arXiv 1312.6120). XLA's QR calls LAPACK, which compiles several times as
-    long, and in a program that makes many networks at once it was seen to hang on two CPU cores.
-    """
-
-    def init(key, shape, dtype=jnp.float32):
-        rows, columns = shape
-        long, short = max(shape), min(shape)
-
-        def orthonormalize(i, q):
-            before = jnp.where(jnp.arange(short)[None] < i, q, 0.0)
-            column = q[:, i]
-            for _ in range(2):  # the second time removes what rounding left
-                column = column - before @ (before.T @ column)
-            return q.at[:, i].set(column / jnp.linalg.norm(column))
-
-        q = jax.lax.fori_loop(0, short, orthonormalize, jax.random.normal(key, (long, short)))
-        return (gain * (q if rows >= columns else q.T)).astype(dtype)
-
-    return init

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import distributions, envs, networks, normalization
+from rljax import distributions, envs, layers, networks, normalization
 from rljax.config import Config
 from rljax.envs import Env
 from rljax.host import HostEnv
@@ -109,7 +109,7 @@ def collect(
         noise, draw = chance
         inputs = normalization.standardize(learner.obs_moments, obs)
         mask = jax.vmap(env.mask)(env_state)
-        distribution, recorded = networks.record(
+        distribution, recorded = layers.record(
             network, learner.params, inputs, mask, method="actor"
         )
         action = distribution.sample(noise)

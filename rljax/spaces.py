@@ -3,7 +3,8 @@ as one array of float32.
 
 An observation of a single array keeps its shape. All others become one vector: discrete values
 one-hot, and those of a Dict or Tuple end to end, in the order of the space; `split` takes the
-vector apart again, for a network that wants the pieces. Bytes from 0 to 255 are divided by 255.
+vector apart again, for a network that wants the pieces. Numbers from 0 to 255, of bytes or of
+another type, are divided by 255.
 """
 
 import math
@@ -150,12 +151,11 @@ def observed(space: Any, like: Any) -> Observation:
         raise ValueError(f"observations must be arrays, or dicts and tuples of them, not {like!r}")
     if hasattr(space, "n") and like.shape == () and np.issubdtype(like.dtype, np.integer):
         return observation(space)
-    return Numbers(tuple(like.shape), _scale(space) if like.dtype == np.uint8 else 1.0)
+    return Numbers(tuple(like.shape), _scale(space))
 
 
 def _scale(space):
-    dtype = np.dtype(getattr(space, "dtype", None) or float)
-    if dtype != np.uint8 or not hasattr(space, "low"):
+    if not hasattr(space, "low"):
         return 1.0
     return 1 / 255 if np.all(space.low == 0) and np.all(space.high == 255) else 1.0
 

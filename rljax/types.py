@@ -55,7 +55,7 @@ class Transition(NamedTuple):
     mask: Any = None
     """The actions that were valid at `obs`, or None."""
     recorded: Any = None
-    """What `networks.record` gives of the policy that drew the actions, [T, B, ...], or None."""
+    """What `layers.record` gives of the policy that drew the actions, [T, B, ...], or None."""
 
 
 class EpisodeStats(NamedTuple):

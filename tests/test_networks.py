@@ -3,12 +3,13 @@
 from functools import partial
 
 import flax.linen as nn
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import networks
+from rljax import envs, layers, networks
 from rljax.config import Config
 from rljax.distributions import Categorical, Gaussian, TanhGaussian
 from rljax.spaces import Box, Discrete, MultiDiscrete, Numbers
@@ -244,22 +245,102 @@ def test_the_cnn_is_a_convolution():
     np.testing.assert_allclose(cnn.apply(params, obs), expected.reshape(2, -1), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "chosen"),
+    [
+        ((10, 10, 4), "last"),  # MinAtar
+        ((8, 8, 119), "last"),  # planes of a board
+        ((210, 160, 3), "last"),
+        ((3, 3, 3), "last"),
+        ((10, 4, 4), "last"),
+        ((4, 36, 36), "first"),
+        ((1, 36, 36), "first"),
+        ((3, 210, 160), "first"),
+        ((4, 5, 5), "first"),
+        ((2, 3, 4), None),
+        ((2, 2, 9), None),
+        ((4, 36), None),
+    ],
+    ids=str,
+)
+def test_channels_are_found(shape, chosen):
+    network = networks.describe(Config(), spec_of(shape))
+    assert (network["torso"], network.get("channels")) == ("CNN" if chosen else "MLP", chosen)
+
+
+@pytest.mark.parametrize("shape", [(6, 7, 20), (36, 4, 36)], ids=str)
+def test_channels_that_cannot_be_told_are_asked_for(shape):
+    with pytest.raises(
+        ValueError, match=rf"an env has observations \({shape[0]}, .*set channels ="
+    ):
+        networks.make(Config(), spec_of(shape))
+    for channels in ("first", "last"):
+        assert networks.describe(Config(channels=channels), spec_of(shape))["channels"] == channels
+
+
+class Camera(gymnasium.Env):
+    """Grey pictures, in bytes or in floats."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, dtype):
+        self.observation_space = gymnasium.spaces.Box(0, 255, (36, 36), dtype)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((36, 36), self.observation_space.dtype), {}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_stacked_frames_are_an_image_of_as_many_channels(dtype):
+    env = envs.make(lambda: gymnasium.wrappers.FrameStackObservation(Camera(dtype), 4))
+    record = networks.describe(Config(), env.spec)
+    assert record == {
+        "torso": "CNN",
+        "channels": "first",
+        "observation": [4, 36, 36],
+        "observation_scale": 1 / 255,
+    }
+    _, params = build(env.spec)
+    assert params["params"]["actor_torso"]["conv"]["kernel"].shape == (9 * 4, 16)
+
+
+def test_grey_bytes_are_an_image_and_several_images_are_refused():
+    grey = EnvSpec("an env", Numbers((36, 30), 1 / 255), THREE)
+    assert networks.describe(Config(), grey)["channels"] == "none"
+    stack = EnvSpec("an env", Numbers((4, 36, 30, 3), 1 / 255), THREE)
+    with pytest.raises(ValueError, match=r"\(4, 36, 30, 3\), more than one image"):
+        networks.make(Config(), stack)
+    assert networks.describe(Config(network="mlp"), stack)["torso"] == "MLP"
+
+
+def test_an_image_gives_the_same_wherever_its_channels_are():
+    last = jax.random.normal(jax.random.key(0), (BATCH, 6, 5, 3))
+    cnn, first = (networks.CNN((4,), nn.tanh, channels) for channels in ("last", "first"))
+    params = cnn.init(jax.random.key(1), last)
+    expected = cnn.apply(params, last)
+    np.testing.assert_array_equal(first.apply(params, jnp.moveaxis(last, -1, 1)), expected)
+    params = cnn.init(jax.random.key(1), last[..., :1])
+    grey = networks.CNN((4,), nn.tanh, "none")
+    expected = cnn.apply(params, last[..., :1])
+    np.testing.assert_array_equal(grey.apply(params, last[..., 0]), expected)
+
+
 class Folding(nn.Module):
     """A torso whose layers do not all give one row for each observation; it is called twice."""
 
     @nn.compact
     def __call__(self, obs):
-        layer = networks.Dense(3, name="layer")
+        layer = layers.Dense(3, name="layer")
         folded = layer(obs.reshape(-1, obs.shape[-1] // 2)).reshape(obs.shape[0], -1)
-        query = networks.Dense(6, name="query")(jnp.eye(2))
+        query = layers.Dense(6, name="query")(jnp.eye(2))
         self.sow("intermediates", "of the user", jnp.float32(1))
-        x = networks.Dense(6, name="plain")(nn.Dense(6, use_bias=False)(nn.tanh(folded)))
-        twice = networks.Dense(6, name="twice")
+        x = layers.Dense(6, name="plain")(nn.Dense(6, use_bias=False)(nn.tanh(folded)))
+        twice = layers.Dense(6, name="twice")
         return nn.LayerNorm()(twice(nn.tanh(twice(x))) + jnp.sum(query, axis=0)[None])
 
 
 @pytest.mark.parametrize(
-    ("obs_shape", "settings", "layers"),
+    ("obs_shape", "settings", "number"),
     [
         ((4,), {}, 3),
         ((4,), {"shared_torso": True}, 3),
@@ -269,16 +350,16 @@ class Folding(nn.Module):
     ],
     ids=["separate", "shared", "convolution", "a user's own", "folding"],
 )
-def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, settings, layers):
+def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, settings, number):
     spec = spec_of(obs_shape)
     network, params = build(spec, **settings)
     obs = observations(spec)
-    out, recorded = networks.record(network, params, obs, method="actor")
+    out, recorded = layers.record(network, params, obs, method="actor")
     np.testing.assert_allclose(out.logits, network.apply(params, obs, method="actor").logits)
-    assert [len(x) for x in jax.tree.leaves(recorded)] == [BATCH] * layers
+    assert [len(x) for x in jax.tree.leaves(recorded)] == [BATCH] * number
 
     def loss(params, recorded):
-        distribution, values = network.apply(networks.reuse(params, recorded), obs)
+        distribution, values = network.apply(layers.reuse(params, recorded), obs)
         return jnp.sum(jnp.sin(distribution.logits)) + jnp.sum(jnp.square(values))
 
     gradient = jax.jit(jax.value_and_grad(loss))
@@ -305,7 +386,7 @@ def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, setting
 )
 def test_a_recorded_layer_has_the_gradients_of_flaxs_own(settings):
     x = jax.random.normal(jax.random.key(0), (BATCH, 4))
-    own, flaxs = networks.Dense(5, **settings), nn.Dense(5, **settings)
+    own, flaxs = layers.Dense(5, **settings), nn.Dense(5, **settings)
     params = flaxs.init(jax.random.key(1), x)
     _, recorded = own.apply(params, x, mutable=["recorded"])
 

@@ -57,6 +57,7 @@ def test_files_of_a_run(finished_run):
     assert Config(**record["config"]).validate() == CONFIG
     assert record["run"]["num_seeds"] == 2
     assert record["versions"]["jax"] == jax.__version__
+    assert record["network"]["torso"] == "MLP"
     assert (finished_run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 

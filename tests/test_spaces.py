@@ -1,6 +1,7 @@
 """Spaces: what is encoded, split and masked, against gymnasium's own functions."""
 
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,11 +53,16 @@ def test_observations_are_flattened_as_by_gymnasium(space):
             np.testing.assert_allclose(found.ravel(), expected.astype(np.float32))
 
 
-def test_arrays_keep_their_shape_and_bytes_are_scaled():
-    image = spaces.observation(declared.Box(0, 255, (4, 5, 3), np.uint8))
-    assert image == Numbers((4, 5, 3), 1 / 255)
-    encoded = spaces.encode(image, np.full((4, 5, 3), 51, np.uint8))
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
+def test_arrays_keep_their_shape_and_numbers_from_0_to_255_are_scaled(dtype):
+    box = declared.Box(0, 255, (4, 5, 3), dtype)
+    like = jax.ShapeDtypeStruct((4, 5, 3), dtype)
+    for image in (spaces.observation(box), spaces.observed(box, like)):
+        assert image == Numbers((4, 5, 3), 1 / 255)
+    encoded = spaces.encode(image, np.full((4, 5, 3), 51, dtype))
     np.testing.assert_allclose(encoded, 0.2, rtol=1e-6)
+    half = declared.Box(np.float32([0, 0]), np.float32([255, 1]))
+    assert spaces.observation(half) == Numbers((2,))
 
 
 def test_pieces_come_apart_as_they_are_nested():

@@ -52,6 +52,7 @@ def test_files_of_a_sweep(finished):
     assert record["algorithm"] == "sweep"
     assert record["run"]["axis"] == AXES[1::2]
     assert len(record["points"]) == 6
+    assert {network["torso"] for network in record["networks"]} == {"MLP"}
 
 
 def test_the_summary_ranks_what_the_table_holds(finished):
