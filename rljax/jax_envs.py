@@ -6,7 +6,7 @@ that an environment gives is looked at here, while it is traced.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ def _make(name, source, params):
         obs, next_state, reward, terminated, info = answer
         _check_info(source, info)
         truncated = source.is_truncated(next_state, params)
-        flags = _flag("terminated", terminated), _flag("truncated", truncated)
+        flags = _flags(terminated, truncated)
         done = jnp.logical_or(*flags)
         next_state = jax.tree.map(
             lambda fresh, stepped: jnp.where(done, fresh, stepped),
@@ -102,7 +102,9 @@ def _make(name, source, params):
         )
         obs = encode(obs)
         next_obs = jnp.where(done, fresh_obs, obs)
-        return next_state, Step(next_obs, _reward(reward), *flags, obs, mask(next_state))
+        return next_state, Step(
+            next_obs, _scalar("reward", reward, jnp.float32), *flags, obs, mask(next_state)
+        )
 
     def step_with_own_reset(key, state, action):
         answer = source.step(key, state, own_action(action), params)
@@ -113,8 +115,10 @@ def _make(name, source, params):
         if "final_observation" not in info:
             raise TypeError(f"{type(source).__name__}.step gives no info['final_observation']")
         final_obs = encode(info["final_observation"])
-        flags = _flag("terminated", terminated), _flag("truncated", truncated)
-        step = Step(encode(obs), _reward(reward), *flags, final_obs, mask(next_state))
+        flags = _flags(terminated, truncated)
+        step = Step(
+            encode(obs), _scalar("reward", reward, jnp.float32), *flags, final_obs, mask(next_state)
+        )
         return next_state, step
 
     if not _resets_as_gymnax_does(source):
@@ -154,11 +158,11 @@ def _try_step(env):
     space = env.spec.action_space
     dtype = jnp.float32 if isinstance(space, Box) else jnp.int32
 
-    def reset_and_step(key, action):
-        state, _ = env.reset(key)
-        return env.step(env.draw(key), state, action)
-
-    _traced("step", reset_and_step, _key(), jax.ShapeDtypeStruct(space.shape, dtype))
+    action = jax.ShapeDtypeStruct(space.shape, dtype)
+    # Apart, so that a step knows no values of its state, as in training.
+    state, _ = _traced("reset", env.reset, _key())
+    draw = _traced("reset", env.draw, _key())
+    _traced("step", env.step, draw, state, action)
 
 
 def _key():
@@ -169,7 +173,7 @@ def _traced(method, function, *args):
     """`jax.eval_shape`, whose errors, and the environment's own, are told in one line."""
     try:
         return jax.eval_shape(function, *args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         is_told = type(error) in (ValueError, TypeError) and "\n" not in str(error)
         if is_told:
             raise
@@ -219,6 +223,8 @@ def _typed_as(fresh, stepped):
 
 
 def _check_info(source, info):
+    if not isinstance(info, Mapping):
+        raise TypeError(f"info must be a dict, not {type(info).__name__}")
     if "action_mask" in info and not hasattr(source, "action_mask"):
         raise TypeError(
             f"{type(source).__name__}: info['action_mask'] comes after the first action; give the"
@@ -226,16 +232,18 @@ def _check_info(source, info):
         )
 
 
-def _reward(x):
-    if jnp.shape(x) != ():
-        raise ValueError(f"rewards must be scalars, not {jnp.shape(x)}")
-    return jax.lax.convert_element_type(x, jnp.float32)
+def _flags(terminated, truncated):
+    flags = {"terminated": terminated, "truncated": truncated}
+    return tuple(_scalar(name, flag, jnp.bool_) for name, flag in flags.items())
 
 
-def _flag(name, x):
-    if jnp.shape(x) != ():
-        raise ValueError(f"{name} must be a scalar, not {jnp.shape(x)}")
-    return jax.lax.convert_element_type(x, jnp.bool_)
+def _scalar(name, x, dtype):
+    x = jnp.asarray(x)
+    if x.shape != ():
+        raise ValueError(f"{name} must be a scalar, not of shape {x.shape}")
+    if not jnp.isrealobj(x):
+        raise TypeError(f"{name} must be a real number, not {x.dtype}")
+    return jax.lax.convert_element_type(x, dtype)
 
 
 def _resets_as_gymnax_does(source):

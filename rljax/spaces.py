@@ -134,6 +134,9 @@ def observation(space: Any) -> Observation:
     )
 
 
+_NO_NUMBERS = (np.complexfloating, jax.dtypes.extended)
+
+
 def observed(space: Any, like: Any) -> Observation:
     """As `observation`, of an environment whose declared space can be wrong or absent: shapes are
     those of what it gives.
@@ -149,6 +152,8 @@ def observed(space: Any, like: Any) -> Observation:
         return Parts(tuple(parts), names)
     if not hasattr(like, "shape"):
         raise ValueError(f"observations must be arrays, or dicts and tuples of them, not {like!r}")
+    if any(jax.dtypes.issubdtype(like.dtype, kind) for kind in _NO_NUMBERS):
+        raise ValueError(f"observations must be real numbers, not {like.dtype}")
     if hasattr(space, "n") and like.shape == () and np.issubdtype(like.dtype, np.integer):
         return observation(space)
     return Numbers(tuple(like.shape), _scale(space))

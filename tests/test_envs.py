@@ -423,11 +423,11 @@ FAULTY = {
     ),
     "rewards": (
         returning(lambda obs, state, reward, *rest: (obs, state, jnp.ones(2), *rest)),
-        r"rewards must be scalars, not \(2,\)",
+        r"reward must be a scalar, not of shape \(2,\)",
     ),
     "flags": (
         returning(lambda obs, state, reward, done, *rest: (obs, state, reward, done[None], *rest)),
-        r"terminated must be a scalar, not \(1,\)",
+        r"terminated must be a scalar, not of shape \(1,\)",
     ),
     "another structure": (Restructured(), "another structure after a step .*mark only in one"),
     "a space that is no method": (
