@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from rljax import Config, learner, networks, rollout
+from rljax import Config, a2c, a3c, learner, networks, rollout
+from rljax.config import Workers
 from rljax.rollout import make_agent
 from rljax.types import EpisodeStats, Transition
 
@@ -73,3 +75,19 @@ def test_continuous_actions_reach_the_environment_in_its_shape():
     assert batch.action.shape == (2, 3, 1)
     assert batch.reward.shape == (2, 3)
     assert np.all(np.isfinite(batch.reward))
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium/CartPole-v1"])
+def test_64_bits_are_refused(env):
+    """Environments would give other types, and the two kinds other results."""
+    config = Config(env=env, total_timesteps=160)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
+            a2c.init(config, jax.random.key(0))
+        with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
+            next(a2c.chunks(config, jax.random.split(jax.random.key(0), 1)))
+        with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
+            a3c.train(config, Workers(num_workers=1, envs_per_worker=16), jax.random.key(0))
+    finally:
+        jax.config.update("jax_enable_x64", False)
