@@ -74,7 +74,8 @@ def _train_at_once(asked, start, states):
     step = config.batch_size * len(seeds)
     done, total = start.updates * step, config.num_updates * step
     with Display(title, done, total, asked.options.quiet) as display:
-        run = common.begin(ALGORITHM, asked, start, display)
+        failures = (processes.EnvError,)
+        run = common.begin(ALGORITHM, asked, start, display, failures=failures)
         if start.raised:
             states, row = a2c.begin_row(states)
             if start.in_row:

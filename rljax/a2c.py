@@ -23,6 +23,7 @@ import numpy as np
 import optax
 
 from rljax import (
+    devices,
     distributions,
     host,
     learner,
@@ -141,7 +142,8 @@ def chunks(
     Raises:
         ValueError, TypeError: as `init` does, when the first chunk is asked for.
         RefusedError: as `HostEnv.open` does.
-        EnvError: an environment that Python steps failed.
+        EnvError: an environment that Python steps failed; or a program, by what an environment in
+            JAX calls, or for want of memory.
     """
     config.validate()
     if states is None:
@@ -156,8 +158,9 @@ def chunks(
         to_row = config.log_interval - done % config.log_interval
         length = min(length, to_row, config.num_updates - done)
         start = time.perf_counter()
-        states, metrics = _advance_all(config, states, np.int32(length))
-        metrics = jax.device_get(metrics)
+        with devices.failures_named(f"env = {config.env!r}, in the updates after {done:,}"):
+            states, metrics = _advance_all(config, states, np.int32(length))
+            metrics = jax.device_get(metrics)
         seconds = time.perf_counter() - start
         done += length
         yield states, metrics

@@ -1,12 +1,16 @@
 """Programs spread over this process's devices."""
 
+import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rljax.processes import EnvError
 
 AGENTS = PartitionSpec("agents")
 """An array whose leading axis is spread."""
@@ -33,6 +37,22 @@ def spread(
     placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), taken)
     own = jax.shard_map(f, mesh=mesh, in_specs=taken, out_specs=given, check_vma=False)
     return jax.jit(own, in_shardings=placed, donate_argnums=donate)
+
+
+@contextlib.contextmanager
+def failures_named(where: str) -> Iterator[None]:
+    """Around a call of a compiled program: what fails in it, such as a callback of an environment
+    or a device's memory, becomes an EnvError that says where. Errors of tracing pass."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # JAX gives either
+        if not _STATUS.match(str(error)):
+            raise
+        raise EnvError(f"{where}: {error}") from error
+
+
+_STATUS = re.compile("[A-Z_]{4,}: ")
+"""How messages of XLA begin."""
 
 
 def memory(mesh: Mesh) -> float:

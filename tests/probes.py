@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
@@ -174,3 +175,21 @@ class Unplayable(Scripted):
 
     def action_space(self, params):
         return spaces.Dict({"left": spaces.Discrete(2)})
+
+
+class CallingBack(Probe):
+    """Calls the host for its rewards, which raises an exception after so many calls."""
+
+    def __init__(self, calls=40):
+        self.calls = calls
+
+    def rule(self, state, action):
+        like = jax.ShapeDtypeStruct((), jnp.float32)
+        reward = jax.pure_callback(self._reward, like, action, vmap_method="sequential")
+        return reward, 0.0, True
+
+    def _reward(self, action):
+        self.calls -= 1
+        if self.calls < 0:
+            raise RuntimeError("the simulator is out of fuel")
+        return np.float32(1)

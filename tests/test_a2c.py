@@ -12,6 +12,7 @@ import probes
 import pytest
 
 from rljax import Config, a2c, checkpoints, evaluate
+from rljax.processes import EnvError
 from rljax.rollout import make_agent
 
 SMALL = Config(
@@ -51,6 +52,19 @@ def test_a_row_of_millions_of_updates_still_takes_small_figures():
         added = sum(float(getattr(row, name)) for row in figures)
         found = float(getattr(state.sums, name)) - float(getattr(state.sums_error, name)) - 2**25
         np.testing.assert_allclose(found, added, rtol=1e-5)
+
+
+def test_a_program_that_fails_says_when_and_what_came_before_stays():
+    config = dataclasses.replace(SMALL, env=probes.CallingBack(calls=12), num_envs=2)
+    updates = []
+
+    def train():
+        for states, _ in a2c.chunks(config, KEYS[:1]):
+            updates.append(int(states.learner.updates[0]))
+
+    with pytest.raises(EnvError, match=r"(?s)^env = .*CallingBack.*updates after 1: .*out of fuel"):
+        train()
+    assert updates == [1]
 
 
 def values(config, state, observations):

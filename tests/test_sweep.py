@@ -6,6 +6,7 @@ import logging
 import jax
 import numpy as np
 import pandas as pd
+import probes
 import pytest
 from jax.sharding import Mesh
 
@@ -92,6 +93,21 @@ def test_a_diverging_agent_touches_no_neighbour(table):
     assert lost["eval_return"].isna().all()
     assert len(lost) == len(kept) == 40
     pd.testing.assert_frame_equal(kept, table[table["point"] == 0])
+
+
+def test_a_batch_that_fails_is_named_and_leaves_the_others_alone():
+    """The two agents of a batch call the host 160 times."""
+    probe = probes.CallingBack(calls=200)
+    base = Config(
+        env=probe, total_timesteps=80, num_envs=1, num_steps=5, hidden_sizes=(4,), learning_rate=0.0
+    )
+    [group] = sweep.plan(base, sweep.grid({"ent_coef": [0.0, 0.1, 0.2]}), [0, 1])
+    how = sweep.Execution(parallel=2, eval_episodes=0)
+    steps = list(sweep.chunks([group], how))
+    finished = [agent.number for s in steps if s.result for agent in s.result.agents]
+    failed = [s.failure for s in steps if s.failure]
+    assert (finished, [failure.agent.number for failure in failed]) == ([0, 1], [2, 3, 4, 5])
+    assert all("out of fuel" in failure.why for failure in failed)
 
 
 def test_one_device_gives_what_two_give(table, monkeypatch):

@@ -16,8 +16,9 @@ from jax.sharding import Mesh, PartitionSpec
 from rljax import a2c, devices, evaluate
 from rljax.config import FLOAT_FIELDS, Config
 from rljax.devices import AGENTS, WHOLE
+from rljax.processes import EnvError
 from rljax.sweep.agents import Agent, Execution
-from rljax.sweep.results import Progress, Result
+from rljax.sweep.results import Failure, Progress, Result
 
 CPU_ENVS = 128
 CPU_BYTES = 4 * 2**20
@@ -47,7 +48,7 @@ def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
     """Trains the agents of a group, batch after batch, and evaluates them.
 
     All batches are of one size, rounded up to whole devices, and those that lack agents are filled
-    up with copies: they are one compiled program.
+    up with copies: they are one compiled program. Where it fails, all agents of the batch do.
     """
     mesh = devices.mesh()
     wanted = how.parallel or usual_parallel(agents[0].config)
@@ -60,8 +61,13 @@ def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
     size, pace = each * mesh.size, _Pace()
     for start in range(0, len(agents), size):
         batch = [agent for agent in agents[start : start + size] if agent.number not in how.done]
-        if batch:
+        if not batch:
+            continue
+        try:
             yield from _train_batch(programs, batch, size, pace, how)
+        except EnvError as error:
+            for agent in batch:
+                yield Progress(failure=Failure(agent, str(error)))
 
 
 def _train_batch(programs, agents, size, pace, how):
@@ -75,7 +81,8 @@ def _train_batch(programs, agents, size, pace, how):
         length = min(pace.updates, config.num_updates - done)
         begun = time.perf_counter()
         span = np.array([done, done + length], np.int32)
-        states, rows = jax.block_until_ready(programs.advance(configs, states, rows, span))
+        with devices.failures_named(f"in the updates after {done:,}"):
+            states, rows = jax.block_until_ready(programs.advance(configs, states, rows, span))
         seconds = time.perf_counter() - begun
         pace.note(length, seconds)
         done += length
