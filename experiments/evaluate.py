@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import common
 import flags
 import tyro
-from display import print_evaluation
+from display import evaluation_lines, print_evaluation
 
 from rljax import files, processes, runs
 
@@ -24,6 +24,11 @@ class Options:
     """The run."""
     episodes: int = 100
     """Full episodes per seed; fresh ones, not those that chose the best checkpoint."""
+    envs: int | None = None
+    """Environments that Python steps, in which episodes are played at once; by default as many as
+    the run was trained with, at most 16."""
+    max_steps: int = 10_000
+    """An episode that has not ended by itself after so many steps is cut."""
     sampled: bool = False
     """Sample from the policy instead of taking its mode."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="last|best|STEP")] = "last"
@@ -36,8 +41,7 @@ def main(argv: list[str]) -> int:
     """Runs; returns the exit status."""
     try:
         options = flags.parse_options(Options, __doc__.splitlines()[0], argv)
-        if options.episodes < 1:
-            raise ValueError(f"episodes = {options.episodes}: must be at least 1")
+        _check(options)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             saved = runs.load(options.run_dir, options.checkpoint)
@@ -50,6 +54,13 @@ def main(argv: list[str]) -> int:
     except (ValueError, TypeError, processes.EnvError, files.WriteError) as error:
         return flags.fail(error)
     return 0
+
+
+def _check(options):
+    for name in ("episodes", "envs", "max_steps"):
+        value = getattr(options, name)
+        if value is not None and not 1 <= value < 2**31:
+            raise ValueError(f"{name} = {value}: must be at least 1 and below 2**31")
 
 
 def evaluate(saved, options) -> dict:
@@ -65,13 +76,16 @@ def evaluate(saved, options) -> dict:
         evaluate.evaluation_keys(keys, evaluate.FRESH),
         options.episodes,
         greedy=not options.sampled,
+        num_envs=options.envs,
+        max_steps=options.max_steps,
+        watch=evaluation_lines(lambda line: print(line, file=sys.stderr)),
     )
     return {
         "env": saved.config.env,
         "checkpoint": options.checkpoint,
         "seeds": saved.seeds,
         "env_steps": saved.env_steps,
-        **common.summarize_returns(played, mode),
+        **common.summarize_returns(played, mode, options.max_steps),
     }
 
 

@@ -20,6 +20,7 @@ _SUBMODULES = (
     "files",
     "guarded",
     "host",
+    "host_evaluation",
     "learner",
     "losses",
     "networks",

@@ -161,7 +161,7 @@ def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd, env, text
     """In a step, or because not all environments can be made."""
     run_dir = tmp_path / "run"
     flags = f"--env host_probes:{env} --run-dir {run_dir} --quiet".split()
-    assert main([*SMALL, *flags, "--eval-episodes", "9"]) == 1
+    assert main([*SMALL, *flags, "--eval-episodes", "9", "--eval-envs", "9"]) == 1
     assert capfd.readouterr().err.count(text) == 1
     summary = json.loads((run_dir / "summary.json").read_bytes())
     assert (summary["status"], summary["env_steps"]) == ("failed", 800)
