@@ -91,6 +91,23 @@ class Answering(Walk):
         return ANSWERS[self.what](*answer) if self.what and self.steps == 2 else answer
 
 
+class AnsweringLate(Walk):
+    """Answers something else at that step of its life."""
+
+    def __init__(self, what, steps=202):
+        self.what, self.left = what, steps
+
+    def step(self, action):
+        self.left -= 1
+        answer = super().step(action)
+        return answer if self.left else ANSWERS[self.what](*answer)
+
+
+class Endless(Walk):
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
 class Counted(Walk):
     """Counts how many were made, are open and were open at once, and their steps; chance is of the
     seed: an episode's length from 1 to 9, and the share of its reward that action 1 gains."""

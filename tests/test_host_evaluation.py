@@ -6,7 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from host_probes import Answering, Counted, NothingLeft, RaisingAtThree, Single, Walk
+from host_probes import Answering, Counted, Endless, NothingLeft, RaisingAtThree, Single, Walk
 
 from rljax import envs, evaluate, host, learner, processes, rollout
 from rljax.config import Config
@@ -100,11 +100,6 @@ def test_nothing_is_compiled_anew_while_environments_rest(monkeypatch):
     evaluated(config, 10, num_seeds=2, num_envs=4)
     evaluated(config, 10, num_seeds=2, num_envs=4)
     assert len(traced) == 1
-
-
-class Endless(Walk):
-    def step(self, action):
-        return np.zeros(1, np.float32), 1.0, False, False, {}
 
 
 def test_an_endless_episode_is_cut_and_others_follow():
