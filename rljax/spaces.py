@@ -180,6 +180,8 @@ def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
         return xp.concatenate(list(pieces))
     if isinstance(kind, OneHot):
         whole = xp.asarray(obs).reshape(-1)
+        if xp is np and whole.dtype.kind not in "biuf":
+            raise TypeError(f"observation is of {whole.dtype}: must be of numbers")
         if whole.dtype.kind in "iu" and whole.dtype.itemsize < 4:
             whole = whole.astype(xp.int32)  # to which `start` can be added
         if whole.shape != (len(kind.n),):

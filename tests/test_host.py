@@ -14,6 +14,7 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from generated_envs import ACTIONS, OBSERVATIONS
 from gymnasium import spaces
 from host_probes import (
     Answering,
@@ -30,7 +31,6 @@ from host_probes import (
     WithoutSpaces,
 )
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from rljax import a2c, envs, evaluate, host, learner, presets, processes, rollout
 from rljax.config import Config
@@ -330,41 +330,6 @@ def test_the_mask_is_not_looked_at_where_an_episode_ends(at_end, vectorization):
 
 
 # Any spaces
-
-
-SHAPES = st.lists(st.integers(1, 3), max_size=2).map(tuple)
-KINDS = st.sampled_from([np.float32, np.float64, np.uint8, np.int64])
-LEAVES = (
-    st.builds(lambda shape, kind: spaces.Box(0, 255, shape, kind), SHAPES, KINDS)
-    | st.builds(lambda shape: spaces.Box(-np.inf, np.inf, shape), SHAPES)
-    | st.builds(spaces.Discrete, st.integers(1, 4), start=st.integers(-2, 2))
-    | st.builds(spaces.MultiBinary, st.integers(1, 3))
-    | st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 3), min_size=1, max_size=3))
-)
-OBSERVATIONS = st.recursive(
-    LEAVES,
-    lambda inner: (
-        st.builds(spaces.Tuple, st.lists(inner, min_size=1, max_size=2))
-        | st.builds(spaces.Dict, st.dictionaries(st.sampled_from("abc"), inner, min_size=1))
-    ),
-    max_leaves=4,
-)
-BOUNDS = st.sampled_from([(-1.0, 1.0), (-np.inf, np.inf), (-np.inf, 2.0), (0.0, np.inf)])
-ACTIONS = (
-    st.builds(
-        lambda bounds, shape, kind: (
-            spaces.Box(*map(np.array, zip(*bounds)), dtype=kind)
-            if shape is None
-            else spaces.Box(*bounds[0], shape, kind)
-        ),
-        st.lists(BOUNDS, min_size=1, max_size=3),
-        st.sampled_from([None, (), (2, 2)]),
-        st.sampled_from([np.float32, np.float64]),
-    )
-    | st.builds(spaces.Discrete, st.integers(1, 4), start=st.integers(-2, 2))
-    | st.builds(spaces.MultiBinary, st.integers(1, 3))
-    | st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 3), min_size=1, max_size=3))
-)
 
 
 @example(

@@ -171,7 +171,7 @@ def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd, env, text
 
 @pytest.mark.parametrize("what", ["interrupt", "reward None"])
 def test_what_goes_wrong_in_this_process_loses_nothing(main, tmp_path, capfd, what):
-    """KeyboardInterrupt, which is no signal, as well. After half the run: the checkpoint is of the last update before."""
+    """KeyboardInterrupt as well, where no signal came."""
     run_dir = tmp_path / "run"
     assert main([*SMALL, "--env", "host_probes:AnsweringLate", "--env-kwargs", f"what={what}",
                  "--quiet", "--run-dir", str(run_dir)]) == 1  # fmt: skip
