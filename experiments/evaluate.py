@@ -39,6 +39,11 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs; returns the exit status."""
+    return common.ended_in_order(lambda signals, _: run(argv, signals))
+
+
+def run(argv, signals) -> int:
+    """What is done between signals."""
     try:
         options = flags.parse_options(Options, __doc__.splitlines()[0], argv)
         _check(options)
@@ -48,7 +53,7 @@ def main(argv: list[str]) -> int:
         for warning in caught:
             print(f"warning: {warning.message}", file=sys.stderr)
         flags.set_device(options.device)
-        figures = evaluate(saved, options)
+        figures = evaluate(saved, options, signals)
         print_evaluation(figures)
         files.write_json(options.run_dir / "evaluation.json", figures)
     except (ValueError, TypeError, processes.EnvError, files.WriteError) as error:
@@ -63,9 +68,15 @@ def _check(options):
             raise ValueError(f"{name} = {value}: must be at least 1 and below 2**31")
 
 
-def evaluate(saved, options) -> dict:
+def evaluate(saved, options, signals) -> dict:
     """What evaluation.json holds."""
     from rljax import evaluate
+
+    lines = evaluation_lines(lambda line: print(line, file=sys.stderr))
+
+    def watch(*now):
+        signals.check()
+        lines(*now)
 
     keys = common.seed_keys(saved.seeds)
     learners = evaluate.learners(saved.config, saved.state)
@@ -78,7 +89,7 @@ def evaluate(saved, options) -> dict:
         greedy=not options.sampled,
         num_envs=options.envs,
         max_steps=options.max_steps,
-        watch=evaluation_lines(lambda line: print(line, file=sys.stderr)),
+        watch=watch,
     )
     return {
         "env": saved.config.env,

@@ -17,6 +17,7 @@ _SUBMODULES = (
     "distributions",
     "envs",
     "evaluate",
+    "failures",
     "files",
     "guarded",
     "host",

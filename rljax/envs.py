@@ -20,7 +20,8 @@ import numpy as np
 
 from rljax import host, spaces
 from rljax.config import KeyValues, load_attribute, load_module, unknown
-from rljax.guarded import close, is_interrupt, what_is_wrong
+from rljax.failures import is_interrupt, what_is_wrong
+from rljax.guarded import close
 from rljax.host import HostEnv
 from rljax.spaces import Box
 from rljax.types import EnvSpec, Step

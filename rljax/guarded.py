@@ -8,7 +8,6 @@ failures of the environment, as other exceptions are; only what ends the process
 
 import numbers
 import reprlib
-import signal
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -18,41 +17,11 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from rljax import processes, spaces
+from rljax import spaces
+from rljax.failures import WRONG, in_a_line, is_interrupt, what_is_wrong
 
 _TOO_LARGE = float(2**128 - 2**103)
 """From here on float32 has but infinity."""
-WRONG = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
-"""What reading a wrong answer raises."""
-
-
-def is_interrupt(error: BaseException) -> bool:
-    """Whether a signal's handler raised this KeyboardInterrupt, rather than the code that was
-    called. Where Python's own handler could have, which leaves no trace, it is taken for it."""
-    if not isinstance(error, KeyboardInterrupt):
-        return False
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    handlers = [signal.getsignal(number) for number in processes.SIGNALS - blocked]
-    if signal.default_int_handler in handlers:
-        return True
-    codes = [getattr(handler, "__code__", None) for handler in handlers]
-    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
-
-
-def in_a_line(error: BaseException) -> str:
-    """An exception's kind and text, in a line."""
-    kind = type(error).__name__
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        return kind
-    return f"{kind}: {text}" if text else kind
-
-
-def what_is_wrong(error: Exception) -> str:
-    """One of `WRONG`, in a line."""
-    is_said = type(error) in (ValueError, TypeError)
-    return " ".join(str(error).split()) if is_said else in_a_line(error)
 
 
 def reset_answer(answer: Any) -> tuple[Any, Mapping]:
@@ -234,8 +203,13 @@ class InTurn(VectorEnv):
     metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, host: Any, num_envs: int):
-        self.num_envs = num_envs
-        self.envs = [Guarded(host) for _ in range(num_envs)]
+        self.num_envs, self.envs = num_envs, []
+        try:
+            for _ in range(num_envs):
+                self.envs.append(Guarded(host))
+        except BaseException:  # a signal
+            self.close_extras()
+            raise
 
     def reset(self, *, seed=None, options=None):
         answers = [env.reset(seed=one) for env, one in zip(self.envs, seed)]

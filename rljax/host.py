@@ -23,16 +23,8 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv, async_vector_env
 
 from rljax import processes, spaces
-from rljax.guarded import (
-    WRONG,
-    Guarded,
-    InTurn,
-    close,
-    in_a_line,
-    is_interrupt,
-    reset_answer,
-    what_is_wrong,
-)
+from rljax.failures import WRONG, in_a_line, is_interrupt, what_is_wrong
+from rljax.guarded import Guarded, InTurn, close, reset_answer
 from rljax.processes import EnvError, RefusedError
 from rljax.spaces import Box
 from rljax.types import EnvSpec, Step

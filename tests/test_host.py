@@ -164,6 +164,21 @@ def test_importing_a_module_registers(tmp_path, monkeypatch):
         gymnasium.registry.pop("Registered-v0", None)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("raise OSError('no driver\\nfound')", "'broken:Env': OSError: no driver found"),
+        ("import sys; sys.exit(3)", "'broken:Env': SystemExit: 3"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch, line, message):
+    (tmp_path / "broken.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        envs.make("broken:Env")
+    assert "\n" not in str(caught.value)
+
+
 def test_environments_in_jax_take_no_vectorization():
     with pytest.raises(ValueError, match=r"'async': 'CartPole-v1' is written in JAX"):
         envs.make("CartPole-v1", vectorization="async")

@@ -455,6 +455,23 @@ def test_evaluate_refuses_in_one_line(undisturbed, capsys, flags, expected):
     assert not (undisturbed / "evaluation.json").exists()
 
 
+def test_a_signal_ends_evaluate(undisturbed, capsys, monkeypatch):
+    import evaluate as script
+
+    from rljax import evaluate
+
+    play = evaluate.evaluate
+
+    def interrupted(*args, watch, **how):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return play(*args, watch=watch, **how)
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupted)
+    assert script.main([str(undisturbed), "--episodes", "3"]) == 143
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not (undisturbed / "evaluation.json").exists()
+
+
 def test_the_end_of_a_diverged_run_is_the_same_when_resumed(main, tmp_path, capsys, monkeypatch):
     """No checkpoint holds what is not finite: each resumption diverges at the same update."""
     from rljax import a2c
