@@ -43,7 +43,7 @@ def step_answer(answer: Any) -> tuple[Any, float, bool, bool, Mapping]:
     Raises:
         TypeError, ValueError: it is something else; the message says what.
     """
-    if not isinstance(answer, tuple | list) or len(answer) != 5:
+    if (type(answer) is not tuple and not isinstance(answer, tuple | list)) or len(answer) != 5:
         raise TypeError(
             "step must return (observation, reward, terminated, truncated, info), not"
             f" {_what(answer)}"
