@@ -149,8 +149,20 @@ def begin(algorithm: str, asked: Asked, start: Start, display: Display, **own) -
 
         learners, eval_keys = _of_seeds((states.learner, keys), which)
         eval_keys = evaluate.evaluation_keys(eval_keys, updates)
-        greedy = options.eval_mode == "greedy"
-        return evaluate.evaluate(asked.config, learners, eval_keys, options.eval_episodes, greedy)
+        return evaluate.evaluate(
+            asked.config,
+            learners,
+            eval_keys,
+            options.eval_episodes,
+            greedy=options.eval_mode == "greedy",
+            num_envs=options.eval_envs,
+            max_steps=options.eval_max_steps,
+            watch=watch,
+        )
+
+    def watch(ended, episodes, steps):
+        asked.signals.check()
+        display.evaluating(ended, episodes, steps)
 
     return Run(
         algorithm=algorithm,
@@ -212,6 +224,7 @@ def _follow(run, chunks, clock, outcome, saver):
         saver.wait()  # so that a run that has rows has a checkpoint
     elif _evaluate_if_due(run, outcome):  # a signal had put it off
         _save(run, outcome, saver)
+    run.signals.check()  # it may have come in an evaluation
     for states, metrics in chunks:
         clock.lap(_take(run, outcome, states, metrics))
         is_row = run.config.ends_row(outcome.updates) and not _is_empty(metrics)
@@ -297,7 +310,7 @@ def _take(run, outcome, states, metrics):
 
 def _evaluate_if_due(run, outcome):
     """Evaluates at the first row after every so many steps, and after the last one; whether it
-    did."""
+    did. A signal puts it off to the next start."""
     from rljax import evaluate
 
     every, progress = run.options.eval_every, run.progress
@@ -306,7 +319,12 @@ def _evaluate_if_due(run, outcome):
     due = _passed(every, progress.evaluated, env_steps) or (every and at_end)
     if not due or env_steps == progress.evaluated or not run.config.ends_row(outcome.updates):
         return False
-    played = run.evaluate(outcome.states, outcome.updates, run.active)
+    try:
+        played = run.evaluate(outcome.states, outcome.updates, run.active)
+    except KeyboardInterrupt:
+        if run.signals.received:
+            return False
+        raise
     returns, seeds = played.returns, _active_seeds(run)
     tables.append_evaluations(run.run_dir, seeds, env_steps, outcome.updates, returns)
     outcome.played = played if len(seeds) == len(run.seeds) else None
@@ -364,7 +382,9 @@ def finish(run: Run, outcome: Outcome) -> int:
     from rljax import analysis
 
     config, run_dir, progress = run.config, run.run_dir, run.progress
-    final_return = None
+    final_return, warning = None, _no_episode_ended(run, outcome)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
     if outcome.status == "completed" and run.options.eval_episodes:
         run.display.phase("evaluating")
         try:
@@ -372,7 +392,8 @@ def finish(run: Run, outcome: Outcome) -> int:
             run.signals.deferred = False
             everyone = range(len(run.seeds))
             played = outcome.played or run.evaluate(outcome.states, outcome.updates, everyone)
-            final_return = summarize_returns(played, run.options.eval_mode)
+            mode, max_steps = run.options.eval_mode, run.options.eval_max_steps
+            final_return = summarize_returns(played, mode, max_steps)
         except KeyboardInterrupt:
             outcome.status, outcome.exit_status = "interrupted", run.signals.exit_status
         except run.failures as error:
@@ -400,6 +421,8 @@ def finish(run: Run, outcome: Outcome) -> int:
             f"total_timesteps = {config.total_timesteps:,} is rounded up to"
             f" {config.num_updates * config.batch_size:,}: whole rollouts of {config.batch_size:,}"
         )
+    if warning:
+        summary["warning"] = warning
     if outcome.diverged:
         summary["diverged"] = outcome.diverged
     title = f"{run.algorithm.upper()} on {config.env}"
@@ -415,6 +438,18 @@ def finish(run: Run, outcome: Outcome) -> int:
     if outcome.error:
         print(f"error: {outcome.error}", file=sys.stderr)
     return outcome.exit_status
+
+
+def _no_episode_ended(run, outcome):
+    """A warning, if that is so at the end of a run."""
+    if outcome.status != "completed" or run.progress.last_return is not None:
+        return None
+    steps = outcome.updates * run.config.num_steps
+    return (
+        f"no episode ended in training, in {steps:,} steps of each environment: there are no"
+        " returns; evaluations cut episodes after"
+        f" --eval-max-steps {run.options.eval_max_steps:,}"
+    )
 
 
 def seed_keys(seeds: Iterable[int]):
@@ -459,7 +494,7 @@ def _active_seeds(run):
     return [run.seeds[i] for i in run.active]
 
 
-def summarize_returns(played, mode: str) -> dict:
+def summarize_returns(played, mode: str, max_steps: int) -> dict:
     """`final_return` from an `Evaluation` [S, N]: statistics over the seeds' means."""
     from rljax import analysis
 
@@ -473,4 +508,5 @@ def summarize_returns(played, mode: str) -> dict:
         "mode": mode,
         "episodes": played.returns.shape[1],
         "unfinished": int((~played.finished).sum()),
+        "max_steps": max_steps,
     }

@@ -2,7 +2,31 @@
 
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+TELL_EVERY = 10.0
+"""Seconds between two lines on an evaluation, where there is no live one."""
+
+
+def evaluation_lines(tell: Callable[[str], None]) -> Callable[[int, int, int], None]:
+    """What `evaluate.evaluate` takes to watch it: tells of one that takes long."""
+    told = 0.0
+
+    def watch(ended, episodes, steps):
+        nonlocal told
+        now = time.perf_counter()
+        if steps == 0:
+            told = now
+        elif now - told >= TELL_EVERY:
+            told = now
+            tell(f"evaluating: {_figures(ended, episodes, steps)}")
+
+    return watch
+
+
+def _figures(ended, episodes, steps):
+    return f"{ended:,}/{episodes:,} episodes · {steps:,} steps"
 
 
 class Display:
@@ -32,6 +56,8 @@ class Display:
         self.group = Group(self.progress)
         self.live = Live(self.group, console=self.console, refresh_per_second=5)
         self.watched = None
+        self.tell = evaluation_lines(self.console.print)
+        self.evaluated = 0.0
 
     def __enter__(self):
         if self.on_terminal:
@@ -67,6 +93,14 @@ class Display:
         self.progress.update(self.task, description=name)
         if not self.on_terminal:
             self.console.print(name)
+
+    def evaluating(self, ended: int, episodes: int, steps: int) -> None:
+        """Between the steps of an evaluation."""
+        if not self.on_terminal:
+            self.tell(ended, episodes, steps)
+        elif (now := time.perf_counter()) - self.evaluated > 0.2:
+            self.evaluated, figures = now, _figures(ended, episodes, steps)
+            self.progress.update(self.task, description="evaluating", figures=figures)
 
     def workers(self, label: str, status) -> None:
         """A line for each worker of A3C and one for the holder, below the other.
@@ -225,4 +259,5 @@ def _add_returns(table, seeds, final):
 
 def _print_unfinished(console, final):
     if final["unfinished"]:
-        console.print(f"{final['unfinished']} episodes did not end by themselves and were cut")
+        cut = f"were cut after {final['max_steps']:,} steps"
+        console.print(f"{final['unfinished']} episodes did not end by themselves and {cut}")

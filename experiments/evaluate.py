@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import common
 import flags
 import tyro
-from display import print_evaluation
+from display import evaluation_lines, print_evaluation
 
 from rljax import files, processes, runs
 
@@ -24,6 +24,11 @@ class Options:
     """The run."""
     episodes: int = 100
     """Full episodes per seed; fresh ones, not those that chose the best checkpoint."""
+    envs: int | None = None
+    """Environments that Python steps, in which episodes are played at once; by default as many as
+    the run was trained with, at most 16."""
+    max_steps: int = 10_000
+    """An episode that has not ended by itself after so many steps is cut."""
     sampled: bool = False
     """Sample from the policy instead of taking its mode."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="last|best|STEP")] = "last"
@@ -34,17 +39,21 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Runs; returns the exit status."""
+    return common.ended_in_order(lambda signals, _: run(argv, signals))
+
+
+def run(argv, signals) -> int:
+    """What is done between signals."""
     try:
         options = flags.parse_options(Options, __doc__.splitlines()[0], argv)
-        if options.episodes < 1:
-            raise ValueError(f"episodes = {options.episodes}: must be at least 1")
+        _check(options)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             saved = runs.load(options.run_dir, options.checkpoint)
         for warning in caught:
             print(f"warning: {warning.message}", file=sys.stderr)
         flags.set_device(options.device)
-        figures = evaluate(saved, options)
+        figures = evaluate(saved, options, signals)
         print_evaluation(figures)
         files.write_json(options.run_dir / "evaluation.json", figures)
     except (ValueError, TypeError, processes.EnvError, files.WriteError) as error:
@@ -52,9 +61,22 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def evaluate(saved, options) -> dict:
+def _check(options):
+    for name in ("episodes", "envs", "max_steps"):
+        value = getattr(options, name)
+        if value is not None and not 1 <= value < 2**31:
+            raise ValueError(f"{name} = {value}: must be at least 1 and below 2**31")
+
+
+def evaluate(saved, options, signals) -> dict:
     """What evaluation.json holds."""
     from rljax import evaluate
+
+    lines = evaluation_lines(lambda line: print(line, file=sys.stderr))
+
+    def watch(*now):
+        signals.check()
+        lines(*now)
 
     keys = common.seed_keys(saved.seeds)
     learners = evaluate.learners(saved.config, saved.state)
@@ -65,13 +87,16 @@ def evaluate(saved, options) -> dict:
         evaluate.evaluation_keys(keys, evaluate.FRESH),
         options.episodes,
         greedy=not options.sampled,
+        num_envs=options.envs,
+        max_steps=options.max_steps,
+        watch=watch,
     )
     return {
         "env": saved.config.env,
         "checkpoint": options.checkpoint,
         "seeds": saved.seeds,
         "env_steps": saved.env_steps,
-        **common.summarize_returns(played, mode),
+        **common.summarize_returns(played, mode, options.max_steps),
     }
 
 

@@ -20,7 +20,10 @@ from rljax.presets import base, preset
 
 sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
 
-RESULTS = ("preset", "seed", "num_seeds", "eval_episodes", "eval_mode", "eval_every")
+RESULTS = (
+    *("preset", "seed", "num_seeds"),
+    *("eval_episodes", "eval_mode", "eval_every", "eval_envs", "eval_max_steps"),
+)
 """The options that change what a run's files hold: they stay as they are on resume."""
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -57,6 +60,11 @@ class RunOptions:
     """Whether evaluations take the policy's mode or sample from it."""
     eval_every: int = 0
     """Also evaluate during training, about every so many environment steps; 0 never."""
+    eval_envs: int | None = None
+    """Environments that Python steps, in which an evaluation plays at once, beside those of
+    training; by default --num-envs, at most 16."""
+    eval_max_steps: int = 10_000
+    """An evaluation's episode that has not ended by itself after so many steps is cut."""
     checkpoint_every: int | None = None
     """Save everything about every so many environment steps of a seed, at a row of metrics; 0 only
     at the end. By default ten times in a run."""
@@ -74,15 +82,17 @@ class RunOptions:
         Raises:
             ValueError, TypeError: an option is out of its range or of another type.
         """
-        from_one = ("num_seeds", "keep_checkpoints")
+        from_one = ("num_seeds", "keep_checkpoints", "eval_envs", "eval_max_steps")
         for name in (*from_one, "seed", "eval_episodes", "eval_every", "checkpoint_every"):
             value, least = getattr(self, name), int(name in from_one)
-            if value is None and name == "checkpoint_every":
+            if value is None and name in ("checkpoint_every", "eval_envs"):
                 continue
             if type(value) is not int:
                 raise TypeError(f"{name} = {value!r}: must be a whole number")
             if value < least:
                 raise ValueError(f"{name} = {value}: must be at least {least}")
+        if self.eval_max_steps >= 2**31:
+            raise ValueError(f"eval_max_steps = {self.eval_max_steps}: must be below 2**31")
         for name, allowed in (("eval_mode", EVAL_MODES), ("device", DEVICES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(unknown(name, str(getattr(self, name)), list(allowed)))

@@ -55,10 +55,9 @@ def _train(algorithm, asked, start, states, title, chunks, begin_row, own):
         title += f" · from {done:,} steps"
     with Display(title, done, total, asked.options.quiet) as display:
         run = common.begin(algorithm, asked, start, display, **own)
-        left = np.flatnonzero(updates < config.num_updates)
-        for index in left if len(left) else [len(seeds) - 1]:
+        for index in _left(run, start, updates):
             try:
-                outcome = _train_one(run, start, states, int(index), chunks, begin_row)
+                outcome = _train_one(run, start, states, index, chunks, begin_row)
             except processes.RefusedError as error:
                 if not np.any(states.learner.updates):
                     raise
@@ -69,6 +68,19 @@ def _train(algorithm, asked, start, states, title, chunks, begin_row, own):
             states = outcome.states
             start = dataclasses.replace(start, best=outcome.best, updates=-1)  # of no seed
         return common.finish(run, outcome)
+
+
+def _left(run, start, updates):
+    """Indices of the seeds that are not done, and of one whose last evaluation a signal put off."""
+    left = np.flatnonzero(updates < run.config.num_updates).tolist()
+    end = run.config.num_updates
+    before = (left[0] if left else len(updates)) - 1
+    is_put_off = (
+        run.options.eval_every
+        and start.updates == end
+        and start.progress.evaluated != end * run.config.batch_size
+    )
+    return [before, *left] if not left or (is_put_off and before >= 0) else left
 
 
 def _train_one(run, start, states, index, chunks, begin_row):

@@ -158,6 +158,8 @@ class Follower:
             parallel=options.max_parallel,
             eval_episodes=options.eval_episodes,
             greedy=options.eval_mode == "greedy",
+            eval_envs=options.eval_envs,
+            eval_max_steps=options.eval_max_steps,
             done=set(self.journal.agents),
         )
         with contextlib.closing(sweep.chunks(self.groups, how)) as steps:

@@ -49,6 +49,11 @@ class SweepOptions:
     """Full episodes of each agent after training; 0 takes the last tenth of training instead."""
     eval_mode: Literal[flags.EVAL_MODES] = "greedy"
     """Whether they take the policy's mode or sample from it."""
+    eval_envs: int | None = None
+    """Environments that Python steps, in which an agent's evaluation plays at once; by default
+    --num-envs, at most 16."""
+    eval_max_steps: int = 10_000
+    """An evaluation's episode that has not ended by itself after so many steps is cut."""
     max_parallel: int | None = None
     """Agents at once, or processes; by default what is fastest and memory holds."""
     device: Literal[flags.DEVICES] = "auto"
@@ -64,13 +69,16 @@ class SweepOptions:
         Raises:
             ValueError: an option is out of its range.
         """
-        for name in ("num_points", "max_points", "num_seeds", "max_parallel"):
+        from_one = ("num_points", "max_points", "num_seeds", "max_parallel")
+        for name in (*from_one, "eval_envs", "eval_max_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} = {value}: must be at least 1")
         for name in ("seed", "sampling_seed", "eval_episodes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")
+        if self.eval_max_steps >= 2**31:
+            raise ValueError(f"eval_max_steps = {self.eval_max_steps}: must be below 2**31")
         if self.seed + self.num_seeds > 2**32:
             raise ValueError(f"seed = {self.seed}: the last seed must be below 2**32")
         if self.points and (self.axis or self.sampling != "grid"):

@@ -142,8 +142,8 @@ def chunks(
     Raises:
         ValueError, TypeError: as `init` does, when the first chunk is asked for.
         RefusedError: as `HostEnv.open` does.
-        EnvError: an environment that Python steps failed; or a program, by what an environment in
-            JAX calls, or for want of memory.
+        EnvError: an environment that Python steps failed, and a last chunk was given before; or a
+            program, by what an environment in JAX calls, or for want of memory.
     """
     config.validate()
     if states is None:
@@ -325,19 +325,22 @@ def _host_chunks(config, env, states):
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
         now = (*programs.begin(state._replace(actor=actor)), *first)
         done, end = int(state.learner.updates), -math.inf  # the first chunk is one update
+        given = done
         while done < config.num_updates:
             try:
                 now, done = update(*now), done + 1
             except processes.EnvError:
                 states, metrics = programs.end(now[0])
-                if not metrics.diverged_at[0]:
-                    raise
-                yield states, jax.device_get(metrics)  # parameters of NaN are to blame
-                return
+                diverged = metrics.diverged_at[0]
+                if done > given or diverged:
+                    yield states, jax.device_get(metrics)  # what was learnt is not lost
+                if diverged:  # parameters of NaN are to blame
+                    return
+                raise
             if config.ends_row(done) or time.perf_counter() >= end:
                 states, metrics = programs.end(now[0])
                 yield states, jax.device_get(metrics)
-                end = time.perf_counter() + CHUNK_SECONDS
+                given, end = done, time.perf_counter() + CHUNK_SECONDS
 
 
 def _train_on_host(config, key):

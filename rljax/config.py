@@ -12,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from rljax import failures
+
 KeyValues = tuple[tuple[str, bool | int | float | str], ...]
 
 
@@ -236,12 +238,16 @@ def load_module(path: str, module_name: str):
     """The module that a path names.
 
     Raises:
-        ValueError: there is none; the message names the path.
+        ValueError: there is none, or it cannot be imported; the message names the path.
     """
     try:
         return importlib.import_module(module_name)
     except (ModuleNotFoundError, TypeError, ValueError) as error:
         raise ValueError(f"{path!r}: {error}") from error
+    except BaseException as error:  # whatever the module does, exits among it
+        if failures.is_interrupt(error):
+            raise
+        raise ValueError(f"{path!r}: {failures.in_a_line(error)}") from error
 
 
 def _check_type(field, value):

@@ -14,6 +14,8 @@ import jax
 
 from rljax import host, jax_envs
 from rljax.config import KeyValues, load_attribute, load_module, unknown
+from rljax.failures import is_interrupt, what_is_wrong
+from rljax.guarded import close
 from rljax.host import HostEnv
 from rljax.jax_envs import Env
 
@@ -59,10 +61,14 @@ def make(
         TypeError: no environment of either kind, or no such keyword argument.
     """
     with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
-        found = _find(env)
-        source = _build(env, found, dict(env_kwargs))
+        found, kwargs = _find(env), dict(env_kwargs)
+        key = _key(env, found, kwargs)
+        made = host.known(key, lambda: found(**kwargs), num_envs, vectorization)
+        if made and not env_params:
+            return made
+        source = _build(env, found, kwargs)
         if isinstance(source, gymnasium.Env):
-            kwargs, params = dict(env_kwargs), dict(env_params)
+            params = dict(env_params)
             return _host_env(env, found, source, kwargs, params, num_envs, vectorization)
         params = _override(getattr(source, "default_params", None), dict(env_params))
         name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
@@ -91,12 +97,7 @@ def _build(env, found, kwargs):
         if not callable(found):
             raise TypeError(f"env = {env!r}: no environment of gymnax's or gymnasium's interface")
         _check_kwargs(env, found, kwargs)
-        try:
-            found = found(**kwargs)
-        except (ValueError, TypeError):
-            raise
-        except Exception as error:
-            raise ValueError(f"env = {env!r}: {type(error).__name__}: {error}") from error
+        found = _construct(env, found, kwargs)
     elif kwargs:
         raise TypeError(f"env_kwargs = {kwargs}: {env!r} is already made and takes none")
     if isinstance(found, gymnasium.Env):
@@ -105,6 +106,18 @@ def _build(env, found, kwargs):
     if missing:
         raise TypeError(f"env = {env!r}: lacks {', '.join(missing)} of gymnax's interface")
     return found
+
+
+def _construct(env, found, kwargs):
+    try:
+        return found(**kwargs)
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        is_said = type(error) in (ValueError, TypeError)
+        text = what_is_wrong(error)
+        text = text if text.startswith("env = ") else f"env = {env!r}: {text}"
+        raise (type(error) if is_said else ValueError)(text) from error
 
 
 def _gymnax_factory(env):
@@ -148,6 +161,7 @@ def _gymnasium_factory(env):
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             raise ValueError(f"env = {name!r}: {_missing(spec) or error}") from error
 
+    build.__registration__ = spec
     return build
 
 
@@ -168,10 +182,17 @@ def _host_env(env, found, built, kwargs, params, num_envs, vectorization):
     if built is found:
         raise TypeError(f"env = {env!r}: give its class or a function, to make several")
     if params:
-        built.close()
+        close(built)
         raise ValueError(f"env_params = {params}: gymnasium's environments have none")
     name = env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
-    return host.make(name, built, lambda: found(**kwargs), num_envs, vectorization)
+    key = _key(env, found, kwargs)
+    return host.make(name, built, lambda: found(**kwargs), num_envs, vectorization, key)
+
+
+def _key(env, found, kwargs):
+    """For `host.known`: that it is the very same class, function or registration."""
+    name = env if isinstance(env, str) else None
+    return name, id(getattr(found, "__registration__", found)), repr(kwargs)
 
 
 def _check_kwargs(env, factory, kwargs):

@@ -14,19 +14,24 @@ from rljax import (
     devices,
     distributions,
     envs,
-    host,
+    host_evaluation,
     networks,
-    processes,
     rollout,
     spaces,
 )
 from rljax.config import Config
 from rljax.host import HostEnv
+from rljax.host_evaluation import Watch
+from rljax.processes import EnvError
 from rljax.spaces import Numbers
 from rljax.types import LearnerState, Moments
 
-MAX_EPISODE_STEPS = 100_000
-"""An episode that has not ended by itself after so many steps is ended."""
+MAX_EPISODE_STEPS = 10_000
+"""An episode that has not ended by itself after so many steps is cut, if nothing is said: ten times
+the limit of MuJoCo's and most others, and a million steps for a hundred episodes, which one may
+still wait for. Atari's limit is 27,000 steps, which one must ask for."""
+MAX_ENVS = 16
+"""Environments that Python steps, in which an evaluation plays at once, if nothing is said."""
 
 PIECE = 500
 """Steps of an evaluation between two looks of the host."""
@@ -48,7 +53,7 @@ class Evaluation(NamedTuple):
     returns: Any
     lengths: Any
     finished: Any
-    """bool: the episode ended by itself, within MAX_EPISODE_STEPS."""
+    """bool: the episode ended by itself, and was not cut."""
 
 
 class Best(NamedTuple):
@@ -144,7 +149,7 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
         if mask is not None:
             mask = mask.reshape(-1, *space.mask_shape)
         noise = None if greedy else distributions.noise(space, key, obs.shape[:1])
-        action = _act(network, learner, obs, mask, noise)
+        action = rollout.choose(network, learner, obs, mask, noise)
         return action.reshape(*lead, *space.shape)
 
     def act_in_jax(obs, key, mask):
@@ -186,12 +191,17 @@ def evaluate(
     num_episodes: int,
     greedy: bool,
     mesh: Mesh | None = None,
+    *,
+    num_envs: int | None = None,
+    max_steps: int = MAX_EPISODE_STEPS,
+    watch: Watch = lambda ended, episodes, steps: None,
 ) -> Evaluation:
     """Full episodes with each of S learners, on environments of their own.
 
-    Without bias toward short episodes: each of N environments plays one episode, and all N
-    count, whenever they end. (The first N episodes to end among fewer environments would be the
-    short ones.)
+    Without bias toward short episodes: exactly N are begun, and all N count, whenever they end.
+    (The first N episodes to end among fewer environments would be the short ones.) Each has an
+    environment in JAX of its own; of environments that Python steps, which can be costly or few, a
+    bounded number is open at once, as `host_evaluation.play` says.
 
     Args:
         learners: the leaves are [S, ...].
@@ -200,64 +210,45 @@ def evaluate(
         greedy: the distribution's mode rather than samples.
         mesh: devices that learners and keys are spread over, of environments in JAX; S is a
             multiple of their number.
+        num_envs: that Python steps, open at once; by default the config's, MAX_ENVS at most.
+        max_steps: an episode that has not ended by itself after so many steps is cut.
+        watch: called at the beginning and then between steps, with (episodes that have ended, all
+            episodes, steps so far); what it raises ends the evaluation.
 
     Returns:
         Evaluation [S, N], in NumPy.
 
     Raises:
-        EnvError: an environment that Python steps failed.
+        EnvError: an environment that Python steps could not be made, or failed; or a program.
+        ValueError: `num_episodes`, `num_envs` or `max_steps` is below 1.
     """
-    if mesh is None:
-        env = envs.make(config.env, config.env_kwargs, config.env_params)
-        if isinstance(env, HostEnv):
-            return _evaluate_host(config, env, learners, keys, num_episodes, greedy)
-    begin, play_on = _programs(mesh, num_episodes, greedy)
-    config = Config(**{name: getattr(config, name) for name in _SETTINGS})
+    num_envs = min(config.num_envs, MAX_ENVS) if num_envs is None else num_envs
+    for name, value in zip(
+        ("num_episodes", "num_envs", "max_steps"), (num_episodes, num_envs, max_steps)
+    ):
+        if value < 1:
+            raise ValueError(f"{name} = {value}: must be at least 1")
+    settings = Config(**{name: getattr(config, name) for name in _SETTINGS})
     learners = learners._replace(opt_state=(), return_moments=None)
-    playing = begin(config, keys)
+    if mesh is None:
+        try:
+            env = envs.make(config.env, config.env_kwargs, config.env_params)
+        except (ValueError, TypeError) as error:  # it could be made for training
+            raise EnvError(f"in an evaluation: {error}") from error
+        if isinstance(env, HostEnv):
+            own = num_envs, max_steps, watch
+            played = host_evaluation.play(settings, env, learners, keys, num_episodes, greedy, *own)
+            return Evaluation(*played)
+    begin, play_on = _programs(mesh, num_episodes, greedy)
+    watch(0, len(keys) * num_episodes, 0)
+    playing = begin(settings, keys)
     while True:
-        playing = play_on(config, learners, playing)
-        played, steps = jax.device_get((playing.played, playing.steps))
-        if played.finished.all() or steps.max() >= MAX_EPISODE_STEPS:
+        with devices.failures_named(f"env = {config.env!r}, in an evaluation"):
+            playing = play_on(settings, learners, playing, np.int32(max_steps))
+            played, steps = jax.device_get((playing.played, playing.steps))
+        watch(int(played.finished.sum()), played.finished.size, int(played.lengths.sum()))
+        if played.finished.all() or steps.max() >= max_steps:
             return played
-
-
-def _evaluate_host(config, env, learners, keys, num_episodes, greedy):
-    """In environments that Python steps, one learner after another."""
-    try:
-        opened = env._replace(num_envs=num_episodes, vectorization="sync").open()
-    except processes.RefusedError as error:
-        raise processes.EnvError(f"in an evaluation: {error}") from error
-    with opened as running:
-        played = [
-            _play_host(config, jax.tree.map(lambda x, i=i: x[i], learners), running, key, greedy)
-            for i, key in enumerate(keys)
-        ]
-    return Evaluation(*map(np.stack, zip(*played)))
-
-
-def _play_host(config, learner, running, key, greedy):
-    key, key_reset = jax.random.split(key)
-    num_episodes = running.num_envs
-    obs, mask = running.reset(host.seeds(key_reset, num_episodes))
-    returns = np.zeros(num_episodes, np.float32)
-    lengths, finished = np.zeros(num_episodes, np.int32), np.zeros(num_episodes, bool)
-    while not finished.all() and lengths.max() < MAX_EPISODE_STEPS:
-        key, key_action = jax.random.split(key)
-        action = _act_host(config, running.spec, learner, obs, mask, key_action, greedy)
-        answer = running.step(np.asarray(action))
-        obs, mask = answer.obs, answer.mask
-        returns += np.where(finished, 0, answer.reward)
-        lengths += ~finished
-        finished |= answer.terminated | answer.truncated
-    return Evaluation(returns, lengths, finished)
-
-
-@partial(jax.jit, static_argnames=("spec", "greedy"))
-def _act_host(config, spec, learner, obs, mask, key, greedy):
-    noise = None if greedy else distributions.noise(spec.action_space, key, obs.shape[:1])
-    action = _act(networks.make(config, spec), learner, obs, mask, noise)
-    return action.reshape(len(obs), *spec.action_space.shape)
 
 
 class _Playing(NamedTuple):
@@ -272,14 +263,15 @@ class _Playing(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _programs(mesh, num_episodes, greedy):
-    """(config, keys) -> `_Playing`, and (config, learners, `_Playing`) -> the same, later."""
+    """(config, keys) -> `_Playing`, and (config, learners, `_Playing`, the most steps of an
+    episode) -> the same, later."""
     begin = partial(_begin, num_episodes=num_episodes)
     play_on = partial(_play_on, greedy=greedy)
     if mesh is None:
         return jax.jit(begin), jax.jit(play_on)
     whole, parts = devices.WHOLE, devices.AGENTS
     begin = devices.spread(begin, mesh, (whole, parts), parts)
-    return begin, devices.spread(play_on, mesh, (whole, parts, parts), parts)
+    return begin, devices.spread(play_on, mesh, (whole, parts, parts, whole), parts)
 
 
 def _begin(config, keys, num_episodes):
@@ -295,12 +287,12 @@ def _begin(config, keys, num_episodes):
     return jax.vmap(begin)(keys)
 
 
-def _play_on(config, learners, playing, greedy):
+def _play_on(config, learners, playing, max_steps, greedy):
     """A piece of an evaluation: short enough for Ctrl-C."""
     env, network = rollout.make_agent(config)
 
     def play(learner, playing):
-        end = jnp.minimum(playing.steps + PIECE, MAX_EPISODE_STEPS)
+        end = jnp.minimum(playing.steps + PIECE, max_steps)
         return jax.lax.while_loop(
             lambda now: jnp.logical_not(jnp.all(now.played.finished)) & (now.steps < end),
             partial(_step, env, network, learner, greedy),
@@ -317,7 +309,7 @@ def _step(env, network, learner, greedy, now):
     key, key_action, key_env = jax.random.split(now.key, 3)
     noise = distributions.noise(env.spec.action_space, key_action, (num_episodes,))
     mask = jax.vmap(env.mask)(now.env_state)
-    action = _act(network, learner, now.obs, mask, None if greedy else noise)
+    action = rollout.choose(network, learner, now.obs, mask, None if greedy else noise)
     action = action.reshape(num_episodes, *env.spec.action_space.shape)
     draws = env.draw(key_env, (num_episodes,))
     env_state, answer = jax.vmap(env.step)(draws, now.env_state, action)
@@ -328,10 +320,3 @@ def _step(env, network, learner, greedy, now):
         finished=now.played.finished | answer.terminated | answer.truncated,
     )
     return _Playing(env_state, answer.obs, key, played, now.steps + 1)
-
-
-def _act(network, learner, obs, mask, noise):
-    """What the environment takes, [B, ...]: sampled with noise, else the mode."""
-    distribution = rollout.policy(network, learner, obs, mask)
-    action = distribution.mode() if noise is None else distribution.sample(noise)
-    return distribution.to_env(action)

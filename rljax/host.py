@@ -6,11 +6,13 @@ numbered from 0, auto-reset within the step, the true successor kept.
 
 import contextlib
 import multiprocessing
+import os
 import pickle
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
@@ -18,11 +20,11 @@ from typing import Any, NamedTuple
 import gymnasium
 import jax
 import numpy as np
-from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
-from gymnasium.vector import AutoresetMode, VectorEnv, async_vector_env
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv, async_vector_env
 
 from rljax import processes, spaces
-from rljax.guarded import Guarded, InTurn, close
+from rljax.failures import WRONG, in_a_line, is_interrupt, what_is_wrong
+from rljax.guarded import Guarded, InTurn, close, reset_answer
 from rljax.processes import EnvError, RefusedError
 from rljax.spaces import Box
 from rljax.types import EnvSpec, Step
@@ -33,6 +35,7 @@ GRACE = 2.0
 
 ACTION_NOT_FINITE = "action is not finite"
 """What an error says where not the environment but the policy is to blame."""
+OBSERVATION_NOT_FINITE = "observation is not finite in float32"
 
 
 class HostEnv(NamedTuple):
@@ -59,42 +62,81 @@ class HostEnv(NamedTuple):
         return Running(self)
 
 
+_known: dict[Hashable, HostEnv] = {}
+_MOST_KNOWN = 32
+
+
+def known(
+    key: Hashable, build: Callable[[], gymnasium.Env], num_envs: int, vectorization: str
+) -> HostEnv | None:
+    """What `make` found out under this key before: an environment of which there can be but one,
+    or that takes its time to start, is not made again only to be looked at."""
+    found = _known.get(key)
+    return found and found._replace(build=build, num_envs=num_envs, vectorization=vectorization)
+
+
 def make(
     name: str,
     env: gymnasium.Env,
     build: Callable[[], gymnasium.Env],
     num_envs: int,
     vectorization: str,
+    key: Hashable = None,
 ) -> HostEnv:
     """What `build` makes, described by one of them, which is reset once and closed.
 
+    Args:
+        key: for `known`; None is none.
+
     Raises:
-        ValueError: a space that is not supported, or a first observation outside of its space.
+        ValueError: a space that is missing or not supported, or a first observation outside of its
+            space.
         EnvError: it cannot be reset.
     """
     try:
-        declared = env.observation_space, env.action_space
-        observation = spaces.observation(declared[0])
-        action_space = spaces.action_space(declared[1])
-        obs, info = _reset(name, env)
-        spaces.encode(observation, obs)
-        if "action_mask" in info:
-            if isinstance(action_space, Box):
-                raise ValueError("continuous actions have no action_mask")
-            spaces.mask(action_space, info["action_mask"])
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"env = {name!r}: {error}") from error
+        described = _describe(name, env)
+    except WRONG as error:
+        raise ValueError(f"env = {name!r}: {what_is_wrong(error)}") from error
     finally:
         close(env)
+    made = HostEnv(*described[:2], build, *described[2:], num_envs, vectorization)
+    if key is not None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[key] = made
+    return made
+
+
+def _describe(name, env):
+    """What a `HostEnv` says of it: `spec`, `declared`, `encode`, `decode`."""
+    declared = tuple(_space(env, of) for of in ("observation_space", "action_space"))
+    observation = spaces.observation(declared[0])
+    action_space = spaces.action_space(declared[1])
+    obs, info = reset_answer(_reset(name, env))
+    spaces.encode(observation, obs)
+    if "action_mask" in info:
+        if isinstance(action_space, Box):
+            raise ValueError("continuous actions have no action_mask")
+        spaces.mask(action_space, info["action_mask"])
     spec = EnvSpec(name, observation, action_space, "action_mask" in info)
-    encode, decode = spaces.encoder(observation), spaces.decoder(declared[1])
-    return HostEnv(spec, declared, build, encode, decode, num_envs, vectorization)
+    return spec, declared, spaces.encoder(observation), spaces.decoder(declared[1])
+
+
+def _space(env, name):
+    try:
+        return getattr(env, name)
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        raise ValueError(f"it has no {name} ({in_a_line(error)})") from error
 
 
 def _reset(name, env):
     try:
         return env.reset(seed=0)
-    except Exception:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         text = f"env = {name!r}: its first reset failed:\n{traceback.format_exc().rstrip()}"
         raise EnvError(text) from None
 
@@ -110,6 +152,7 @@ class Running:
         for i, error in enumerate(self._envs.get_attr("error")):
             if error:
                 self.close()
+                _known.clear()  # it may be another one by now
                 raise RefusedError(f"env = {self.spec.name!r}: environment {i}: {error}")
 
     def __enter__(self):
@@ -129,7 +172,7 @@ class Running:
         """
         self.steps = 0
         obs, info = self._call(self._envs.reset, seed=[int(seed) for seed in seeds])
-        self._check_finite(obs, "observation is not finite")
+        self._check_finite(obs, OBSERVATION_NOT_FINITE)
         return obs, info.get("mask")
 
     def step(self, actions: np.ndarray) -> Step:
@@ -153,10 +196,9 @@ class Running:
             final_obs = obs.copy()
             for i in np.flatnonzero(info["_final_obs"]):
                 final_obs[i] = info["final_obs"][i]
-            self._check_finite(final_obs, "observation is not finite")
-        self._check_finite(obs, "observation is not finite")
-        self._check_finite(reward, "reward is not finite")
-        reward = reward.astype(np.float32)
+            self._check_finite(final_obs, OBSERVATION_NOT_FINITE)
+        self._check_finite(obs, OBSERVATION_NOT_FINITE)
+        reward = reward.astype(np.float32)  # finite, as `Guarded` makes sure
         return Step(obs, reward, terminated, truncated, final_obs, info.get("mask"))
 
     def close(self) -> None:
@@ -179,9 +221,8 @@ class Running:
         return *answer, info
 
     def _check_finite(self, x, error):
-        if not np.isfinite(x).all():
-            i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
-            values = np.array2string(x[i], threshold=20, precision=3)
+        if found := not_finite(x):
+            i, values = found
             raise EnvError(f"{self._at(i)}: {error}: {values}")
 
     def _at(self, i):
@@ -189,12 +230,16 @@ class Running:
         return f"environment {i} of {self.spec.name} {when}"
 
     def _who_is_gone(self):
-        sentinels = [process.sentinel for process in self._envs.processes]
-        gone = wait(sentinels, timeout=GRACE)
-        i = sentinels.index(gone[0]) if gone else 0
-        process = self._envs.processes[i]
-        process.join(0)
-        return f"{self._at(i)}: its process {processes.how_it_ended(process.exitcode)}"
+        i, how = _gone(self._envs.processes)
+        return f"{self._at(i)}: its process {how}"
+
+
+def not_finite(x: np.ndarray) -> tuple[int, str] | None:
+    """The first row of x [B, ...] that is not finite, and what it holds; None where all are."""
+    if np.isfinite(x).all():
+        return None
+    i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
+    return i, " ".join(np.array2string(x[i], threshold=20, precision=3).split())
 
 
 def seeds(key: jax.Array, num_envs: int) -> np.ndarray:
@@ -203,15 +248,8 @@ def seeds(key: jax.Array, num_envs: int) -> np.ndarray:
 
 
 def _vectorize(env: HostEnv) -> VectorEnv:
-    made = GymnasiumSpec(
-        "rljax/Guarded-v0",
-        entry_point=lambda: Guarded(env),
-        vector_entry_point=lambda num_envs: InTurn(env, num_envs),
-        order_enforce=False,
-        disable_env_checker=True,
-    )
     if env.vectorization == "sync":
-        return gymnasium.make_vec(made, env.num_envs, "vector_entry_point")
+        return InTurn(env, env.num_envs)
     processes.start_server()
     options = {
         "autoreset_mode": AutoresetMode.SAME_STEP,
@@ -222,7 +260,7 @@ def _vectorize(env: HostEnv) -> VectorEnv:
     before = multiprocessing.active_children()
     try:
         with processes.main_module_left_out():
-            return gymnasium.make_vec(made, env.num_envs, "async", vector_kwargs=options)
+            return _InProcesses(env, **options)
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - set(before):
             process.kill()
@@ -234,6 +272,37 @@ def _vectorize(env: HostEnv) -> VectorEnv:
             text = f"{name}: it cannot be sent to another process ({error})"
             raise RefusedError(f"{text}; name it as 'package.module:attribute'") from error
         raise
+
+
+class _InProcesses(AsyncVectorEnv):
+    """Guarded environments, each in a process of its own."""
+
+    def __init__(self, env, **options):
+        self.name = env.spec.name
+        super().__init__([partial(_guarded, env, os.getpid())] * env.num_envs, **options)
+
+    def _check_spaces(self):
+        """The first answers of the processes."""
+        try:
+            super()._check_spaces()
+        except (EOFError, OSError) as error:
+            i, how = _gone(self.processes)
+            text = f"env = {self.name!r}: environment {i}: its process {how} as it was made"
+            raise RefusedError(text) from error
+
+
+def _guarded(env, asker):
+    """None is made in the process that only asks for the spaces."""
+    return Guarded(env, builds=os.getpid() != asker)
+
+
+def _gone(workers):
+    """(index, how it ended) of the first process that is gone."""
+    sentinels = [process.sentinel for process in workers]
+    gone = wait(sentinels, timeout=GRACE)
+    i = sentinels.index(gone[0]) if gone else 0
+    workers[i].join(0)
+    return i, processes.how_it_ended(workers[i].exitcode)
 
 
 def _work(*args):

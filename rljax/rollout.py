@@ -81,6 +81,19 @@ def act(
     return (action,) if env_action is action else (action, env_action)
 
 
+def choose(
+    network: ActorCritic,
+    learner: LearnerState,
+    obs: jax.Array,
+    mask: jax.Array | None,
+    noise: jax.Array | None,
+) -> jax.Array:
+    """Actions for environments [B, ...]: sampled with noise, or without it the mode."""
+    distribution = policy(network, learner, obs, mask)
+    action = distribution.mode() if noise is None else distribution.sample(noise)
+    return distribution.to_env(action)
+
+
 def on_host(env: HostEnv, actions: tuple[jax.Array, ...]) -> tuple[np.ndarray, np.ndarray]:
     """What `act` gives in NumPy: (actions as drawn, actions for the environments)."""
     drawn, *other = map(np.asarray, actions)

@@ -8,6 +8,7 @@ another type, are divided by 255.
 """
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -104,7 +105,8 @@ def action_space(space: Any) -> ActionSpace:
     if hasattr(space, "n"):
         return MultiDiscrete(shape, (2,) * math.prod(shape)) if shape else Discrete(int(space.n))
     if hasattr(space, "low") and hasattr(space, "high"):
-        bounds = (np.broadcast_to(np.float32(x), shape) for x in (space.low, space.high))
+        with np.errstate(over="ignore"):  # beyond float32 there is no bound
+            bounds = [np.broadcast_to(np.float32(x), shape) for x in (space.low, space.high)]
         return Box(shape, *(tuple(bound.ravel().tolist()) for bound in bounds))
     raise ValueError(
         f"unsupported action space {space}; Discrete, MultiDiscrete, MultiBinary and Box are"
@@ -175,8 +177,7 @@ def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
         ValueError, TypeError, KeyError: it is not of its kind.
     """
     if isinstance(kind, Parts):
-        if kind.names is not None and set(obs) != set(kind.names):
-            raise ValueError(f"observation has the keys {list(obs)}, not {list(kind.names)}")
+        _check_parts(kind, obs)
         pieces = (
             encode(part, obs[key], xp).reshape(-1)
             for key, part in zip(kind.names or range(len(kind.parts)), kind.parts)
@@ -184,6 +185,10 @@ def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
         return xp.concatenate(list(pieces))
     if isinstance(kind, OneHot):
         whole = xp.asarray(obs).reshape(-1)
+        if xp is np and whole.dtype.kind not in "biuf":
+            raise TypeError(f"observation is of {whole.dtype}: must be of numbers")
+        if whole.dtype.kind in "iu" and whole.dtype.itemsize < 4:
+            whole = whole.astype(xp.int32)  # to which `start` can be added
         if whole.shape != (len(kind.n),):
             raise ValueError(f"observation of {whole.size} whole numbers, not {len(kind.n)}")
         hot = [whole[i] - at == xp.arange(n) for i, (n, at) in enumerate(zip(kind.n, kind.start))]
@@ -191,10 +196,32 @@ def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
         if xp is np and hot.sum() != len(kind.n):
             raise ValueError(f"observation {whole.tolist()} is outside of its space")
         return hot
-    array = xp.asarray(obs, xp.float32)
+    array = _numbers(obs) if xp is np else xp.asarray(obs, xp.float32)
     if array.shape != kind.shape:
         raise ValueError(f"observation has shape {array.shape}, not {kind.shape}")
     return array if kind.scale == 1.0 else array * xp.float32(kind.scale)
+
+
+def _check_parts(kind, obs):
+    if kind.names is None:
+        if not isinstance(obs, tuple | list) or len(obs) != len(kind.parts):
+            what = f"{len(obs)}" if isinstance(obs, tuple | list) else f"{type(obs).__name__}"
+            raise ValueError(f"observation must be a tuple of {len(kind.parts)}, not {what}")
+    elif not isinstance(obs, Mapping):
+        raise ValueError(f"observation must be a dict, not {type(obs).__name__}")
+    elif set(obs) != set(kind.names):
+        raise ValueError(f"observation has the keys {list(obs)}, not {list(kind.names)}")
+
+
+def _numbers(obs):
+    """As float32; what float32 does not hold becomes infinite, which is refused later."""
+    array = np.asarray(obs)
+    if array.dtype == np.float32:
+        return array
+    if array.dtype.kind not in "biufO":
+        raise TypeError(f"observation is of {array.dtype}: must be of numbers")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
 
 
 def encoder(kind: Observation) -> Callable[[Any], np.ndarray]:
@@ -220,9 +247,23 @@ def decoder(space: gymnasium.Space) -> Callable[[np.ndarray], Any]:
         return lambda action: (action + space.start).astype(dtype)
     if dtype == np.float32 or isinstance(space, gymnasium.spaces.MultiBinary):
         return lambda action: action.astype(dtype)  # a copy, which is the environment's
-    if np.issubdtype(dtype, np.integer):
-        return lambda action: np.clip(np.rint(action), space.low, space.high).astype(dtype)
-    return lambda action: np.clip(action, space.low, space.high).astype(dtype)
+    low, high = _within(space)
+    if dtype.kind == "f":
+        return lambda action: np.clip(action, low, high).astype(dtype)
+    return lambda action: np.clip(np.rint(action), low, high).astype(dtype)
+
+
+def _within(space):
+    """A Box's bounds in float64, moved inwards to what its type holds."""
+    low, high = np.float64(space.low), np.float64(space.high)
+    if space.dtype.kind == "f":
+        limits = np.finfo(space.dtype)
+        return np.maximum(low, float(limits.min)), np.minimum(high, float(limits.max))
+    if space.dtype.kind in "iu":  # of 64 bits, the highest is rounded up
+        limit = int(np.iinfo(space.dtype).max)
+        if float(limit) > limit:
+            high = np.minimum(high, np.nextafter(float(limit), 0))
+    return low, high
 
 
 def split(kind: Observation, vector: jax.Array) -> Any:
@@ -249,7 +290,10 @@ def mask(space: Discrete | MultiDiscrete, given: Any, xp: Any = np) -> Any:
         ValueError: it is of another length.
     """
     if isinstance(given, tuple | list):
-        given = xp.concatenate([xp.ravel(xp.asarray(row)) for row in jax.tree.leaves(given)])
+        rows = jax.tree.leaves(given, is_leaf=lambda row: row is None)
+        given = xp.concatenate([xp.ravel(xp.asarray(row)) for row in rows])
+    if xp is np and np.asarray(given).dtype.kind not in "biuf":
+        raise ValueError(f"action_mask is {reprlib.repr(given)}: must be of numbers")
     flat = xp.asarray(given).reshape(-1) != 0
     nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
     if flat.shape != (sum(nvec),):

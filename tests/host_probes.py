@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import time
+from decimal import Decimal
 from multiprocessing import parent_process
 
 import gymnasium
@@ -35,6 +37,166 @@ class Walk(RewardByAction):
     def step(self, action):
         self.steps += 1
         return np.float32([self.steps]), 1.0, False, self.steps == 3, {}
+
+
+def _raise(error):
+    raise error
+
+
+ANSWERS = {
+    "reward None": lambda obs, reward, *rest: (obs, None, *rest),
+    "reward text": lambda obs, reward, *rest: (obs, "1.0", *rest),
+    "two rewards": lambda obs, reward, *rest: (obs, np.ones(2), *rest),
+    "no reward": lambda obs, reward, *rest: (obs, [], *rest),
+    "complex reward": lambda obs, reward, *rest: (obs, 1j, *rest),
+    "reward NaN": lambda obs, reward, *rest: (obs, float("nan"), *rest),
+    "reward 1e39": lambda obs, reward, *rest: (obs, 1e39, *rest),
+    "reward 10**400": lambda obs, reward, *rest: (obs, 10**400, *rest),
+    "reward Decimal": lambda obs, reward, *rest: (obs, Decimal("1.0"), *rest),
+    "reward 0-d": lambda obs, reward, *rest: (obs, np.array(1.0), *rest),
+    "reward 1-d": lambda obs, reward, *rest: (obs, np.ones((1, 1)), *rest),
+    "reward bool": lambda obs, reward, *rest: (obs, True, *rest),
+    "reward uint8": lambda obs, reward, *rest: (obs, np.uint8(1), *rest),
+    "flag NumPy": lambda obs, reward, *rest: (obs, reward, np.bool_(0), np.array([False]), {}),
+    "flag 0": lambda obs, reward, *rest: (obs, reward, 0, 0.0, {}),
+    "flag None": lambda obs, reward, *rest: (obs, reward, None, False, {}),
+    "flag text": lambda obs, reward, *rest: (obs, reward, False, "False", {}),
+    "two flags": lambda obs, reward, *rest: (obs, reward, np.zeros(2, bool), False, {}),
+    "flag 2": lambda obs, reward, *rest: (obs, reward, 2, False, {}),
+    "info None": lambda *answer: (*answer[:4], None),
+    "four values": lambda obs, reward, *rest: (obs, reward, True, {}),
+    "six values": lambda *answer: (*answer, {}),
+    "None": lambda *answer: None,
+    "obs None": lambda obs, *rest: (None, *rest),
+    "obs text": lambda obs, *rest: (["1.0"], *rest),
+    "complex obs": lambda obs, *rest: (obs * 1j, *rest),
+    "obs 1e39": lambda obs, *rest: (np.array([1e39]), *rest),
+    "exit": lambda *answer: sys.exit(3),
+    "interrupt": lambda *answer: _raise(KeyboardInterrupt),
+    "nothing said": lambda *answer: _raise(AssertionError),
+    "dead": lambda *answer: os._exit(3),
+    "aborted": lambda *answer: os.abort(),
+}
+"""What step could answer instead of (obs, 1.0, False, False, {})."""
+
+
+class Answering(Walk):
+    """Answers something else at its second step."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def step(self, action):
+        answer = super().step(action)
+        return ANSWERS[self.what](*answer) if self.what and self.steps == 2 else answer
+
+
+class AnsweringLate(Walk):
+    """Answers something else at that step of its life."""
+
+    def __init__(self, what, steps=202):
+        self.what, self.left = what, steps
+
+    def step(self, action):
+        self.left -= 1
+        answer = super().step(action)
+        return answer if self.left else ANSWERS[self.what](*answer)
+
+
+class Endless(Walk):
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+class Counted(Walk):
+    """Counts how many were made, are open and were open at once, and their steps; chance is of the
+    seed: an episode's length from 1 to 9, and the share of its reward that action 1 gains."""
+
+    made = alive = most = walked = 0
+
+    def __init__(self):
+        kind = type(self)
+        kind.made, kind.alive = kind.made + 1, kind.alive + 1
+        kind.most = max(kind.most, kind.alive)
+
+    def reset(self, *, seed=None, options=None):
+        assert seed is not None or self.unwrapped._np_random is not None
+        gymnasium.Env.reset(self, seed=seed)
+        self.steps, self.length = 0, self.np_random.integers(1, 10)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        type(self).walked += 1
+        reward = 1.0 + action * self.np_random.random()
+        return np.float32([self.steps]), reward, self.steps == self.length, False, {}
+
+    def close(self):
+        type(self).alive -= 1
+
+
+class Single(Walk):
+    """There can be but one."""
+
+    made = alive = 0
+
+    def __init__(self):
+        if type(self).alive:
+            raise RuntimeError("the port\nis in use")
+        type(self).alive = 1
+        type(self).made += 1
+
+    def close(self):
+        type(self).alive = 0
+
+
+class NothingLeft(Walk):
+    """Says at the end of an episode that no action is valid, or says nothing; at first, 1 alone."""
+
+    def __init__(self, at_end="none"):
+        self.at_end = at_end
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset()[0], {"action_mask": np.array([0, 1])}
+
+    def step(self, action):
+        assert action == (self.steps == 0), "an invalid action"
+        *answer, _ = super().step(action)
+        if self.steps < 3:
+            return *answer, {"action_mask": np.array([1, 0])}
+        ends = {"none": {"action_mask": np.zeros(2)}, "missing": {}, "odd": {"action_mask": None}}
+        return *answer, ends[self.at_end]
+
+
+class WithoutSpaces(gymnasium.Env):
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+
+class BareReset(Walk):
+    def reset(self, *, seed=None, options=None):
+        return super().reset()[0]
+
+
+class ResetWithoutInfo(Walk):
+    def reset(self, *, seed=None, options=None):
+        return super().reset()[0], None
+
+
+class Leaving(Walk):
+    def __init__(self):
+        sys.exit("there is no\nlicence")
+
+
+class LeavingInWorkers(Walk):
+    def __init__(self):
+        if parent_process():
+            os._exit(7)
+
+
+class LeavingWhenClosed(Walk):
+    def close(self):
+        sys.exit(3)
 
 
 class Raising(RewardByAction):

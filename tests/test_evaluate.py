@@ -68,12 +68,14 @@ def test_no_bias_toward_short_episodes():
     assert abs(np.mean(played.returns) - 11) < 4 * standard_error
 
 
-def test_an_endless_episode_is_ended(monkeypatch):
-    monkeypatch.setattr(evaluate, "MAX_EPISODE_STEPS", 50)
+def test_an_endless_episode_is_ended():
     config = dataclasses.replace(SMALL, env=Endless())
+    learners, keys = states_of(config).learner, jax.random.split(jax.random.key(1), 2)
+    told = []
     played = evaluate.evaluate(
-        config, states_of(config).learner, jax.random.split(jax.random.key(1), 2), 3, False
+        config, learners, keys, 3, False, max_steps=50, watch=lambda *now: told.append(now)
     )
+    assert told == [(0, 6, 0), (0, 6, 300)]
     assert not np.any(played.finished)
     np.testing.assert_array_equal(played.lengths, 50)
 

@@ -1,7 +1,9 @@
 """Environments that Python steps: gymnasium's."""
 
+import itertools
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -12,10 +14,23 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from generated_envs import ACTIONS, OBSERVATIONS
 from gymnasium import spaces
-from host_probes import Masked, MaskedTooLate, RewardByAction, Sampling, Walk
+from host_probes import (
+    Answering,
+    BareReset,
+    Leaving,
+    LeavingWhenClosed,
+    Masked,
+    MaskedTooLate,
+    ResetWithoutInfo,
+    RewardByAction,
+    Sampling,
+    Single,
+    Walk,
+    WithoutSpaces,
+)
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from rljax import a2c, envs, evaluate, host, learner, presets, processes, rollout
 from rljax.config import Config
@@ -71,6 +86,10 @@ class OtherObservations(RewardByAction):
         ("gymnasium/no_module:Env-v0", (), ValueError, "No module named 'no_module'"),
         (Walk(), (), TypeError, "give its class or a function, to make several"),
         (Walk, (("x", 1),), ValueError, "gymnasium's environments have none"),
+        (WithoutSpaces, (), ValueError, "it has no observation_space .AttributeError"),
+        (BareReset, (), ValueError, r"reset must return \(observation, info\), not array"),
+        (ResetWithoutInfo, (), ValueError, "reset must return a dict as info, not None"),
+        (Leaving, (), ValueError, "SystemExit: there is no licence"),
         (OtherObservations, (), ValueError, "unsupported observation space Text"),
         (OtherActions, (), ValueError, "unsupported action space Dict"),
         ("host_probes:differing", (), processes.RefusedError, "environment 0: its spaces are"),
@@ -86,6 +105,30 @@ def test_what_only_a_process_finds_out_is_refused_there():
     with pytest.raises(processes.RefusedError, match="environment 0: ValueError: there is no sim"):
         envs.make("host_probes:NotInWorkers", num_envs=2, vectorization="async").open()
     assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_as_it_is_made_is_named():
+    with pytest.raises(processes.RefusedError, match=r"environment \d: its process exited with s"):
+        envs.make("host_probes:LeavingInWorkers", num_envs=2, vectorization="async").open()
+    assert not multiprocessing.active_children()
+
+
+def test_an_environment_is_described_once_and_not_while_it_is_open(monkeypatch):
+    monkeypatch.setattr(Single, "made", 0)
+    for _ in range(2):
+        with envs.make(Single).open() as running:
+            assert envs.make(Single).spec == running.spec
+    assert (Single.made, Single.alive) == (3, 0)
+
+
+def test_one_that_has_become_another_is_described_anew():
+    size = 1
+    env = lambda: Sampling(gymnasium.spaces.Box(0, 1, (size,)), gymnasium.spaces.Discrete(2))  # noqa: E731
+    assert envs.make(env).spec.obs_shape == (1,)
+    size = 2
+    with pytest.raises(processes.RefusedError, match="its spaces are"):
+        envs.make(env).open()
+    assert envs.make(env).spec.obs_shape == (2,)
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -119,6 +162,21 @@ def test_importing_a_module_registers(tmp_path, monkeypatch):
         assert envs.make("gymnasium/registers:Registered-v0").spec.obs_shape == (1,)
     finally:
         gymnasium.registry.pop("Registered-v0", None)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("raise OSError('no driver\\nfound')", "'broken:Env': OSError: no driver found"),
+        ("import sys; sys.exit(3)", "'broken:Env': SystemExit: 3"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch, line, message):
+    (tmp_path / "broken.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        envs.make("broken:Env")
+    assert "\n" not in str(caught.value)
 
 
 def test_environments_in_jax_take_no_vectorization():
@@ -272,42 +330,21 @@ def test_a_mask_that_allows_nothing_is_noticed_in_jax():
     assert metrics.diverged_at.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("at_end", ["none", "missing", "odd"])
+def test_the_mask_is_not_looked_at_where_an_episode_ends(at_end, vectorization):
+    kwargs = (("at_end", at_end),)
+    with envs.make("host_probes:NothingLeft", kwargs, (), 2, vectorization).open() as running:
+        _, mask = running.reset([0, 1])
+        assert mask.tolist() == [[False, True]] * 2
+        for t in range(1, 8):
+            step = running.step(mask[:, 1].astype(np.int32))
+            mask = step.mask
+            assert step.truncated.tolist() == [t % 3 == 0] * 2
+            assert mask.tolist() == [[t % 3 != 0, t % 3 == 0]] * 2  # of the reset, after an end
+
+
 # Any spaces
-
-
-SHAPES = st.lists(st.integers(1, 3), max_size=2).map(tuple)
-KINDS = st.sampled_from([np.float32, np.float64, np.uint8, np.int64])
-LEAVES = (
-    st.builds(lambda shape, kind: spaces.Box(0, 255, shape, kind), SHAPES, KINDS)
-    | st.builds(lambda shape: spaces.Box(-np.inf, np.inf, shape), SHAPES)
-    | st.builds(spaces.Discrete, st.integers(1, 4), start=st.integers(-2, 2))
-    | st.builds(spaces.MultiBinary, st.integers(1, 3))
-    | st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 3), min_size=1, max_size=3))
-)
-OBSERVATIONS = st.recursive(
-    LEAVES,
-    lambda inner: (
-        st.builds(spaces.Tuple, st.lists(inner, min_size=1, max_size=2))
-        | st.builds(spaces.Dict, st.dictionaries(st.sampled_from("abc"), inner, min_size=1))
-    ),
-    max_leaves=4,
-)
-BOUNDS = st.sampled_from([(-1.0, 1.0), (-np.inf, np.inf), (-np.inf, 2.0), (0.0, np.inf)])
-ACTIONS = (
-    st.builds(
-        lambda bounds, shape, kind: (
-            spaces.Box(*map(np.array, zip(*bounds)), dtype=kind)
-            if shape is None
-            else spaces.Box(*bounds[0], shape, kind)
-        ),
-        st.lists(BOUNDS, min_size=1, max_size=3),
-        st.sampled_from([None, (), (2, 2)]),
-        st.sampled_from([np.float32, np.float64]),
-    )
-    | st.builds(spaces.Discrete, st.integers(1, 4), start=st.integers(-2, 2))
-    | st.builds(spaces.MultiBinary, st.integers(1, 3))
-    | st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 3), min_size=1, max_size=3))
-)
 
 
 @example(
@@ -370,9 +407,12 @@ def steps(running, number):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ("OtherShape", r"environment 0 of .* at step 3: ValueError: .* shape \(2,\), not \(1,\)"),
-        ("TurningNaN", r"environment 0 of .* at step 3: observation is not finite: \[nan\]"),
-        ("InfiniteReward", r"environment 0 of .* at step 1: reward is not finite: inf"),
+        ("OtherShape", r"environment 0 of .* at step 3: .* shape \(2,\), not \(1,\)"),
+        (
+            "TurningNaN",
+            r"environment 0 of .* at step 3: observation is not .* float32: \[nan\]",
+        ),
+        ("InfiniteReward", r"environment 0 of .* at step 1: reward is not finite in float32: inf"),
         ("RaisingAtThree", r"(?s)at step 3:\nTraceback.*RuntimeError: .* out of fuel"),
         ("HugeAtReset", r"(?s)environment 0 of .* at step 3:.*OverflowError"),
         ("RaisingOddly", r"(?s)at step 1:\nTraceback.*LocalError: out of"),
@@ -386,6 +426,120 @@ def test_what_goes_wrong_is_told_with_environment_and_step(env, message, vectori
             steps(running, 4)
     assert str(caught.value).count("Traceback") <= 1
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("reward None", "reward is None: must be a number"),
+        ("reward text", "reward is '1.0': must be a number"),
+        ("two rewards", r"reward is array\(\[1., 1.\]\): must be a number"),
+        ("no reward", r"reward is \[\]: must be a number"),
+        ("complex reward", "reward is 1j: must be a number"),
+        ("reward NaN", "reward is not finite in float32: nan"),
+        ("reward 1e39", r"reward is not finite in float32: 1e\+39"),
+        ("reward 10**400", r"reward is not finite in float32: 1000.*\.\.\..*000"),
+        ("flag None", "terminated is None: must be True or False"),
+        ("flag text", "truncated is 'False': must be True or False"),
+        ("two flags", r"terminated is array\(\[False, False\]\): must be True or False"),
+        ("flag 2", "terminated is 2: must be True or False"),
+        ("info None", "step must return a dict as info, not None"),
+        ("four values", r"step must return \(obs.*, reward, term.*, trunc.*, info\), not 4 values"),
+        ("six values", "step must return .*, not 6 values"),
+        ("None", "step must return .*, not None"),
+        ("obs None", r"observation has shape \(\), not \(1,\)"),
+        ("obs text", "observation is of <U3: must be of numbers"),
+        ("complex obs", "observation is of complex64: must be of numbers"),
+        ("obs 1e39", r"observation is not finite in float32: \[inf\]"),
+        ("exit", r"(?s)\nTraceback.*SystemExit: 3"),
+        ("nothing said", r"(?s)\nTraceback.*AssertionError"),
+    ],
+)
+def test_wrong_answers_are_told(what, message):
+    """In a line, but for exceptions; in one process, and of the second environment alone."""
+    with warnings.catch_warnings(), envs.make(answering(what, 2), num_envs=2).open() as running:
+        warnings.simplefilter("error")
+        running.reset([0, 1])
+        steps(running, 1)
+        with pytest.raises(processes.EnvError, match=message) as caught:
+            steps(running, 1)
+    assert re.match(r"environment 1 of .* at step 2:[ \n]", str(caught.value))
+    assert message.startswith("(?s)") or "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["Decimal", "0-d", "1-d", "bool", "uint8"])
+def test_rewards_of_many_kinds_are_taken(what):
+    with envs.make(answering(f"reward {what}", 1)).open() as running:
+        running.reset([0])
+        rewards = [running.step(np.zeros(1, np.int32)).reward for _ in range(3)]
+    assert {reward.dtype for reward in rewards} == {np.dtype("float32")}
+    assert np.concatenate(rewards).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("what", ["flag NumPy", "flag 0"])
+def test_flags_of_many_kinds_are_taken(what):
+    with envs.make(answering(what, 1)).open() as running:
+        running.reset([0])
+        assert running.step(np.zeros(1, np.int32)).terminated.tolist() == [False]
+
+
+def answering(what, number):
+    """What makes environments of which that one, the first being 1, answers wrongly."""
+    made = itertools.count()  # the first of all is looked at and closed
+    return lambda: Answering(what if next(made) == number else None)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("exit", r"(?s)environment 0 of .* at step 2:\nTraceback.*SystemExit: 3"),
+        ("interrupt", r"(?s)environment 0 of .* at step 2:\nTraceback.*KeyboardInterrupt"),
+        ("dead", "environment 0 of .* at step 2: its process exited with status 3"),
+        ("aborted", "environment 0 of .* at step 2: its process was killed by SIGABRT"),
+        ("reward 1e39", "environment 0 of .* at step 2: reward is not finite in float32"),
+    ],
+)
+def test_exits_in_processes_are_told(what, message):
+    made = envs.make("host_probes:Answering", (("what", what),), (), 1, "async")
+    with made.open() as running:
+        running.reset([0])
+        with pytest.raises(processes.EnvError, match=message):
+            steps(running, 2)
+    assert not multiprocessing.active_children()
+
+
+def test_an_interrupt_is_the_environments_unless_a_signal_came():
+    class Interrupted(Walk):
+        by_signal = False
+
+        def step(self, action):
+            if self.by_signal:
+                os.kill(os.getpid(), signal.SIGINT)
+            raise KeyboardInterrupt
+
+    def handler(number, frame):
+        raise KeyboardInterrupt
+
+    with envs.make(Interrupted).open() as running:
+        running.reset([0])
+        for by_signal, own, error in [
+            (True, handler, KeyboardInterrupt),
+            (False, handler, processes.EnvError),
+            (False, signal.SIG_IGN, processes.EnvError),
+            (True, signal.default_int_handler, KeyboardInterrupt),
+        ]:
+            Interrupted.by_signal = by_signal
+            before = signal.signal(signal.SIGINT, own)
+            try:
+                with pytest.raises(error):
+                    steps(running, 1)
+            finally:
+                signal.signal(signal.SIGINT, before)
+
+
+def test_one_that_leaves_when_closed_is_a_warning():
+    with pytest.warns(UserWarning, match="cannot be closed: SystemExit: 3"):
+        envs.make(LeavingWhenClosed).open().close()
 
 
 def test_a_process_that_is_killed_is_noticed_at_once():

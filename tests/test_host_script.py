@@ -14,7 +14,8 @@ import numpy as np
 import processes_of_tests as processes
 import pytest
 
-from rljax import a2c, checkpoints, tables
+from rljax import a2c, checkpoints, evaluate, tables
+from rljax import processes as host_processes
 from rljax.config import Config
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "a2c.py"
@@ -161,11 +162,103 @@ def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd, env, text
     """In a step, or because not all environments can be made."""
     run_dir = tmp_path / "run"
     flags = f"--env host_probes:{env} --run-dir {run_dir} --quiet".split()
-    assert main([*SMALL, *flags, "--eval-episodes", "9"]) == 1
+    assert main([*SMALL, *flags, "--eval-episodes", "9", "--eval-envs", "9"]) == 1
     assert capfd.readouterr().err.count(text) == 1
     summary = json.loads((run_dir / "summary.json").read_bytes())
     assert (summary["status"], summary["env_steps"]) == ("failed", 800)
     assert checkpoints.existing(run_dir)[-1] == 800
+
+
+@pytest.mark.parametrize("what", ["interrupt", "reward None"])
+def test_what_goes_wrong_in_this_process_loses_nothing(main, tmp_path, capfd, what):
+    """KeyboardInterrupt as well, where no signal came."""
+    run_dir = tmp_path / "run"
+    assert main([*SMALL, "--env", "host_probes:AnsweringLate", "--env-kwargs", f"what={what}",
+                 "--quiet", "--run-dir", str(run_dir)]) == 1  # fmt: skip
+    error = capfd.readouterr().err
+    assert "error: environment 0 of host_probes:AnsweringLate at step 202:" in error
+    assert error.count("\n") == 1 or error.count("Traceback (most recent call last)") == 1
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    assert (summary["status"], summary["env_steps"]) == ("failed", 400)
+    assert checkpoints.existing(run_dir)[-1] == 400
+
+
+def test_what_was_learnt_before_a_failure_is_given(monkeypatch):
+    """Also of updates since the last chunk, which takes half a second."""
+    monkeypatch.setattr(a2c, "CHUNK_SECONDS", 1e9)
+    config = dataclasses.replace(
+        CONFIG,
+        env="host_probes:AnsweringLate",
+        env_kwargs=(("what", "exit"), ("steps", 15)),
+        total_timesteps=16 * 1000,
+        normalize_observations=False,
+    )
+    chunks = a2c.chunks(config, jax.random.split(jax.random.key(0), 1))
+    assert [next(chunks)[1].updates.tolist() for _ in range(2)] == [[1], [3]]
+    with pytest.raises(host_processes.EnvError, match="at step 15:"):
+        next(chunks)
+
+
+@pytest.mark.parametrize("every", [0, 400])
+def test_a_single_instance(main, tmp_path, capfd, every):
+    """A final evaluation comes after training's is closed; one on the way is told in a line."""
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:Single --eval-every {every} --run-dir {run_dir} --quiet".split()
+    assert main([*SMALL, *flags, "--num-envs", "1"]) == (1 if every else 0)
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    error = capfd.readouterr().err
+    if not every:
+        assert summary["final_return"]["mean"] == 3.0
+        assert error == ""
+        return
+    assert error.startswith("error: in an evaluation in 1 environment: env = 'host_probes:Single':")
+    assert error.count("\n") == 1
+    assert (summary["status"], summary["env_steps"]) == ("failed", 400)
+    assert checkpoints.existing(run_dir)[-1] == 400
+    assert tables.read_metrics(run_dir).env_steps.max() == 400
+
+
+def test_episodes_that_never_end_are_told_and_cut(main, tmp_path, capfd, monkeypatch):
+    import display
+
+    monkeypatch.setattr(display, "TELL_EVERY", 0.0)
+    run_dir = tmp_path / "run"
+    flags = f"--env host_probes:Endless --eval-max-steps 30 --run-dir {run_dir}".split()
+    assert main([*SMALL, *flags, "--eval-episodes", "3"]) == 0
+    out, error = capfd.readouterr()
+    assert error.startswith("warning: no episode ended in training, in 400 steps of each env")
+    assert error.count("\n") == 1
+    assert "evaluating: 2/3 episodes · 60 steps" in out
+    assert "3 episodes did not end by themselves and were cut after 30 steps" in out
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    assert summary["warning"] == error.removeprefix("warning: ").strip()
+    final = summary["final_return"]
+    assert (final["unfinished"], final["max_steps"], final["mean"]) == (3, 30, 30.0)
+
+
+def test_a_seeds_last_evaluation_that_a_signal_put_off(main, tmp_path, monkeypatch):
+    """The next seed has not begun; --resume makes up for it."""
+    flags = "--env host_probes:Counted --num-seeds 2 --eval-every 400 --quiet".split()
+    dirs, begun, play = [tmp_path / name for name in ("one", "other")], [], evaluate.evaluate
+
+    def interrupted(*args, watch, **how):
+        def stop(ended, episodes, steps):
+            begun.append(1) if steps == 0 else None
+            if len(begun) == 2 and steps == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+            watch(ended, episodes, steps)
+
+        return play(*args, watch=stop, **how)
+
+    assert main([*SMALL, *flags, "--run-dir", str(dirs[0])]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "evaluate", interrupted)
+        assert main([*SMALL, *flags, "--run-dir", str(dirs[1])]) == 130
+    assert checkpoints.existing(dirs[1])[-1] == 800
+    assert main(["--resume", str(dirs[1]), "--quiet"]) == 0
+    one, other = ((path / "evaluations.csv").read_text() for path in dirs)
+    assert one == other
+    assert one.count("\n") == 5
 
 
 def test_divergence_is_not_taken_for_a_failing_environment(main, tmp_path, capfd):

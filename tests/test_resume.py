@@ -95,6 +95,34 @@ def test_a_stopped_run_goes_on_to_the_same_bits(main, undisturbed, stopped):
     assert 111 not in set(tables.read_metrics(stopped)["updates"])
 
 
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_signal_puts_off_an_evaluation_under_way(
+    main, undisturbed, tmp_path, monkeypatch, number
+):
+    """The first of the run, and the one at its end."""
+    from rljax import evaluate
+
+    run_dir, begun, play = tmp_path / "run", [], evaluate.evaluate
+
+    def interrupted(*args, watch, **how):
+        def stop(ended, episodes, steps):
+            begun.append(number) if steps == 0 else None
+            if len(begun) == number and steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+            watch(ended, episodes, steps)
+
+        return play(*args, watch=stop, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "evaluate", interrupted)
+        assert main([*SMALL, "--run-dir", str(run_dir)]) == 143
+    assert tables.read_metrics(run_dir)["env_steps"].iloc[-1] == 800 * number
+    assert checkpoints.existing(run_dir)[-1] == 800 * number
+    assert (run_dir / "evaluations.csv").exists() == (number > 1)
+    assert main(["--resume", str(run_dir), "--quiet"]) == 0
+    assert results(run_dir) == results(undisturbed)
+
+
 def test_a_run_stopped_at_a_row_that_was_to_be_evaluated(main, undisturbed, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -412,6 +440,8 @@ def test_evaluate_plays_fresh_episodes_of_a_checkpoint(undisturbed, capsys):
         ("--checkpoint 17", "has no checkpoint '17': there are last, best, 2560, "),
         ("--checkpoint newest", "has no checkpoint 'newest'"),
         ("--episodes 0", "episodes = 0: must be at least 1"),
+        ("--envs 0", "envs = 0: must be at least 1"),
+        ("--max-steps 0", "max_steps = 0: must be at least 1"),
         ("--episode 5", "unknown flag '--episode': did you mean --episodes"),
     ],
 )
@@ -422,6 +452,23 @@ def test_evaluate_refuses_in_one_line(undisturbed, capsys, flags, expected):
     err = capsys.readouterr().err
     assert expected in err
     assert err.count("\n") == 1
+    assert not (undisturbed / "evaluation.json").exists()
+
+
+def test_a_signal_ends_evaluate(undisturbed, capsys, monkeypatch):
+    import evaluate as script
+
+    from rljax import evaluate
+
+    play = evaluate.evaluate
+
+    def interrupted(*args, watch, **how):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return play(*args, watch=watch, **how)
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupted)
+    assert script.main([str(undisturbed), "--episodes", "3"]) == 143
+    assert capsys.readouterr().err == "interrupted\n"
     assert not (undisturbed / "evaluation.json").exists()
 
 

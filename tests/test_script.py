@@ -131,6 +131,9 @@ def test_saved_state_is_the_whole_state(finished_run):
         ("--env probes:Unplayable", "unsupported action space"),
         ("--network mpl", "unknown network 'mpl': did you mean mlp?"),
         ("--resume", "Missing value for argument '--resume"),
+        ("--eval-envs 0", "eval_envs = 0: must be at least 1"),
+        ("--eval-max-steps 0", "eval_max_steps = 0: must be at least 1"),
+        ("--eval-max-steps 4000000000", "eval_max_steps = 4000000000: must be below 2**31"),
         ("--checkpoint-every -1", "checkpoint_every = -1: must be at least 0"),
         ("--keep-checkpoints 0", "keep_checkpoints = 0: must be at least 1"),
     ],
@@ -195,7 +198,7 @@ def test_a_signal_while_the_end_is_written_loses_nothing(main, tmp_path, monkeyp
 def test_a_signal_during_evaluation_keeps_what_was_trained(main, tmp_path, monkeypatch):
     from rljax import evaluate
 
-    interrupt = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    interrupt = lambda *_, **how: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
     monkeypatch.setattr(evaluate, "evaluate", interrupt)
     assert main([*SMALL, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 130
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -53,6 +53,32 @@ def test_observations_are_flattened_as_by_gymnasium(space):
             np.testing.assert_allclose(found.ravel(), expected.astype(np.float32))
 
 
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_small_whole_numbers_do_not_overflow(xp):
+    kind = spaces.observation(declared.Discrete(256, start=-128))
+    assert spaces.encode(kind, xp.int8(100), xp).argmax() == 228
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.int64, np.uint64, bool])
+@pytest.mark.filterwarnings("error")
+def test_no_action_is_cast_to_what_its_type_does_not_hold(dtype):
+    kind = np.dtype(dtype).kind
+    low, high = {"b": (0, 1), "u": (0, 2**64 - 2)}.get(kind, (-np.inf, np.inf))
+    space = declared.Box(low, high, (2,), dtype)
+    found = spaces.decoder(space)(np.float32([-1e38, 1e38]))
+    assert found.dtype == dtype
+    assert np.all(np.isfinite(found))
+    assert found[0] <= 0
+    assert found[1] >= (1 if kind == "b" else 100)
+    assert space.contains(found)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bounds_beyond_float32_are_none():
+    space = declared.Box(np.float64(-1e39), np.float64(1), (1,), np.float64)
+    assert spaces.action_space(space) == Box((1,), (-INF,), (1.0,))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
 def test_arrays_keep_their_shape_and_numbers_from_0_to_255_are_scaled(dtype):
     box = declared.Box(0, 255, (4, 5, 3), dtype)
@@ -88,6 +114,10 @@ def test_pieces_come_apart_as_they_are_nested():
         (declared.Box(-1, 1, (4,)), np.zeros((4, 1)), r"shape \(4, 1\), not \(4,\)"),
         (declared.Discrete(3), 3, r"observation \[3\] is outside of its space"),
         (declared.MultiDiscrete([2, 2]), [1], "1 whole numbers, not 2"),
+        (declared.Discrete(3), 1.5, "is outside of its space"),
+        (declared.Tuple((declared.Discrete(2),) * 2), (0, 1, 1), "must be a tuple of 2, not 3"),
+        (declared.Tuple((declared.Discrete(2),) * 2), {"a": 0}, "a tuple of 2, not dict"),
+        (declared.Dict({"a": declared.Discrete(2)}), (0,), "must be a dict, not tuple"),
         (declared.Dict({"a": declared.Discrete(2)}), {"b": 0}, r"keys \['b'\], not \['a'\]"),
     ],
 )
@@ -151,6 +181,8 @@ def test_masks_of_several_actions_become_rows(xp):
         (Discrete(3), [1, 1], "2 numbers, not 3"),
         (Discrete(2), [0, 0], "allows no action"),
         (MultiDiscrete((2,), (2, 2)), [1, 1, 0, 0], "allows no action"),
+        (Discrete(1), None, "action_mask is .*None.*: must be of numbers"),
+        (Discrete(2), ["0", "1"], "action_mask is .*: must be of numbers"),
     ],
 )
 def test_masks_that_are_refused(space, given, message):

@@ -266,6 +266,17 @@ def test_environments_that_python_steps_are_swept_in_processes():
     assert rows["eval_return"].iloc[-1] == pytest.approx(played.returns.mean())
 
 
+@pytest.mark.parametrize(
+    ("env", "eval_return"),
+    [("probes:Truncating", -3.0), pytest.param("host_probes:Endless", 3.0, marks=pytest.mark.slow)],
+)
+def test_evaluations_are_cut(env, eval_return):
+    base = dataclasses.replace(HOST, env=env)
+    how = {"eval_episodes": 3, "eval_envs": 2, "eval_max_steps": 3}
+    table = sweep.run(base, {"gamma": [0.9]}, [0], **how)
+    assert table["eval_return"].iloc[-1] == eval_return
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "message"),

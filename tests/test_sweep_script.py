@@ -204,6 +204,8 @@ def test_points_are_listed_in_a_file(main, tmp_path, capsys):
             "--axis gamma=0.9 --sampling random --num-points 2000",
             "2,000 points: more than --max-po",
         ),
+        ("--axis gamma=0.9 --eval-envs 0", "eval_envs = 0: must be at least 1"),
+        ("--axis gamma=0.9 --eval-max-steps 0", "eval_max_steps = 0: must be at least 1"),
         ("--axis gamma=0.9 --max-parallel 0", "max_parallel = 0: must be at least 1"),
         ("--axis gamma=0.9 --algorithm a4c", "did you mean a3c or a2c?"),
         ("--axis gamma=0.9 --num-points 0 --sampling random", "num_points = 0: must be at least 1"),

@@ -35,6 +35,11 @@ class Execution(NamedTuple):
     """Full episodes of each agent after training; 0 is no evaluation."""
     greedy: bool = True
     """Whether these take the policy's mode or sample from it."""
+    eval_envs: int | None = None
+    """Environments that Python steps, open at once in an evaluation; by default as many as in
+    training, at most 16."""
+    eval_max_steps: int = 10_000
+    """An evaluation's episode that has not ended by itself after so many steps is cut."""
     done: Collection[int] = ()
     """Numbers of agents that are finished already, and left out. In environments in JAX the others
     come to the same bits as without it."""

@@ -34,8 +34,7 @@ class Job(NamedTuple):
     """What a process is given."""
 
     agent: Agent
-    eval_episodes: int
-    greedy: bool
+    how: Execution
 
 
 class _Process(NamedTuple):
@@ -63,7 +62,7 @@ def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
         TypeError: an environment or network object cannot be sent to a process.
     """
     left = [agent for agent in agents if agent.number not in how.done]
-    jobs = [(agent, _packed(Job(agent, how.eval_episodes, how.greedy))) for agent in left]
+    jobs = [(agent, _packed(Job(agent, how._replace(done=())))) for agent in left]
     jobs.reverse()  # the next one is taken from the end
     number = min(how.parallel or usual_parallel(agents[0]), len(jobs))
     processes.start_server()
@@ -194,8 +193,17 @@ def _train(pipe, job):
     if workers is not None:
         learners = jax.tree.map(lambda x: np.asarray(x)[None], learners)
         rows = [jax.tree.map(lambda x: np.asarray(x)[None], row) for row in rows]
-    if job.eval_episodes and is_whole:
+    how = job.how
+    if how.eval_episodes and is_whole:
         keys = evaluate.evaluation_keys(key[None], config.num_updates)
-        played = evaluate.evaluate(config, learners, keys, job.eval_episodes, job.greedy)
+        played = evaluate.evaluate(
+            config,
+            learners,
+            keys,
+            how.eval_episodes,
+            how.greedy,
+            num_envs=how.eval_envs,
+            max_steps=how.eval_max_steps,
+        )
         eval_return = float(played.returns.astype(float).mean())
     pipe.send((0, jax.tree.map(lambda *x: np.stack(x), *rows), eval_return, None))

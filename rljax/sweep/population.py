@@ -91,7 +91,13 @@ def _train_batch(programs, agents, size, pace, how):
     if how.eval_episodes:
         eval_keys = evaluate.evaluation_keys(keys, config.num_updates)
         played = evaluate.evaluate(
-            config, states.learner, eval_keys, how.eval_episodes, how.greedy, programs.mesh
+            config,
+            states.learner,
+            eval_keys,
+            how.eval_episodes,
+            how.greedy,
+            programs.mesh,
+            max_steps=how.eval_max_steps,
         )
         eval_returns = played.returns.astype(float).mean(axis=1)[: len(agents)]
     metrics = jax.tree.map(lambda x: x[:, : len(agents)], jax.device_get(rows))

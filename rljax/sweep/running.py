@@ -28,6 +28,8 @@ def run(
     parallel: int | None = None,
     eval_episodes: int = 20,
     greedy: bool = True,
+    eval_envs: int | None = None,
+    eval_max_steps: int = 10_000,
 ) -> Any:
     """Trains every point with every seed.
 
@@ -40,6 +42,9 @@ def run(
         parallel: agents at once; by default what is fastest.
         eval_episodes: full episodes of each agent after training; 0 is no evaluation.
         greedy: whether these take the policy's mode or sample from it.
+        eval_envs: environments that Python steps, open at once in an evaluation; by default as many
+            as in training, at most 16.
+        eval_max_steps: an evaluation's episode that has not ended by itself by then is cut.
 
     Returns:
         A `pandas.DataFrame` of `results.columns`: a row for each agent and log point.
@@ -51,8 +56,8 @@ def run(
     points = grid(axes) if isinstance(axes, Mapping) else list(axes)
     groups = plan(base, points, seeds, workers)
     check(groups)
-    tables = []
-    with contextlib.closing(chunks(groups, Execution(parallel, eval_episodes, greedy))) as steps:
+    tables, how = [], Execution(parallel, eval_episodes, greedy, eval_envs, eval_max_steps)
+    with contextlib.closing(chunks(groups, how)) as steps:
         for step in steps:
             if step.failure:
                 raise FailedError(f"{step.failure.agent}: {step.failure.why}")

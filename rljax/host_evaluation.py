@@ -1,0 +1,198 @@
+"""Full episodes in environments that Python steps, a bounded number of them at a time."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax import distributions, host, networks, rollout, vectors
+from rljax.config import Config
+from rljax.guarded import Guarded
+from rljax.host import HostEnv
+from rljax.processes import EnvError
+from rljax.spaces import Box
+from rljax.types import EnvSpec, LearnerState
+
+Watch = Callable[[int, int, int], None]
+"""(episodes that have ended, all episodes, steps so far), called at the beginning and then between
+steps; what it raises ends the evaluation."""
+
+
+def play(
+    config: Config,
+    env: HostEnv,
+    learners: LearnerState,
+    keys: jax.Array,
+    num_episodes: int,
+    greedy: bool,
+    num_envs: int,
+    max_steps: int,
+    watch: Watch,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """N episodes with each of S learners, one learner after another, in this process.
+
+    Exactly N episodes are begun, each is played to its end and all of them count, whichever of the
+    environments plays them and whenever they end: so there is no bias toward short ones. An
+    environment whose episode has ended begins the next one that nobody has begun, and rests when
+    there is none. Each episode has a seed of its own, for its environment, and a key of its own,
+    for its actions, so that its chance does not depend on how many environments play (its actions
+    do by rounding, where batches of another size round otherwise).
+
+    Args:
+        config: without what only training needs, so that runs share what is compiled.
+        learners: the leaves are [S, ...], without what only training needs.
+        keys: [S].
+        num_envs: environments that are open, at most.
+        max_steps: an episode that has not ended by itself after so many is cut.
+
+    Returns:
+        returns float32, lengths int32, finished bool: each [S, N].
+
+    Raises:
+        EnvError: an environment could not be made, or failed.
+    """
+    total, steps, played = len(keys) * num_episodes, 0, []
+    watch(0, total, 0)
+    with _opened(env, min(num_envs, num_episodes)) as guarded:
+        for index, key in enumerate(keys):
+            learner = jax.tree.map(lambda x, i=index: x[i], learners)
+            act = _policy(config, env.spec, learner, greedy)
+            episodes = _Episodes(env.spec, guarded, key, num_episodes, max_steps)
+            for stepped in episodes.play(act):
+                steps += stepped
+                watch(index * num_episodes + episodes.ended, total, steps)
+            returns = episodes.returns.astype(np.float32)
+            played.append((returns, episodes.lengths, episodes.finished))
+    return tuple(map(np.stack, zip(*played)))
+
+
+@contextlib.contextmanager
+def _opened(env: HostEnv, number: int) -> Iterator[list[Guarded]]:
+    guarded = []
+    try:
+        for i in range(number):
+            guarded.append(Guarded(env))
+            if error := guarded[-1].error:
+                many = f"{number} environment{'s' * (number > 1)}"
+                name = f"env = {env.spec.name!r}"
+                raise EnvError(f"in an evaluation in {many}: {name}: environment {i}: {error}")
+        yield guarded
+    finally:
+        for one in guarded:
+            one.close()
+
+
+class _Episodes:
+    """The episodes of one learner, under way."""
+
+    def __init__(self, spec: EnvSpec, guarded: Sequence[Guarded], key, num_episodes, max_steps):
+        key_action, key_reset = jax.random.split(key)
+        self.spec, self.guarded, self.max_steps = spec, guarded, max_steps
+        self.seeds = host.seeds(key_reset, num_episodes)
+        self.keys = np.asarray(_keys_of_episodes(key_action, num_episodes))
+        self.returns = np.zeros(num_episodes)
+        self.lengths = np.zeros(num_episodes, np.int32)
+        self.finished = np.zeros(num_episodes, bool)
+        self.begun, self.ended = 0, 0
+        # Of every environment its episode, and what its next action depends on. Those of one that
+        # rests stay in the batch, so that it has one shape.
+        self.episode = np.zeros(len(guarded), int)
+        self.obs = np.zeros((len(guarded), *spec.obs_shape), np.float32)
+        self.mask = None
+        if spec.has_mask:
+            self.mask = np.ones((len(guarded), *spec.action_space.mask_shape), bool)
+
+    def play(self, act: Callable) -> Iterator[int]:
+        """Plays all; yields between steps, the number of environments that made the last one."""
+        playing = [i for i in range(len(self.guarded)) if self._begin(i)]
+        while playing:
+            lengths = self.lengths[self.episode].astype(np.uint32)
+            actions = act(self.obs, self.mask, self.keys[self.episode], lengths)
+            if isinstance(self.spec.action_space, Box):
+                self._check_finite(actions, host.ACTION_NOT_FINITE)
+            stepped = len(playing)
+            playing = [i for i in playing if self._step(i, actions[i])]
+            self._check_finite(self.obs, host.OBSERVATION_NOT_FINITE)
+            yield stepped
+
+    def _begin(self, i):
+        """Begins the next episode in an environment; False if there is none left."""
+        if self.begun == len(self.seeds):
+            return False
+        self.episode[i], self.begun = self.begun, self.begun + 1
+        self._take(i, *self.guarded[i].reset(seed=int(self.seeds[self.episode[i]])))
+        return True
+
+    def _step(self, i, action):
+        """Whether the environment goes on, with this episode or another."""
+        episode = self.episode[i]
+        obs, reward, terminated, truncated, info = self.guarded[i].step(action)
+        self.lengths[episode] += 1
+        self._take(i, obs, info)
+        self.returns[episode] += reward
+        self.finished[episode] = terminated or truncated
+        if not self.finished[episode] and self.lengths[episode] < self.max_steps:
+            return True
+        self.ended += 1
+        return self._begin(i)
+
+    def _take(self, i, obs, info):
+        if error := info.get("error"):
+            raise EnvError(f"{self._at(i)}:" + ("\n" if "\n" in error else " ") + error)
+        self.obs[i] = obs
+        if "mask" in info:
+            self.mask[i] = info["mask"]
+
+    def _check_finite(self, x, error):
+        if text := host.not_finite(x):
+            i, values = text
+            raise EnvError(f"{self._at(i)}: {error}: {values}")
+
+    def _at(self, i):
+        step = self.lengths[self.episode[i]]
+        when = f"step {step:,}" if step else "the reset"
+        where = f"environment {i} of {self.spec.name}"
+        return f"in an evaluation: {where} at {when} of episode {self.episode[i] + 1}"
+
+
+@partial(jax.jit, static_argnames="num_episodes")
+def _keys_of_episodes(key, num_episodes):
+    """[N, ...] their raw data."""
+    folded = jax.vmap(lambda episode: jax.random.fold_in(key, episode))
+    return jax.random.key_data(folded(jnp.arange(num_episodes)))
+
+
+def _policy(config, spec, learner, greedy) -> Callable:
+    """(obs, mask, keys, steps), each [B, ...] -> actions for the environments [B, ...], in NumPy.
+    The learner is one vector, which is handed over in a fraction of the time."""
+    leaves, tree = jax.tree.flatten(learner)
+    kinds = tuple((x.shape, np.dtype(x.dtype)) for x in leaves)
+    act = _program(config, spec, tree, kinds, greedy)
+    vector = vectors.pack(learner)
+
+    def policy(obs, mask, keys, steps):
+        return np.asarray(act(vector, obs, mask, keys, steps))
+
+    return policy
+
+
+@lru_cache(maxsize=8)
+def _program(config, spec, tree, kinds, greedy):
+    network = networks.make(config, spec)
+    like = tree.unflatten([jax.ShapeDtypeStruct(*kind) for kind in kinds])
+
+    def noise(key, step):
+        key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
+        return distributions.noise(spec.action_space, key, ())
+
+    @jax.jit
+    def act(vector, obs, mask, keys, steps):
+        learner = vectors.unpack(vector, like)
+        chance = None if greedy else jax.vmap(noise)(keys, steps)
+        action = rollout.choose(network, learner, obs, mask, chance)
+        return action.reshape(len(obs), *spec.action_space.shape)
+
+    return act
