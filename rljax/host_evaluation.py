@@ -132,7 +132,7 @@ class _Episodes:
         obs, reward, terminated, truncated, info = self.guarded[i].step(action)
         self.lengths[episode] += 1
         self._take(i, obs, info)
-        self.returns[episode] += reward
+        self.returns[episode] += np.float32(reward)
         self.finished[episode] = terminated or truncated
         if not self.finished[episode] and self.lengths[episode] < self.max_steps:
             return True

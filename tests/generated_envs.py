@@ -229,8 +229,9 @@ def encoded(space, obs):
         rows = [np.eye(int(n), dtype=np.float32)[int(x)] for n, x in zip(space.nvec, obs)]
         return np.concatenate(rows)
     array = np.array(obs, np.float64)
-    is_bytes = space.dtype == np.uint8 and isinstance(space, spaces.Box)
-    return np.float32(array) * np.float32(1 / 255 if is_bytes else 1)
+    is_box = isinstance(space, spaces.Box)
+    is_bright = is_box and np.all(space.low == 0) and np.all(space.high == 255)
+    return np.float32(array) * np.float32(1 / 255 if is_bright else 1)
 
 
 def rows_of(space, flat):
