@@ -26,6 +26,13 @@ def test_iqm_is_the_mean_without_a_quarter_at_either_end(size):
     np.testing.assert_allclose(analysis.iqm(values.T), expected)
 
 
+def test_iqm_does_not_take_nan_for_the_highest():
+    values = np.array([[1.0, 2, 3, 4], [1, 2, 3, np.nan], [np.nan, 2, 3, 4]])
+    np.testing.assert_array_equal(analysis.iqm(values), [2.5, np.nan, np.nan])
+    np.testing.assert_array_equal(analysis.iqm(values.T, axis=0), [2.5, np.nan, np.nan])
+    assert np.isnan(analysis.iqm(values, axis=(0, 1)))
+
+
 def test_the_interval_holds_the_statistic_and_shrinks_with_more_seeds():
     rng = np.random.default_rng(0)
     widths = []

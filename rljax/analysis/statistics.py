@@ -46,7 +46,8 @@ class Comparison(NamedTuple):
 def iqm(values: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray:
     """Interquartile mean: the mean of the middle half.
 
-    A quarter of the values, rounded down, is left out at either end.
+    A quarter of the values, rounded down, is left out at either end. It is NaN where a value is:
+    sorting would put that above all others, and leave it out.
     """
     values = np.asarray(values, float)
     if isinstance(axis, tuple):
@@ -55,9 +56,9 @@ def iqm(values: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray:
         axis = -1
     size = values.shape[axis]
     cut = size // 4
-    if cut:
-        values = np.partition(values, (cut, size - cut - 1), axis=axis)
-    return np.take(values, range(cut, size - cut), axis=axis).mean(axis=axis)
+    ordered = np.partition(values, (cut, size - cut - 1), axis=axis) if cut else values
+    middle = np.take(ordered, range(cut, size - cut), axis=axis).mean(axis=axis)
+    return np.where(np.isnan(values).any(axis=axis), np.nan, middle)[()]
 
 
 def aggregate_mean(scores: np.ndarray) -> np.ndarray:

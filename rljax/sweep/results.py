@@ -21,7 +21,7 @@ class Result(NamedTuple):
     metrics: Metrics
     """[R, A] one row for each log point."""
     eval_returns: np.ndarray | None
-    """[A] mean return of the evaluation after training."""
+    """[A] mean return of the evaluation after training, or None without one."""
 
 
 class Failure(NamedTuple):
@@ -50,7 +50,7 @@ def columns(result: Result) -> dict[str, np.ndarray]:
 
     `eval_return`, in an agent's last row, is the mean return of full episodes after training; NaN
     elsewhere, and of agents that have `diverged`: gradient or parameters were not finite at this
-    log point or before; of A3C, the gradients of this log point's row.
+    log point or before (of A3C, the gradients of this log point's row), or that return was not.
     """
     metrics, agents = result.metrics, result.agents
     num_rows = len(metrics.updates)
@@ -60,6 +60,7 @@ def columns(result: Result) -> dict[str, np.ndarray]:
         diverged = diverged | np.isnan(metrics.policy_loss + metrics.grad_norm)
     eval_return = np.full(diverged.shape, np.nan)
     if result.eval_returns is not None:
+        diverged[-1] |= ~np.isfinite(result.eval_returns)
         eval_return[-1] = np.where(diverged[-1], np.nan, result.eval_returns)
     names = FIGURES if metrics.staleness_mean is None else FIGURES + STALENESS
 
