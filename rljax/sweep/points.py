@@ -22,7 +22,10 @@ DICTS = ("env_kwargs", "env_params")
 
 
 class Range(NamedTuple):
-    """Values between two bounds, to draw from; whole numbers for a setting that is one."""
+    """Values between two bounds, to draw from. Of a setting that is a whole number they are the
+    whole numbers within the bounds: all equally likely or, on a logarithmic scale, each by its
+    share of the length from half below the lowest to half above the highest, which is as good as
+    in proportion to 1 / n."""
 
     low: float
     high: float
@@ -86,7 +89,8 @@ def random(axes: Mapping[str, Sequence | Range], num: int, seed: int = 0) -> lis
     """So many points, drawn uniformly.
 
     Raises:
-        ValueError: an axis is empty or has no such field; `num` is below 1.
+        ValueError: an axis is empty or has no such field, or holds no whole number where it must;
+            `num` is below 1.
     """
     _check_num(num)
     values = {name: _values(name, axis) for name, axis in axes.items()}
@@ -125,19 +129,41 @@ def _check_num(num):
 def _at(name, axis, x):
     """The value of an axis at x of its length, in [0, 1)."""
     if not isinstance(axis, Range):
-        return axis[int(x * len(axis))]
+        return axis[min(int(x * len(axis)), len(axis) - 1)]
+    if is_whole(name):
+        return _whole_at(axis, x)
     low, high = np.log([axis.low, axis.high]) if axis.is_log else (axis.low, axis.high)
-    value = low + x * (high - low)
+    value = _between(low, high, x)
     value = np.exp(value) if axis.is_log else value
     value = _rounded(value, min(axis.high - axis.low, value if axis.is_log else np.inf) / 10)
-    value = min(max(value, axis.low), axis.high)
-    return round(value) if is_whole(name) else value
+    return min(max(value, axis.low), axis.high)
+
+
+def _whole_at(axis, x):
+    """The whole number of a range at x of its length."""
+    low, high = _whole_bounds(axis)
+    if axis.is_log:
+        found = round(float(np.exp(_between(*np.log([low - 0.5, high + 0.5]), x))))
+    else:
+        found = low + int(x * (high + 1 - low))
+    return min(max(found, low), high)
+
+
+def _whole_bounds(axis):
+    return math.ceil(axis.low), math.floor(axis.high)
+
+
+def _between(low, high, x):
+    return low + x * (high - low)
 
 
 def _values(name, axis):
     """An axis as a tuple of values without repetition, or a `Range`."""
     check_name(name)
     if isinstance(axis, Range):
+        lowest, highest = _whole_bounds(axis)
+        if is_whole(name) and lowest > highest:
+            raise ValueError(f"axis {name}: no whole number is from {axis.low:g} to {axis.high:g}")
         return axis
     if isinstance(axis, str) or not isinstance(axis, Iterable):
         raise ValueError(f"axis {name} = {axis!r}: must be a sequence of values, or a range")
