@@ -12,6 +12,7 @@ from typing import Literal
 
 import a2c
 import flags
+import numpy as np
 from signals import SIGNALS
 
 from rljax import analysis, files, runs, tables
@@ -157,14 +158,14 @@ def table(summaries: Mapping[str, Mapping]) -> str:
     rows = [head, ("---",) * len(head)]
     for env, run in summaries.items():
         final = run["final_return"]
-        low, high = (number(x) for x in final["ci95"])
+        several = len(run["seeds"]) > 1  # one has no interval
         rows.append(
             (
                 env if final["mode"] == "greedy" else f"{env} ({final['mode']})",
                 f"{run['env_steps']:,}",
                 number(final["iqm"]),
-                f"{low} … {high}",
-                number(min(final["per_seed"])),
+                " … ".join(map(number, final["ci95"])) if several else "-",
+                number(np.min([float(x) for x in final["per_seed"]])),
                 str(len(run["seeds"])),
                 f"{run['wall_seconds']:,.0f}",
             )
@@ -172,7 +173,8 @@ def table(summaries: Mapping[str, Mapping]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def number(x: float) -> str:
+def number(x: float | str) -> str:
+    x = float(x)  # one that is not finite is text in JSON
     return f"{x:.2f}" if abs(x) < 10 else f"{x:.1f}"
 
 

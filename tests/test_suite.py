@@ -112,3 +112,19 @@ def test_numbers_and_modes_in_the_table():
     assert suite.table({"Env": run}).splitlines()[2] == (
         "| Env (sampled) | 1,000 | 9.88 | -1.23 … 1234.6 | 1.00 | 2 | 60 |"
     )
+
+
+def test_one_seed_has_no_interval_in_the_table():
+    """Nor had it one in summaries that gave it a width of 0."""
+    for ends in (None, [3.0, 3.0]):
+        final = {"ci95": ends, "iqm": 3.0, "per_seed": [3.0], "mode": "greedy"}
+        run = {"final_return": final, "env_steps": 1000, "seeds": [0], "wall_seconds": 59.6}
+        row = suite.table({"Env": run}).splitlines()[2]
+        assert row == "| Env | 1,000 | 3.00 | - | 3.00 | 1 | 60 |"
+
+
+def test_a_return_that_is_no_number_is_the_lowest_in_the_table():
+    final = {"ci95": ["nan", "nan"], "iqm": "nan", "per_seed": [3.0, "nan"], "mode": "greedy"}
+    run = {"final_return": final, "env_steps": 1000, "seeds": [0, 1], "wall_seconds": 59.6}
+    row = suite.table({"Env": run}).splitlines()[2]
+    assert row == "| Env | 1,000 | nan | nan … nan | nan | 2 | 60 |"
