@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import host, spaces
+from rljax import host, spaces, values
 from rljax.config import KeyValues, load_attribute, load_module, unknown
 from rljax.host import HostEnv
 from rljax.spaces import Box
@@ -83,9 +83,9 @@ def make(
     """
     with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
         found = _find(env)
-        source = _build(env, found, dict(env_kwargs))
+        source = _build(env, found, values.thawed(env_kwargs))
         if isinstance(source, gymnasium.Env):
-            kwargs, params = dict(env_kwargs), dict(env_params)
+            kwargs, params = env_kwargs, dict(env_params)
             return _host_env(env, found, source, kwargs, params, num_envs, vectorization)
         params = _override(getattr(source, "default_params", None), dict(env_params))
         name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
@@ -194,7 +194,7 @@ def _host_env(env, found, built, kwargs, params, num_envs, vectorization):
         built.close()
         raise ValueError(f"env_params = {params}: gymnasium's environments have none")
     name = env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
-    return host.make(name, built, lambda: found(**kwargs), num_envs, vectorization)
+    return host.make(name, built, lambda: found(**values.thawed(kwargs)), num_envs, vectorization)
 
 
 def _check_kwargs(env, factory, kwargs):

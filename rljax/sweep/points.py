@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.config import Config, Workers, unknown
+from rljax import values
+from rljax.config import FLOAT_FIELDS, Config, Workers, unknown
 
 Point = dict[str, Any]
 
@@ -167,13 +168,15 @@ def _values(name, axis):
         return axis
     if isinstance(axis, str) or not isinstance(axis, Iterable):
         raise ValueError(f"axis {name} = {axis!r}: must be a sequence of values, or a range")
-    values = [x.item() if isinstance(x, np.generic) else x for x in axis]
+    found = [x.item() if isinstance(x, np.generic) else x for x in axis]
     if is_whole(name):  # of a span
-        values = [round(x) if isinstance(x, float) and x == round(x) else x for x in values]
-    values = [tuple(x) if isinstance(x, list) else x for x in values]
-    if not values:
+        found = [round(x) if isinstance(x, float) and x.is_integer() else x for x in found]
+    if not found:
         raise ValueError(f"axis {name}: must have at least one value")
-    return tuple(x for i, x in enumerate(values) if x not in values[:i])
+    if field(name) is None:  # 1 is not True, to an environment
+        return tuple(x for i, x in enumerate(found) if repr(x) not in map(repr, found[:i]))
+    found = [tuple(x) if isinstance(x, list) else x for x in found]
+    return tuple(x for i, x in enumerate(found) if x not in found[:i])
 
 
 def field(name: str) -> dataclasses.Field | None:
@@ -230,11 +233,33 @@ def apply(base: Config, workers: Workers | None, point: Point) -> tuple[Config, 
     return dataclasses.replace(base, **of_config).validate(), workers
 
 
+def recorded(point: Point) -> dict:
+    """A point as JSON, as `restored` reads it."""
+    return {n: x if field(n) else values.encoded(x) for n, x in point.items()}
+
+
+def restored(point: Mapping) -> Point:
+    """A point out of JSON, which knows no tuples.
+
+    Raises:
+        ValueError, TypeError: a value is none that `recorded` gives.
+    """
+    found = {}
+    for name, value in point.items():
+        if field(name) is None:
+            value = values.decoded(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        found[name] = values.number(value) if name in FLOAT_FIELDS else value
+    return found
+
+
 def label(value: Any) -> str:
     """A value as tables and legends have it."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    is_sizes = isinstance(value, tuple) and all(type(size) is int for size in value)
+    return "x".join(map(str, value)) if is_sizes else str(value)
 
 
 def describe(point: Point) -> str:
