@@ -127,7 +127,7 @@ def summary(run_dir: Path) -> dict:
         if found["status"] == "completed":
             _row("", found)
         return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} is damaged, or of no run with a final evaluation") from error
 
 

@@ -128,3 +128,14 @@ def test_a_return_that_is_no_number_is_the_lowest_in_the_table():
     run = {"final_return": final, "env_steps": 1000, "seeds": [0, 1], "wall_seconds": 59.6}
     row = suite.table({"Env": run}).splitlines()[2]
     assert row == "| Env | 1,000 | nan | nan … nan | nan | 2 | 60 |"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"status": "completed"}', "[" * 9999, "{huge}"])
+def test_a_summary_that_is_damaged_is_told(tmp_path, text):
+    final = '{"ci95": [1, 1], "iqm": 1%s, "per_seed": [1], "mode": "greedy"}' % ("0" * 400)
+    huge = (
+        '{"status": "completed", "seeds": [0], "env_steps": 1, "wall_seconds": 1, "final_return": '
+    )
+    (tmp_path / "summary.json").write_text(text.replace("{huge}", huge + final + "}"))
+    with pytest.raises(ValueError, match=r"summary.json is damaged, or of no run with a final"):
+        suite.summary(tmp_path)
