@@ -499,11 +499,11 @@ def summarize_returns(played, mode: str, max_steps: int) -> dict:
     from rljax import analysis
 
     per_seed = played.returns.astype(float).mean(axis=1)
-    low, high = analysis.interval(per_seed)
+    ends = [float(x) for x in analysis.interval(per_seed)]
     return {
         "mean": float(per_seed.mean()),
         "iqm": float(analysis.iqm(per_seed)),
-        "ci95": [float(low), float(high)],
+        "ci95": ends if len(per_seed) > 1 else None,
         "per_seed": [float(x) for x in per_seed],
         "mode": mode,
         "episodes": played.returns.shape[1],

@@ -208,10 +208,11 @@ def print_sweep(console, summary: dict, ranking, most: int) -> None:
     for row in rows:
         settings = (row[name] for name in summary["axes"])
         known = row["iqm"] == row["iqm"]  # else no agent of the sweep has a return
+        has_interval = row["low"] == row["low"]
         table.add_row(
             *(f"{x:.6g}" if isinstance(x, float) else str(x) for x in settings),
             f"{row['iqm']:,.2f}" if known else "-",
-            f"{row['low']:,.2f} … {row['high']:,.2f}" if known else "-",
+            f"{row['low']:,.2f} … {row['high']:,.2f}" if has_interval else "-",
             f"{row['lowest']:,.2f}" if known else "-",
             f"{row['diverged']}/{row['seeds']}" if row["diverged"] else "",
         )
@@ -252,8 +253,9 @@ def _add_returns(table, seeds, final):
         table.add_row(f"seed {seed}", f"{value:,.2f}")
     table.add_section()
     table.add_row("IQM", f"{final['iqm']:,.2f}")
-    low, high = final["ci95"]
-    table.add_row("95% interval", f"{low:,.2f} … {high:,.2f}")
+    if final["ci95"]:  # one seed has none
+        low, high = final["ci95"]
+        table.add_row("95% interval", f"{low:,.2f} … {high:,.2f}")
     table.add_section()
 
 

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import re
 import sys
@@ -96,6 +97,8 @@ class RunOptions:
         for name, allowed in (("eval_mode", EVAL_MODES), ("device", DEVICES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(unknown(name, str(getattr(self, name)), list(allowed)))
+        if not isinstance(self.preset, str | None):
+            raise TypeError(f"preset = {self.preset!r}: must be a name")
         if self.seed + self.num_seeds > 2**32:
             raise ValueError(f"seed = {self.seed}: the last seed must be below 2**32")
         if self.eval_every and not self.eval_episodes:
@@ -211,7 +214,8 @@ def _saved(algorithm, run_dir, more):
     names = (*RESULTS, "checkpoint_every", "keep_checkpoints", "device")
     kept = {name: record["run"][name] for name in names if name in record["run"]}
     options = RunOptions(**kept, run_dir=Path(run_dir)).validate()
-    own = (dataclasses.replace(part, **record["run"].get(_key(part), {})) for part in more)
+    kept_own = (record["run"].get(_key(part), {}) for part in more)
+    own = [dataclasses.replace(part, **kept).validate() for part, kept in zip(more, kept_own)]
     return runs.read_config(record), options, *own
 
 
@@ -266,7 +270,7 @@ def _registry():
             metavar="[NAME=VALUE ...]",
             instance_from_str=lambda texts: tuple(_name_and_value(text) for text in texts),
             is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda pairs: [f"{name}={value}" for name, value in pairs],
+            str_from_instance=lambda pairs: [f"{name}={_written(x)}" for name, x in pairs],
         )
 
     return registry
@@ -276,10 +280,36 @@ def _name_and_value(text):
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r} is not of the form name=value")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    return name, value_of(value)
+
+
+def value_of(text: str) -> Any:
+    """The value that text stands for, as Python or JSON writes it: a number, true, false, None
+    or null, a quoted string, a list, tuple or dict. All else is text.
+
+    Raises:
+        ValueError: it begins as a list, tuple or dict and is none.
+    """
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return ast.literal_eval(text)
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text, parse_constant=_refuse)
+    if text[:1] in ("[", "(", "{"):
+        raise ValueError(f"{text!r} is no list, tuple or dict as Python or JSON writes it")
+    return None if text == "none" else text
+
+
+def _refuse(name):
+    raise ValueError(name)
+
+
+def _written(value):
+    """What `value_of` reads as this value."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            if value_of(value) == value:
+                return value
+    return repr(value)
 
 
 def _one_line(box, names):

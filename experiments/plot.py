@@ -65,7 +65,7 @@ def _short(value):
     if isinstance(value, dict):
         return ", ".join(f"{name}={item}" for name, item in value.items()) or "none"
     if isinstance(value, list):
-        return "x".join(map(str, value))
+        return "x".join(map(str, value)) or "none"
     if isinstance(value, float):
         return f"{value:g}"
     return f"{value:,}" if type(value) is int else str(value)

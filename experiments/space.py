@@ -1,13 +1,13 @@
 """What to sweep, as flags and files say it: text to points."""
 
-import ast
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rljax import sweep
+from flags import value_of
+
+from rljax import files, sweep
 from rljax.config import unknown
 from rljax.sweep import points as spaces
 
@@ -60,20 +60,19 @@ def parse(text: str, most: int) -> tuple[str, Any]:
             return name, tuple(round(x) for x in values) if is_whole else values
         if not values:
             raise ValueError("must have at least one value")
-        return name, [_value(name, item) for item in values.split(",")]
+        items = values.split(",") if spaces.field(name) else _split(values)
+        return name, [_value(name, item) for item in items]
     except (ValueError, TypeError) as error:
-        why = str(error) if not bounds or "must be" in str(error) else f"must be {_FORMS}"
+        is_span = kind in ("log", "linear") and bounds
+        why = str(error) if not is_span or "must be" in str(error) else f"must be {_FORMS}"
         raise ValueError(f"axis {text!r}: {why}") from None
 
 
 def _value(name, text):
     """A value of a setting, in its type; the ranges are checked with the whole point."""
     field = spaces.field(name)
-    if field is None:  # of a dict: whatever it looks like
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return text
+    if field is None:  # of a dict
+        return value_of(text)
     kind = field.type
     if kind is str:
         return text
@@ -97,6 +96,23 @@ def _value(name, text):
     return text
 
 
+def _split(text):
+    """At the commas that are in no brackets and no quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if letter == "," and not depth and not quote:
+            parts.append("")
+            continue
+        parts[-1] += letter
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        else:
+            depth += (letter in "([{") - (letter in ")]}")
+    return parts
+
+
 def _whole(text):
     try:
         number = float(text)
@@ -114,22 +130,27 @@ def listed(path: Path, most: int) -> list[dict]:
         ValueError: it cannot be read, or is something else; or there are more than `most`.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = files.parse_json(path.read_bytes())  # also of a pipe, which a shell may give
     except OSError as error:
         raise ValueError(f"points = {str(path)!r}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"points = {str(path)!r}: is no JSON ({error})") from error
+    points = restored(found, f"points = {str(path)!r}")
+    if len(points) > most:
+        raise ValueError(f"{len(points):,} points: more than --max-points {most:,}")
+    return points
+
+
+def restored(found: Any, where: str) -> list[dict]:
+    """Points out of JSON.
+
+    Raises:
+        ValueError: it holds no points.
+    """
     is_list = isinstance(found, list) and all(isinstance(point, Mapping) for point in found)
     if not is_list or not found:
-        raise ValueError(f"points = {str(path)!r}: must be a list of objects, of settings by name")
-    if len(found) > most:
-        raise ValueError(f"{len(found):,} points: more than --max-points {most:,}")
-    return restored(found)
-
-
-def restored(found: Sequence[Mapping]) -> list[dict]:
-    """Points as they were, from JSON, which knows no tuples."""
-    return [
-        {name: tuple(x) if isinstance(x, list) else x for name, x in point.items()}
-        for point in found
-    ]
+        raise ValueError(f"{where}: must be a list of objects, of settings by name")
+    try:
+        return [spaces.restored(point) for point in found]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}") from error

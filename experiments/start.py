@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import platform
 import re
@@ -18,7 +17,7 @@ import flags
 import numpy as np
 from flags import RunOptions, other_settings
 
-from rljax import checkpoints, files, runs, tables
+from rljax import checkpoints, files, runs, tables, values
 from rljax.config import Config, differing
 
 
@@ -126,17 +125,14 @@ def _never_began(run_dir):
     if checkpoints.existing(run_dir):
         return False
     metrics = run_dir / "metrics.csv"
-    return not metrics.exists() or metrics.read_text().count("\n") <= 1
+    return not metrics.exists() or files.read(metrics, files.LARGEST).count(b"\n") <= 1
 
 
 def _from_checkpoint(run_dir, config, seeds, like):
     from rljax import evaluate
     from rljax.types import NEW_LEAVES
 
-    manifest, trees, problems = checkpoints.newest(
-        run_dir, lambda manifest: tables.check(run_dir, manifest.get("tables", {}))
-    )
-    runs.check_facts(manifest)
+    manifest, trees, problems = checkpoints.newest(run_dir, _check)
     before = runs.read_config(manifest)
     _check_same(config, before, seeds, manifest)
     best = None
@@ -145,10 +141,9 @@ def _from_checkpoint(run_dir, config, seeds, like):
         if "best" in manifest:
             policy = like.learner._replace(opt_state=(), return_moments=None)
             best = evaluate.Best(
-                learner=checkpoints.restore(trees["best"], {"learner": policy}, NEW_LEAVES)[
-                    "learner"
-                ],
-                **{name: np.array(figures) for name, figures in manifest["best"].items()},
+                **checkpoints.restore(trees["best"], {"learner": policy}, NEW_LEAVES),
+                returns=np.array([*map(float, manifest["best"]["returns"])]),
+                env_steps=np.array(manifest["best"]["env_steps"], int),
             )
     except ValueError as error:
         raise ValueError(f"the checkpoint is of another network or environment: {error}") from error
@@ -156,7 +151,8 @@ def _from_checkpoint(run_dir, config, seeds, like):
         _warn(f"{problem}; the checkpoint before is used")
 
     updates, env_steps = manifest["updates"], manifest["env_steps"]
-    start = Start(run_dir, updates, states, best, Progress(**manifest["progress"]))
+    progress = {name: values.number(x) for name, x in manifest["progress"].items()}
+    start = Start(run_dir, updates, states, best, Progress(**progress))
     if updates >= config.num_updates and _is_completed(run_dir) and not problems:
         return dataclasses.replace(start, complete=True)
     raised = config.total_timesteps != before.total_timesteps
@@ -176,9 +172,24 @@ def _from_checkpoint(run_dir, config, seeds, like):
     return dataclasses.replace(start, raised=raised, in_row=not before.ends_row(updates))
 
 
+def _check(path, manifest, trees):
+    """That a checkpoint is whole and one of this run, with its tables.
+
+    Raises:
+        checkpoints.DamagedError: it is not.
+    """
+    runs.check(path, manifest, trees)
+    progress = manifest["progress"]
+    known = {field.name for field in dataclasses.fields(Progress)}
+    lacking = {name for name, x in progress.items() if x is None} - {"last_return"}
+    if lacking or not known >= set(progress):
+        raise checkpoints.DamagedError(f"{path} is of no run: its progress is of another form")
+    tables.check(path.parents[1], manifest["tables"])
+
+
 def _is_completed(run_dir):
     try:
-        return json.loads((run_dir / "summary.json").read_bytes())["status"] == "completed"
+        return files.read_json(run_dir / "summary.json")["status"] == "completed"
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -1,7 +1,7 @@
 """What scripts that train a whole suite of environments share: the runs, the table, the figure."""
 
+import contextlib
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -12,6 +12,7 @@ from typing import Literal
 
 import a2c
 import flags
+import numpy as np
 from signals import SIGNALS
 
 from rljax import analysis, files, runs, tables
@@ -106,14 +107,28 @@ def command(options: Options, env: str, algorithm: str) -> list[str]:
     there["steps"] = there["total_timesteps"]
     if others := flags.other_settings(there, asked):
         raise ValueError(f"{run_dir} is a run of other settings: it has {others}")
-    if summary(run_dir).get("status") == "completed":
-        return []
+    with contextlib.suppress(ValueError):  # it is written again
+        if summary(run_dir).get("status") == "completed":
+            return []
     return ["--resume", str(run_dir), *common]
 
 
 def summary(run_dir: Path) -> dict:
+    """summary.json; empty where there is none.
+
+    Raises:
+        ValueError: it is damaged, or of a completed run without a final evaluation.
+    """
     path = run_dir / "summary.json"
-    return json.loads(path.read_bytes()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        found = files.read_json(path)
+        if found["status"] == "completed":
+            _row("", found)
+        return found
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged, or of no run with a final evaluation") from error
 
 
 def around_table(options: Options) -> tuple[str, str]:
@@ -154,38 +169,39 @@ def publish(options: Options) -> None:
 def table(summaries: Mapping[str, Mapping]) -> str:
     """Markdown, from the runs' summaries."""
     head = ("environment", "steps", "IQM", "95% interval", "lowest seed", "seeds", "seconds")
-    rows = [head, ("---",) * len(head)]
-    for env, run in summaries.items():
-        final = run["final_return"]
-        low, high = (number(x) for x in final["ci95"])
-        rows.append(
-            (
-                env if final["mode"] == "greedy" else f"{env} ({final['mode']})",
-                f"{run['env_steps']:,}",
-                number(final["iqm"]),
-                f"{low} … {high}",
-                number(min(final["per_seed"])),
-                str(len(run["seeds"])),
-                f"{run['wall_seconds']:,.0f}",
-            )
-        )
+    rows = [head, ("---",) * len(head), *(_row(env, run) for env, run in summaries.items())]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def number(x: float) -> str:
+def _row(env, run):
+    final = run["final_return"]
+    several = len(run["seeds"]) > 1  # one has no interval
+    return (
+        env if final["mode"] == "greedy" else f"{env} ({final['mode']})",
+        f"{run['env_steps']:,}",
+        number(final["iqm"]),
+        " … ".join(map(number, final["ci95"])) if several else "-",
+        number(np.min([float(x) for x in final["per_seed"]])),
+        str(len(run["seeds"])),
+        f"{run['wall_seconds']:,.0f}",
+    )
+
+
+def number(x: float | str) -> str:
+    x = float(x)  # one that is not finite is text in JSON
     return f"{x:.2f}" if abs(x) < 10 else f"{x:.1f}"
 
 
 def caption(record: Mapping) -> str:
     """One line on how the runs were made."""
-    device = record["device"]
+    device = record.get("device")
     if device == "cpu":
-        device = f"{os.cpu_count()} cores of {record['processor']}"
-    episodes = record["run"]["eval_episodes"]
+        device = f"{os.cpu_count()} cores of {record.get('processor')}"
+    episodes = record["run"].get("eval_episodes")
     return (
         f"Final evaluation: {episodes} full episodes per seed, greedy where nothing else is said."
         " Seconds are of all seeds together, from the settings to the last file; the first row's"
-        f" include imports. {device}, JAX {record['versions']['jax']}.\n"
+        f" include imports. {device}, JAX {record.get('versions', {}).get('jax')}.\n"
     )
 
 

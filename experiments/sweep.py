@@ -8,7 +8,6 @@ python experiments/sweep.py --resume RUN_DIR
 
 import contextlib
 import dataclasses
-import json
 import os
 import shlex
 import sys
@@ -23,6 +22,7 @@ from display import Display, print_sweep
 from sweep_options import ask
 
 from rljax import analysis, files, runs, sweep
+from rljax.sweep import points as spaces
 
 SHOWN = 10
 """Points in the ending table, at most."""
@@ -47,9 +47,10 @@ def main(argv: list[str]) -> int:
             groups = sweep.plan(asked.base, asked.points, asked.seeds, asked.workers)
             sweep.check(groups)
             folder, journal = stack.enter_context(_opened(asked, groups, device))
+            finals = _finished(folder, journal, groups)
         except (ValueError, TypeError) as error:
             return flags.fail(error)
-        return train(asked, groups, folder, journal, signals, device, begun)
+        return train(asked, groups, folder, journal, finals, signals, device, begun)
 
     return common.ended_in_order(run)
 
@@ -69,7 +70,8 @@ def _opened(asked, groups, device):
         )
         configs = [group.agents[0].config for group in groups]
         chosen = [networks.describe(x, rollout.make_agent(x)[0].spec) for x in configs]
-        runs.create(folder, {**record, "points": asked.points, "networks": chosen})
+        listed = [*map(spaces.recorded, asked.points)]
+        runs.create(folder, {**record, "points": listed, "networks": chosen})
     else:
         folder = options.resume
     with runs.lock(folder):
@@ -78,7 +80,23 @@ def _opened(asked, groups, device):
         yield folder, sweep.Journal(folder, header)
 
 
-def train(asked, groups, folder, journal, signals, device, begun) -> int:
+def _finished(folder, journal, groups):
+    """What `analysis.final_returns` gives of the agents that are finished; None where none is.
+
+    Raises:
+        ValueError: the table is damaged, or of other agents.
+    """
+    if not journal.agents:
+        return None
+    finals = analysis.final_returns(sweep.read(folder))
+    points = {agent.number: agent.point for group in groups for agent in group.agents}
+    found = dict(zip(finals["agent"], finals["point"]))
+    if set(found) != set(journal.agents) or any(points.get(n) != x for n, x in found.items()):
+        raise ValueError(f"{journal.table} is of other agents than {folder}'s")
+    return finals
+
+
+def train(asked, groups, folder, journal, finals, signals, device, begun) -> int:
     """Trains what is not finished yet, and writes and shows it; returns the exit status."""
     options = asked.options
     if _is_complete(folder, groups, journal):
@@ -96,6 +114,8 @@ def train(asked, groups, folder, journal, signals, device, begun) -> int:
         title += f" · from {len(journal.agents):,} agents"
     with Display(f"{title} · {device}", before, total, options.quiet) as display:
         follower = Follower(asked, groups, folder, journal, display, before, begun)
+        if finals is not None:
+            follower.note(finals)
         status, exit_status = "completed", 0
         try:
             follower.follow(signals)
@@ -116,7 +136,7 @@ def _is_complete(folder, groups, journal):
     if len(journal.agents) < sum(len(group.agents) for group in groups):
         return False
     try:
-        return json.loads((folder / "sweep.json").read_bytes())["status"] == "completed"
+        return files.read_json(folder / "sweep.json")["status"] == "completed"
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -143,8 +163,6 @@ class Follower:
         self.returns = {index: [] for index in range(len(asked.points))}
         self.best = (-np.inf, "")
         self.diverged = 0
-        if journal.agents:
-            self.note(analysis.final_returns(sweep.read(folder)))
 
     def follow(self, signals) -> None:
         """Trains all that is left.
@@ -238,7 +256,7 @@ def finish(asked, summary, folder, display) -> None:
     ranking = analysis.rank(table) if len(table) else None
     figures = draw(table, ranking, asked, folder) if len(table) else []
     if ranking is not None:
-        summary["ranking"] = json.loads(ranking.to_json(orient="records"))
+        summary["ranking"] = _records(ranking)
     files.write_json(folder / "sweep.json", summary)
     display.stop()
     print_sweep(display.console, summary, ranking, SHOWN)
@@ -248,6 +266,15 @@ def finish(asked, summary, folder, display) -> None:
     console.print(f"run directory: {folder}", soft_wrap=True)
     if summary["status"] != "completed":
         console.print(f"to go on: --resume {shlex.quote(str(folder))}", soft_wrap=True)
+
+
+def _records(ranking):
+    """For JSON: None where there is no return, or no interval."""
+    figures = ("iqm", "low", "high", "lowest")
+    return [
+        {n: None if n in figures and np.isnan(x) else x for n, x in row.items()}
+        for row in ranking.to_dict("records")
+    ]
 
 
 def draw(table, ranking, asked, folder) -> list[Path]:

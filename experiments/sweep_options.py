@@ -13,6 +13,12 @@ from rljax import runs
 from rljax.config import Config, Workers, differing, unknown
 
 ALGORITHMS = ("a2c", "a3c")
+_CHOICES = {
+    "algorithm": ALGORITHMS,
+    "sampling": space.SAMPLINGS,
+    "eval_mode": flags.EVAL_MODES,
+    "device": flags.DEVICES,
+}
 MAY_CHANGE = ("max_parallel", "device", "quiet", "resume")
 """On resume; all else stays as it is."""
 
@@ -67,16 +73,27 @@ class SweepOptions:
         """Checks what can be checked of each by itself.
 
         Raises:
-            ValueError: an option is out of its range.
+            ValueError, TypeError: an option is out of its range or of another type.
         """
-        from_one = ("num_points", "max_points", "num_seeds", "max_parallel")
-        for name in (*from_one, "eval_envs", "eval_max_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} = {value}: must be at least 1")
-        for name in ("seed", "sampling_seed", "eval_episodes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")
+        from_one = (
+            *("num_points", "max_points", "num_seeds", "max_parallel"),
+            *("eval_envs", "eval_max_steps"),
+        )
+        for name in (*from_one, "seed", "sampling_seed", "eval_episodes"):
+            value, least = getattr(self, name), int(name in from_one)
+            if value is None and name in ("max_parallel", "eval_envs"):
+                continue
+            if type(value) is not int:
+                raise TypeError(f"{name} = {value!r}: must be a whole number")
+            if value < least:
+                raise ValueError(f"{name} = {value}: must be at least {least}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(unknown(name, str(getattr(self, name)), list(allowed)))
+        if not isinstance(self.preset, str | None):
+            raise TypeError(f"preset = {self.preset!r}: must be a name")
+        if not all(isinstance(axis, str) for axis in self.axis):
+            raise TypeError(f"axis = {self.axis!r}: must be text")
         if self.eval_max_steps >= 2**31:
             raise ValueError(f"eval_max_steps = {self.eval_max_steps}: must be below 2**31")
         if self.seed + self.num_seeds > 2**32:
@@ -138,7 +155,7 @@ def ask(description: str, argv: list[str]) -> Asked:
     options.validate()
     if saved:
         _check_unchanged(before, (algorithm, base, options, workers))
-        points = space.restored(saved["points"])
+        points = space.restored(saved["points"], "points of its config.json")
     elif options.points:
         points = space.listed(options.points, options.max_points)
     else:
@@ -163,9 +180,9 @@ def _restored(saved):
         for name in ("points", "run_dir"):
             kept[name] = Path(kept[name]) if kept[name] else None
         kept |= {"axis": tuple(kept["axis"]), "resume": None, "quiet": False}
-        options, workers = SweepOptions(**kept), saved["run"].get("workers")
-        workers = Workers(**workers) if workers else None
-    except (KeyError, TypeError) as error:
+        options, workers = SweepOptions(**kept).validate(), saved["run"].get("workers")
+        workers = Workers(**workers).validate() if options.algorithm == "a3c" else None
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its config.json is of no sweep: {error}") from error
     return options.algorithm, runs.read_config(saved), options, workers
 

@@ -5,11 +5,14 @@
         state.safetensors         the arrays of a pytree, each named by its path in the tree
 
 A checkpoint is written beside its place, to the disk, and renamed. Loading reads every byte
-against the manifest, unpickles nothing and executes nothing.
+against the manifest, unpickles nothing and executes nothing, and takes nothing that the manifest
+says for granted: names of files lead nowhere else, and all is of the form that it must be of.
 """
 
+import errno
 import hashlib
-import json
+import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,9 +25,17 @@ from rljax import files
 FORMAT = 1
 """Of the folder. One that this version does not know is refused."""
 
+_SUFFIX = ".safetensors"
+_SUM, _END = b',\n "sha256": "', b"\n}\n"
 _PLAIN = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
 )
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NOT_THERE = {getattr(errno, name) for name in "ENOENT ENOTDIR EISDIR ELOOP EINVAL".split()}
+_NOT_THERE |= {errno.ENAMETOOLONG, errno.ENXIO}
+_DEEPEST = 64  # parts of a path in a tree
 
 
 class DamagedError(ValueError):
@@ -39,19 +50,24 @@ def folder(run_dir: Path, env_steps: int) -> Path:
 def existing(run_dir: Path) -> list[int]:
     """The environment steps of the checkpoints that there are, whole or not, newest last."""
     parent = Path(run_dir) / "checkpoints"
-    names = [path.name for path in parent.iterdir()] if parent.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
+    try:
+        names = os.listdir(parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ValueError(f"{parent} cannot be read ({error.strerror})") from error
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
 
 def save(path: Path, trees: Mapping[str, Any], facts: Mapping) -> None:
     """Saves pytrees of arrays, such as an `AgentState`, as one checkpoint.
 
     Args:
-        trees: name to pytree; a name becomes a file.
+        trees: name to pytree; a name becomes a file, and must be the name of one.
         facts: JSON that goes into the manifest; not "format", "files" or "sha256".
 
     Raises:
-        ValueError: such a fact, or leaves whose paths cannot be told apart in a file.
+        ValueError: such a fact or name, or leaves whose paths cannot be told apart in a file.
         WriteError: as `files.write_folder` does.
     """
     _write(path, {name: _flatten(tree) for name, tree in trees.items()}, facts)
@@ -67,27 +83,39 @@ def load(path: Path) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
         DamagedError: it is not whole.
         ValueError: it is of another format.
     """
-    import safetensors.numpy
-
     manifest = _unseal(path / "manifest.json")
     trees = {}
     for name, wanted in manifest["files"].items():
-        data = _read(path / name)
-        if len(data) != wanted["bytes"]:
-            raise DamagedError(f"{path / name} has {len(data)} bytes, not {wanted['bytes']}")
+        data = _read(path / name, wanted["bytes"])
         if _sha256(data) != wanted["sha256"]:
             raise DamagedError(f"{path / name} is damaged: its SHA-256 is not the manifest's")
-        trees[Path(name).stem] = safetensors.numpy.load(data)
+        trees[name.removesuffix(_SUFFIX)] = _arrays(path / name, data)
     return manifest, trees
 
 
+def is_mark(wanted: Any) -> bool:
+    """Whether this is what a manifest says of a file: {"bytes": its length, "sha256": its sum}."""
+    return (
+        isinstance(wanted, dict)
+        and is_count(wanted.get("bytes"))
+        and isinstance(wanted.get("sha256"), str)
+        and _SHA256.fullmatch(wanted["sha256"]) is not None
+    )
+
+
+def is_count(number: Any) -> bool:
+    """Whether this is a whole number from 0 on, of bytes or steps that can be."""
+    return type(number) is int and 0 <= number < 2**63
+
+
 def newest(
-    run_dir: Path, check: Callable[[dict], None] = lambda manifest: None
+    run_dir: Path, check: Callable[[Path, dict, dict], None] = lambda path, manifest, trees: None
 ) -> tuple[dict, dict[str, dict[str, np.ndarray]], list[str]]:
     """Loads the newest checkpoint of a run that is whole.
 
     Args:
-        check: may find more damage in what a manifest says, and raise DamagedError.
+        check: may find more damage in what a checkpoint's folder, manifest and trees say, and raise
+            DamagedError.
 
     Returns:
         (manifest, arrays of each tree, what is wrong with the newer ones).
@@ -99,7 +127,7 @@ def newest(
     for env_steps in reversed(existing(run_dir)):
         try:
             manifest, trees = load(folder(run_dir, env_steps))
-            check(manifest)
+            check(folder(run_dir, env_steps), manifest, trees)
         except DamagedError as error:
             problems.append(str(error))
         else:
@@ -137,11 +165,14 @@ def nest(arrays: Mapping[str, np.ndarray]) -> dict:
     """The arrays as nested dicts, named by the parts of their paths; random keys as raw data.
 
     Raises:
-        ValueError: a path leads through a leaf: a name in the tree had a "/".
+        ValueError: a path leads through a leaf: a name in the tree had a "/"; or it has very many
+            parts.
     """
     tree = {}
     for name, array in arrays.items():
         *above, last = name.partition("|")[0].split("/")
+        if len(above) >= _DEEPEST:
+            raise ValueError(f"{name[:80]!r}... is nested too deeply in the tree")
         inner = tree
         for part in above:
             inner = inner.setdefault(part, {})
@@ -209,7 +240,10 @@ def _write(path, trees, facts):
     """A checkpoint of the arrays of each tree by their names."""
     import safetensors.numpy
 
-    contents = {f"{name}.safetensors": safetensors.numpy.save(a) for name, a in trees.items()}
+    contents = {f"{name}{_SUFFIX}": safetensors.numpy.save(a) for name, a in trees.items()}
+    for name in contents:
+        if not _is_plain_name(name):
+            raise ValueError(f"a tree's name becomes a file's, which {name!r} cannot be")
     sums = {name: {"bytes": len(d), "sha256": _sha256(d)} for name, d in contents.items()}
     taken = {"format", "files", "sha256"} & set(facts)
     if taken:
@@ -220,38 +254,78 @@ def _write(path, trees, facts):
 
 def _seal(facts):
     """A JSON file that ends with the SHA-256 of the rest."""
-    return _json({**facts, "sha256": _sha256(_json(facts))})
+    return _with_sum(files.json_bytes(facts, indent=1).removesuffix(_END))
+
+
+def _with_sum(begin):
+    """A JSON object of several lines, without its end, and the SHA-256 of it with its end."""
+    return begin + _SUM + _sha256(begin + _END).encode() + b'"' + _END
 
 
 def _unseal(path):
+    """The manifest, verified as the text that it is."""
     data = _read(path)
+    is_whole = _with_sum(data.rpartition(_SUM)[0]) == data
     try:
-        facts = json.loads(data)
-        known = facts["format"] == FORMAT
-        whole = _seal({name: fact for name, fact in facts.items() if name != "sha256"}) == data
+        facts = files.parse_json(data)
+        is_known = facts["format"] == FORMAT and type(facts["format"]) is type(FORMAT)
     except (ValueError, KeyError, TypeError):
         raise DamagedError(f"{path} is damaged: it is no manifest") from None
-    if not known and whole:
-        raise ValueError(f"{path}: format {facts['format']}, not {FORMAT}: of another version")
-    if not whole:
+    if not is_whole:
         raise DamagedError(f"{path} is damaged: its SHA-256 is not that of its contents")
+    if not is_known:
+        found = " ".join(str(facts["format"]).split())[:80]
+        raise ValueError(f"{path}: format {found}, not {FORMAT}: of another version")
+    _check_form(path, facts)
     return facts
 
 
-def _json(tree):
-    return json.dumps(tree, indent=1, default=str).encode() + b"\n"
+def _check_form(path, facts):
+    """That a manifest names files, and these nowhere else."""
+    listed = facts.get("files")
+    if not isinstance(listed, dict) or not all(map(is_mark, listed.values())):
+        raise DamagedError(f"{path} is damaged: it lacks the files, or their bytes and SHA-256")
+    for name in listed:
+        if not _is_plain_name(name):
+            raise DamagedError(
+                f"{path} is damaged: {name[:80]!r} is no name of a file in its folder"
+            )
+
+
+def _is_plain_name(name):
+    is_plain = name.endswith(_SUFFIX) and not name.startswith(".") and len(name) <= 200
+    return is_plain and name.isprintable() and not {"/", "\\"} & set(name)
+
+
+def _arrays(path, data):
+    """The arrays of a safetensors file by their names."""
+    import safetensors.numpy
+
+    try:
+        return safetensors.numpy.load(data)
+    except Exception as error:  # of many kinds, for a header can be wrong in many ways
+        why = " ".join(str(error).split())[:200]
+        raise DamagedError(f"{path} is damaged: it holds no arrays ({why})") from error
 
 
 def _sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def _read(path):
+def _read(path, size=None):
+    """A file's bytes, if they are as many as they must be; of a manifest that is any number."""
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise DamagedError(f"{path} cannot be read ({error.strerror})") from error
-    except OSError as error:  # such as a permission: no damage, and nothing to put aside
+        with files.opened(path) as file:
+            there = os.fstat(file.fileno()).st_size
+            if size is None and there > files.LARGEST:
+                raise DamagedError(f"{path} is damaged: it has {there} bytes")
+            if size not in (None, there):
+                raise DamagedError(f"{path} has {there} bytes, not {size}")
+            return file.read(there)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            raise DamagedError(f"{path} cannot be read ({error.strerror})") from error
+        # Such as a permission: no damage, and nothing to put aside.
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
 
 
@@ -280,10 +354,14 @@ def _typed(name, array, keys=True):
     import jax
 
     path, _, kind = name.partition("|")
-    if kind and hasattr(jax.numpy, kind):
-        array = array.view(jax.numpy.dtype(kind))
-    elif kind and keys:
-        array = jax.random.wrap_key_data(array, impl=kind)
+    try:
+        if kind and hasattr(jax.numpy, kind):
+            array = array.view(jax.numpy.dtype(kind))
+        elif kind and keys:
+            array = jax.random.wrap_key_data(array, impl=kind)
+    except (ValueError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be of kind {kind!r}: {why}") from error
     return path, array
 
 

@@ -8,13 +8,14 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from rljax import failures
+from rljax import failures, values
 
-KeyValues = tuple[tuple[str, bool | int | float | str], ...]
+KeyValues = tuple[tuple[str, Any], ...]
+"""Of what `values` describes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Config:
     """A gymnax id, a gymnasium id, or 'package.module:attribute'; in Python also an object. The
     prefixes gymnax/ and gymnasium/ choose between the two."""
     env_kwargs: KeyValues = ()
-    """Keyword arguments of the environment's constructor; in Python also a dict."""
+    """Keyword arguments of the environment's constructor, each a value as Python or JSON writes it:
+    a number, true, false, None, a list, tuple or dict; all else is text. In Python also a dict."""
     env_params: KeyValues = ()
     """Overrides of its parameters, such as max_steps_in_episode=200; in Python also a dict."""
 
@@ -94,7 +96,16 @@ class Config:
         for name in ("env_kwargs", "env_params"):
             value = getattr(self, name)
             if isinstance(value, Mapping):
-                object.__setattr__(self, name, tuple(sorted(value.items())))
+                value = tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
+            if _is_pairs(value):
+                value = tuple((key, values.frozen(item)) for key, item in value)
+                for key, item in value:
+                    if hasattr(item, "dtype"):  # before JAX finds that it cannot be hashed
+                        raise TypeError(
+                            f"{name}: {key} = {_shown(item)}: must be a value and no array; it is"
+                            f" static, and what a sweep varies as its axis {name}.{key}"
+                        )
+            object.__setattr__(self, name, value)
         if isinstance(self.hidden_sizes, list):
             object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
 
@@ -134,6 +145,9 @@ class Config:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         if any(size < 1 for size in self.hidden_sizes):
             raise ValueError(f"hidden_sizes = {self.hidden_sizes}: must all be at least 1")
+        for size in (self.num_envs, self.num_steps, *self.hidden_sizes):
+            if size >= 2**31:
+                raise ValueError(f"{_shown(size)}: num_envs, num_steps and sizes are below 2**31")
         if self.batch_size > self.total_timesteps:
             raise ValueError(
                 f"num_envs * num_steps = {self.batch_size}: one rollout must not be longer than"
@@ -254,28 +268,46 @@ def _check_type(field, value):
     name = field.name
     if name in ("env", "network"):  # a name or an object; `make` judges which
         if not isinstance(value, Hashable):
-            raise TypeError(f"{name} = {value!r}: must be hashable, such as a frozen dataclass")
+            what = "must be hashable, such as a frozen dataclass"
+            raise TypeError(f"{name} = {_shown(value)}: {what}")
     elif field.type is float:
         if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-            raise TypeError(f"{name} = {value!r}: must be a number")
+            raise TypeError(f"{name} = {_shown(value)}: must be a number")
+        if isinstance(value, int) and abs(value) >= 2**1024:
+            raise ValueError(f"{name} = {_shown(value)}: must be a number that a float can be")
     elif field.type is int:
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name} = {value!r}: must be a whole number")
+            raise TypeError(f"{name} = {_shown(value)}: must be a whole number")
     elif field.type is bool:
         if not isinstance(value, bool):
-            raise TypeError(f"{name} = {value!r}: must be True or False")
+            raise TypeError(f"{name} = {_shown(value)}: must be True or False")
     elif name == "hidden_sizes":
         if not isinstance(value, tuple) or not all(type(size) is int for size in value):
-            raise TypeError(f"{name} = {value!r}: must be a tuple of whole numbers")
+            raise TypeError(f"{name} = {_shown(value)}: must be a tuple of whole numbers")
     elif name in ("env_kwargs", "env_params"):
-        pairs = isinstance(value, tuple) and all(isinstance(pair, tuple) for pair in value)
-        if not pairs or not all(len(pair) == 2 for pair in value):
-            raise TypeError(f"{name} = {value!r}: must be a dict")
+        if not _is_pairs(value) or not all(isinstance(key, str) for key, _ in value):
+            raise TypeError(f"{name} = {_shown(value)}: must be a dict, its keys strings")
         for key, item in value:
-            if not isinstance(item, bool | int | float | str):
-                raise TypeError(f"{name}: {key} = {item!r}: must be a number, a bool or a string")
+            if name == "env_params" and not isinstance(item, bool | int | float | str):
+                allowed = "must be a number, a bool or a string"
+                raise TypeError(f"{name}: {key} = {_shown(item)}: {allowed}")
+            if not values.is_value(item):
+                raise TypeError(f"{name}: {key} = {_shown(item)}: must be {values.ALLOWED}")
     elif value not in field.type.__args__:
-        raise ValueError(unknown(name, str(value), list(field.type.__args__)))
+        raise ValueError(unknown(name, _shown(value).strip("'"), list(field.type.__args__)))
+
+
+def _is_pairs(value):
+    return isinstance(value, tuple) and all(isinstance(x, tuple) and len(x) == 2 for x in value)
+
+
+def _shown(value):
+    """In one short line."""
+    try:
+        text = " ".join(repr(value).split())
+    except RecursionError:
+        text = "something nested very deeply"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _check_range(name, value, allowed, is_allowed):

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import jax
 
-from rljax import host, jax_envs
+from rljax import host, jax_envs, values
 from rljax.config import KeyValues, load_attribute, load_module, unknown
 from rljax.failures import is_interrupt, what_is_wrong
 from rljax.guarded import close
@@ -61,15 +61,15 @@ def make(
         TypeError: no environment of either kind, or no such keyword argument.
     """
     with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
-        found, kwargs = _find(env), dict(env_kwargs)
-        key = _key(env, found, kwargs)
-        made = host.known(key, lambda: found(**kwargs), num_envs, vectorization)
+        found = _find(env)
+        key = _key(env, found, env_kwargs)
+        made = host.known(key, _builder(found, env_kwargs), num_envs, vectorization)
         if made and not env_params:
             return made
-        source = _build(env, found, kwargs)
+        source = _build(env, found, values.thawed(env_kwargs))
         if isinstance(source, gymnasium.Env):
             params = dict(env_params)
-            return _host_env(env, found, source, kwargs, params, num_envs, vectorization)
+            return _host_env(env, found, source, env_kwargs, params, num_envs, vectorization)
         params = _override(getattr(source, "default_params", None), dict(env_params))
         name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
         if vectorization != "sync":
@@ -186,7 +186,12 @@ def _host_env(env, found, built, kwargs, params, num_envs, vectorization):
         raise ValueError(f"env_params = {params}: gymnasium's environments have none")
     name = env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
     key = _key(env, found, kwargs)
-    return host.make(name, built, lambda: found(**kwargs), num_envs, vectorization, key)
+    return host.make(name, built, _builder(found, kwargs), num_envs, vectorization, key)
+
+
+def _builder(found, kwargs):
+    """What makes one, each with values of its own."""
+    return lambda: found(**values.thawed(kwargs))
 
 
 def _key(env, found, kwargs):

@@ -70,7 +70,8 @@ class Best(NamedTuple):
 def best(
     before: Best | None, learners: LearnerState, returns: np.ndarray, env_steps: int, at: int = 0
 ) -> Best:
-    """The best so far, after an evaluation. Among equals the first stays.
+    """The best so far, after an evaluation. Among equals the first stays; a return that is NaN is
+    never better than a number.
 
     Args:
         learners: the leaves are [S, ...].
@@ -86,7 +87,7 @@ def best(
     if before is None:
         return now
     better = np.zeros(num_seeds, bool)
-    better[evaluated] = ~(now.returns <= before.returns)[evaluated]  # also than a NaN
+    better[evaluated] = (np.isnan(before.returns) | (now.returns > before.returns))[evaluated]
 
     def choose(new, old):
         return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -5,7 +5,6 @@ of one.
 """
 
 import contextlib
-import json
 import shutil
 import subprocess
 import warnings
@@ -17,7 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rljax import checkpoints, files, tables
-from rljax.config import Config, unknown
+from rljax.config import Config
+from rljax.records import check, config_record, read_config
+
+__all__ = [
+    "Saved",
+    "check",
+    "config_record",
+    "create",
+    "export_params",
+    "git_commit",
+    "load",
+    "load_policy",
+    "lock",
+    "read_config",
+    "read_record",
+    "versions",
+]
 
 _PACKAGES = ("rljax", "jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
 
@@ -100,7 +115,7 @@ def read_record(run_dir: Path) -> dict:
     """
     path = Path(run_dir) / "config.json"
     try:
-        record = json.loads(path.read_bytes())
+        record = files.read_json(path)
     except OSError as error:
         what = "is no run directory" if Path(run_dir).is_dir() else "is no directory"
         raise ValueError(f"{str(run_dir)!r} {what}: {path} ({error.strerror})") from error
@@ -109,31 +124,12 @@ def read_record(run_dir: Path) -> dict:
     for part in ("config", "run"):
         if not isinstance(record, dict) or not isinstance(record.get(part), dict):
             raise ValueError(f"{str(path)!r} is of no run: it has no {part!r}")
+    resumed = record.get("resumed", [])
+    if not isinstance(resumed, list) or not all(isinstance(again, dict) for again in resumed):
+        raise ValueError(f"{str(path)!r} is damaged: its 'resumed' is no list of objects")
+    if not all(isinstance(x.get("versions", {}), dict) for x in (record, *resumed)):
+        raise ValueError(f"{str(path)!r} is damaged: its 'versions' is no object")
     return record
-
-
-def read_config(record: Mapping) -> Config:
-    """The settings in a config.json or a checkpoint's manifest.
-
-    Raises:
-        ValueError, TypeError: they are not those of a `Config`.
-    """
-    known = Config.__dataclass_fields__
-    for name in record["config"]:
-        if name not in known:
-            raise ValueError(f"the run's config: {unknown('setting', name, list(known))}")
-    return Config(**record["config"]).validate()
-
-
-def check_facts(manifest: Mapping) -> None:
-    """That a checkpoint is one of a run, as the scripts save them.
-
-    Raises:
-        ValueError: it lacks a fact; the message names it.
-    """
-    for name in ("config", "seeds", "env_steps", "updates", "progress", "tables"):
-        if name not in manifest:
-            raise ValueError(f"the checkpoint is of no run: its manifest has no {name!r}")
 
 
 def load(run_dir: Path, checkpoint: str | int = "last") -> Saved:
@@ -150,12 +146,13 @@ def load(run_dir: Path, checkpoint: str | int = "last") -> Saved:
     run_dir = Path(run_dir)
     read_record(run_dir)
     if checkpoint in ("last", "best"):
-        manifest, trees, problems = checkpoints.newest(run_dir)
+        manifest, trees, problems = checkpoints.newest(run_dir, check)
         for problem in problems:
             warnings.warn(f"{problem}; the one before is used", stacklevel=2)
     else:
-        manifest, trees = checkpoints.load(_chosen(run_dir, checkpoint))
-    check_facts(manifest)
+        path = _chosen(run_dir, checkpoint)
+        manifest, trees = checkpoints.load(path)
+        check(path, manifest, trees)
     config = read_config(manifest)
     state = checkpoints.nest(trees["state"])
     env_steps = [int(n) * config.batch_size for n in state["learner"]["updates"]]
@@ -233,12 +230,6 @@ def export_params(
     files.write(path, safetensors.numpy.save(arrays))
     files.write_json(path.with_suffix(".json"), record)
     return path
-
-
-def config_record(config: Config) -> dict:
-    """The settings as JSON, as `read_config` reads them."""
-    record = {n: x.item() if isinstance(x, np.generic) else x for n, x in vars(config).items()}
-    return {**record, **{n: dict(record[n]) for n in ("env_kwargs", "env_params")}}
 
 
 def versions() -> dict[str, str]:

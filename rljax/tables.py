@@ -60,12 +60,19 @@ def read_metrics(run_dir: Path):
     import pandas as pd
 
     path = Path(run_dir) / "metrics.csv"
-    counts = dict.fromkeys(("seed", "env_steps", "updates", "episodes"), int)
+    counts = ("seed", "env_steps", "updates", "episodes")
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text().rpartition("\n")[0]))
+        text = files.read(path, files.LARGEST).decode().rpartition("\n")[0]
+        reader = csv.DictReader(io.StringIO(text, newline=None), strict=True)
         rows, names = list(reader), dict.fromkeys((*METRICS, *(reader.fieldnames or ())))
+        for row in rows:
+            if None in row or None in row.values():
+                raise ValueError("a row is longer or shorter than the header")
         columns = {n: [float(row[n] or "nan") for row in rows] for n in names}  # every digit
-        return pd.DataFrame(columns).astype(counts)
+        for name in counts:
+            if not all(0 <= x < 2**53 and x.is_integer() for x in columns[name]):
+                raise ValueError(f"{name} must be whole numbers")
+        return pd.DataFrame(columns).astype(dict.fromkeys(counts, int))
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
@@ -103,7 +110,7 @@ def mark(run_dir: Path) -> dict:
     marks = {}
     for name in TABLES:
         if (run_dir / name).exists():
-            with files.writing(run_dir / name), open(run_dir / name, "rb") as file:
+            with files.writing(run_dir / name), files.opened(run_dir / name) as file:
                 data = file.read()
                 os.fsync(file.fileno())
             marks[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -116,11 +123,12 @@ def check(run_dir: Path, marks: Mapping) -> None:
 
     Raises:
         checkpoints.DamagedError: they do not.
+        OSError: one cannot be read.
     """
     for name, wanted in marks.items():
         path = run_dir / name
-        data = path.read_bytes()[: wanted["bytes"]] if path.exists() else b""
-        if hashlib.sha256(data).hexdigest() != wanted["sha256"]:
+        data = files.read(path, files.LARGEST)[: wanted["bytes"]] if path.exists() else b""
+        if len(data) < wanted["bytes"] or hashlib.sha256(data).hexdigest() != wanted["sha256"]:
             raise checkpoints.DamagedError(
                 f"{path} was changed or cut: it does not begin with the rows of the checkpoint"
             )

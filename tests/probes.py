@@ -74,6 +74,13 @@ class RewardByAction(Probe):
         return 2.0 * action - 1.0, 0.0, True
 
 
+class Configured(RewardByAction):
+    """Remembers what it was made with."""
+
+    def __init__(self, **kwargs):
+        self.kwargs = kwargs
+
+
 class Truncating(Probe):
     """Never ends, but is cut every 5 steps. Reward -5 from the mark 0, where episodes start, and
     1 ever after: V(1) = 1 / (1 - gamma), V(0) = -5 + gamma V(1).

@@ -26,6 +26,13 @@ def test_iqm_is_the_mean_without_a_quarter_at_either_end(size):
     np.testing.assert_allclose(analysis.iqm(values.T), expected)
 
 
+def test_iqm_does_not_take_nan_for_the_highest():
+    values = np.array([[1.0, 2, 3, 4], [1, 2, 3, np.nan], [np.nan, 2, 3, 4]])
+    np.testing.assert_array_equal(analysis.iqm(values), [2.5, np.nan, np.nan])
+    np.testing.assert_array_equal(analysis.iqm(values.T, axis=0), [2.5, np.nan, np.nan])
+    assert np.isnan(analysis.iqm(values, axis=(0, 1)))
+
+
 def test_the_interval_holds_the_statistic_and_shrinks_with_more_seeds():
     rng = np.random.default_rng(0)
     widths = []
@@ -58,8 +65,10 @@ def test_the_interval_is_the_same_every_time():
     assert analysis.interval(values) == analysis.interval(values)
 
 
-def test_the_interval_of_one_seed_is_its_value():
-    assert analysis.interval(np.array([7.0])) == (7, 7)
+def test_one_seed_has_no_interval():
+    assert np.isnan(analysis.interval(np.array([7.0]))).all()
+    low, high = analysis.interval(np.ones((1, 3)))
+    np.testing.assert_array_equal([low, high], np.full((2, 3), np.nan))
 
 
 def test_a_learning_curve_fills_gaps_with_the_last_return():
@@ -80,6 +89,94 @@ def test_a_learning_curve_sorts_its_rows_by_seed_and_step():
     env_steps, returns = analysis.learning_curve(metrics)
     np.testing.assert_array_equal(env_steps, [10, 20])
     np.testing.assert_array_equal(returns, [[1, 3], [2, 4]])
+
+
+def test_a_seed_that_never_ends_an_episode_hides_no_other():
+    metrics = table(
+        *[(0, 10, NAN), (3, 10, 1.0), (5, 10, NAN)],
+        *[(0, 20, NAN), (3, 20, 2.0), (5, 20, 4.0)],
+        *[(0, 30, NAN), (3, 30, NAN), (5, 30, 6.0)],
+    )
+    env_steps, returns = analysis.learning_curve(metrics)
+    np.testing.assert_array_equal(env_steps, [20, 30])
+    np.testing.assert_array_equal(returns, [[2, 2], [4, 6]])
+    assert analysis.without_return(metrics) == [0]
+    env_steps, returns = analysis.learning_curve(table((0, 10, NAN), (1, 10, NAN)))
+    assert (env_steps.shape, returns.shape) == ((0,), (0, 0))
+
+
+def words(figure):
+    """All that is written in a figure, but for its axes."""
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    of_legends = [text for legend in legends if legend for text in legend.get_texts()]
+    titles = [legend.get_title().get_text() for legend in legends if legend]
+    of_axes = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return [*of_axes, *(text.get_text() for text in of_legends), *titles]
+
+
+NEVER = table((0, 10, NAN), (3, 10, NAN), (0, 20, NAN), (3, 20, NAN))
+ONE_OF_THREE = table(
+    *((seed, step, NAN if seed == 3 else step) for seed in (1, 3, 4) for step in (1, 2))
+)
+TWO_OF_THREE = table(
+    *((seed, step, step if seed == 3 else NAN) for seed in (1, 3, 4) for step in (1, 2))
+)
+
+
+def test_seeds_of_which_no_episode_ended_are_named(tmp_path):
+    figure = analysis.plot_learning_curves({"": ONE_OF_THREE}, "It")
+    assert words(figure) == ["2 seeds, no episode ended: seed 3", "IQM and 95% interval"]
+    assert len(figure.axes[0].get_lines()) == 4
+    np.testing.assert_array_equal(figure.axes[0].get_lines()[-1].get_ydata(), [1, 2])
+    figure = analysis.plot_learning_curves({"": TWO_OF_THREE}, "It")
+    assert words(figure)[0] == "1 seed, no episode ended: seeds 1, 4"
+    assert words(figure)[1] != "IQM and 95% interval"
+    assert not figure.axes[0].collections
+    figure = analysis.plot_learning_curves({"a": ONE_OF_THREE, "b": NEVER}, "Both")
+    assert words(figure)[:2] == ["a, 2 seeds, no episode ended: seed 3", "b, no episode ended"]
+    figure = analysis.plot_grid({"a": ONE_OF_THREE, "b": NEVER, "c": table()}, tmp_path / "a.png")
+    assert words(figure) == ["no episode ended: seed 3", "no episode ended", "no rows of metrics"]
+    agents = {**ONE_OF_THREE, "agent": np.repeat(np.arange(30, 39), 2)[:6]}
+    assert words(analysis.plot_learning_curves({"": agents}, "It"))[0].endswith("ended: agent 31")
+
+
+def test_a_figure_of_no_return_says_so():
+    for curves in ({"": NEVER}, {"a": NEVER, "b": NEVER}):
+        figure = analysis.plot_learning_curves(curves, "It")
+        assert words(figure)[0] == "no episode ended"
+        assert list(figure.axes[0].get_xticks()) == list(figure.axes[0].get_yticks()) == []
+    assert words(analysis.plot_learning_curves({"": table()}, "It")) == ["no rows of metrics"]
+
+
+def test_one_seed_is_drawn_without_a_band():
+    one = table((0, 10, 1.0), (0, 20, 2.0))
+    figure = analysis.plot_learning_curves({"": one}, "It")
+    assert not figure.axes[0].collections
+    assert words(figure)[0] == "1 seed"
+    assert "interval" not in analysis.plot_grid({"It": one}).get_supxlabel()
+    ranking = analysis.rank(sweep_table()[sweep_table()["seed"] == 0])
+    assert ranking["point"].tolist() == [3, 2, 1, 0]
+    assert ranking[["low", "high"]].isna().all(axis=None)
+    analysis.plot_sensitivity(sweep_table()[sweep_table()["seed"] == 0], "num_steps")
+
+
+def test_a_curve_of_one_row_is_seen():
+    (_, _, curve) = (
+        analysis.plot_learning_curves(
+            {"": table((0, 10, NAN), (1, 10, 1.0), (0, 20, 3.0), (1, 20, NAN))}, "It"
+        )
+        .axes[0]
+        .get_lines()
+    )
+    assert (curve.get_xdata().tolist(), curve.get_ydata().tolist()) == ([20], [2])
+    assert curve.get_marker() == "o"
+
+
+def test_a_dollar_begins_no_formula(tmp_path):
+    figure = analysis.plot_learning_curves(
+        {"map = $a^": ONE_OF_THREE, "map = b$^_": ONE_OF_THREE}, "On $x^", tmp_path / "a.png"
+    )
+    assert figure.axes[0].get_title() == r"On \$x^"
 
 
 @pytest.mark.parametrize(

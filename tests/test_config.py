@@ -173,3 +173,13 @@ def test_stacked_configs_vmap():
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *configs)
     found = jax.vmap(lambda config: config.gamma * config.num_envs + config.ent_coef)(stacked)
     np.testing.assert_array_equal(found, [0.5 * 16 + 1, 0.75 * 16 + 2])
+
+
+@pytest.mark.parametrize("name", ["env_params", "env_kwargs"])
+def test_arrays_of_parameters_are_refused_where_they_are_given(name):
+    """JAX would say that it cannot hash them, or map over them, wherever the config goes."""
+    told = f"{name}: limit = .*: must be a value and no array; it is static, .* axis {name}.limit"
+    with pytest.raises(TypeError, match=told):
+        Config(**{name: {"limit": np.array([10, 20])}})
+    with pytest.raises(TypeError, match=told):
+        jax.vmap(lambda limit: Config(**{name: {"limit": limit}}).gamma)(np.array([10, 20]))

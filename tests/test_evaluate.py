@@ -134,3 +134,27 @@ def test_policy_is_a_plain_call(action_bounds):
     assert len(np.unique(many)) > 3
     greedy = evaluate.policy(config, learner, greedy=True)
     np.testing.assert_allclose(greedy(np.zeros(1), jax.random.key(0)), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("returns", "chosen"),
+    [
+        ([100, np.nan], 0),
+        ([np.nan, 100], 1),
+        ([np.nan, np.nan], 1),
+        ([1, 2], 1),
+        ([2, 1], 0),
+        ([2, 2], 0),
+        ([-np.inf, np.nan], 0),
+        ([np.nan, -np.inf], 1),
+    ],
+)
+def test_the_best_is_never_one_without_a_return(returns, chosen):
+    states = states_of(SMALL)
+    found = None
+    for i, value in enumerate(returns):
+        learners = states.learner._replace(updates=np.full(2, i))
+        found = evaluate.best(found, learners, np.array([value, i]), 16 * i)
+    assert found.learner.updates.tolist() == [chosen, 1]
+    assert found.env_steps.tolist() == [16 * chosen, 16]
+    np.testing.assert_array_equal(found.returns, [returns[chosen], 1])

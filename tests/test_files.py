@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import json
 import os
 import re
 import resource
@@ -11,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from rljax import files
@@ -260,6 +263,16 @@ def test_tidy_after_a_file(tmp_path):
     assert contents_of(tmp_path) == {"metrics.csv": b"whole"}
 
 
+def test_tidy_removes_whatever_has_the_name_of_a_leftover(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / ".a.12.part").mkdir()
+    (tmp_path / ".a.12.new").write_text("")
+    (tmp_path / ".a.12.gone").symlink_to(tmp_path / "kept")
+    os.mkfifo(tmp_path / ".b.12.part")
+    files.tidy(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_tidy_touches_nothing_else(tmp_path):
     names = "a.123 b.123.new config.json new .lock .notes.txt .draft.2024 .notes.old".split()
     for name in names:
@@ -315,3 +328,32 @@ def test_a_lock_is_free_after_an_error_in_its_block(tmp_path):
         refused = pytest.raises(BlockingIOError, match=f"process {os.getpid()} ")
         with refused, files.lock(tmp_path / ".lock"):
             pass
+
+
+# JSON
+
+
+def test_json_is_valid_whatever_it_holds():
+    tree = {
+        "nan": float("nan"),
+        "inf": [np.float32("inf"), -float("inf")],
+        "numbers": (np.float32(0.5), np.int64(3), np.bool_(True), jnp.float32(2)),
+        "array": np.array([[1.5, np.nan]]),
+        1: Path("a"),
+        "none": None,
+    }
+    assert json.loads(files.json_bytes(tree), parse_constant=pytest.fail) == {
+        "nan": "nan",
+        "inf": ["inf", "-inf"],
+        "numbers": [0.5, 3, True, 2.0],
+        "array": [[1.5, "nan"]],
+        "1": "a",
+        "none": None,
+    }
+
+
+def test_json_of_before_is_read():
+    assert files.parse_json(b'{"a": [Infinity, 1]}') == {"a": [float("inf"), 1]}
+    assert files.parse_json(b"3") == 3
+    with pytest.raises(ValueError, match="nested too deeply"):
+        files.parse_json(b"[" * 200 + b"]" * 200)

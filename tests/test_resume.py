@@ -518,15 +518,23 @@ def test_a_summary_that_cannot_be_read_is_written_again(main, undisturbed, tmp_p
         assert results(run_dir) == results(undisturbed)
 
 
-def test_a_checkpoint_of_no_run_is_refused(main, stopped, capsys):
+def test_a_checkpoint_of_no_run_is_damage(main, stopped, capsys):
+    """The one before is used; where there is none, it is refused."""
     import evaluate as script
 
-    newest = checkpoints.folder(stopped, checkpoints.existing(stopped)[-1])
-    checkpoints.save(newest, {"state": {"x": np.zeros(3)}}, {"why": "my own"})
+    *_, before, newest = checkpoints.existing(stopped)
+    own = {"state": {"x": np.zeros(3)}}
+    checkpoints.save(checkpoints.folder(stopped, newest), own, {"why": "my own"})
+    assert script.main([str(stopped), "--episodes", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert f"{newest:012d} is of no run: its manifest has no 'config'" in err
+    assert f"{before:,}" in out
+    for env_steps in checkpoints.existing(stopped):
+        checkpoints.save(checkpoints.folder(stopped, env_steps), own, {"why": "my own"})
     for status in (main(["--resume", str(stopped)]), script.main([str(stopped)])):
         assert status == 2
     err = capsys.readouterr().err
-    assert err.count("is of no run: its manifest has no 'config'") == err.count("\n") == 2
+    assert err.count("no whole checkpoint in") == err.count("\n") == 2
 
 
 def test_options_given_on_resume_are_kept(main, stopped, monkeypatch):

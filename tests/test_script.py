@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from rljax import Config, a2c, checkpoints, tables
+from rljax import Config, a2c, checkpoints, evaluate, tables
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "a2c.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -181,6 +181,22 @@ def test_plain_output_when_it_is_no_terminal(main, tmp_path, capsys):
     for text in ("100%", "env steps", "steps/s", "return", "ETA", "IQM", "95% interval", "seed 6"):
         assert text in out
     assert f"run directory: {tmp_path / 'run'}" in out
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_one_seed_has_no_interval(num_seeds, capsys):
+    import common
+    import display
+
+    played = evaluate.Evaluation(np.ones((num_seeds, 3)), None, np.ones((num_seeds, 3), bool))
+    final = common.summarize_returns(played, "greedy")
+    assert final["ci95"] == (None if num_seeds == 1 else [1, 1])
+    seeds = list(range(num_seeds))
+    more = {"env": "It", "checkpoint": "last", "seeds": seeds, "env_steps": seeds}
+    display.print_evaluation({**more, **final})
+    out = capsys.readouterr().out
+    assert "IQM" in out
+    assert ("95% interval" in out) == (num_seeds > 1)
 
 
 def test_a_signal_while_the_end_is_written_loses_nothing(main, tmp_path, monkeypatch):

@@ -166,6 +166,22 @@ def test_what_is_too_little_is_said():
     assert "not enough to tell; it would take more than a thousand each" in small.sentence
 
 
+def test_one_seed_has_no_interval():
+    one, many = np.array([1.0]), np.array([3.0, 4, 5, 6, 7])
+    profile = analysis.estimate(one, lambda x: analysis.performance_profile(x, [0.0, 2.0]))
+    assert profile.value.tolist() == [1, 0]
+    assert np.isnan([profile.low, profile.high]).all()
+    for x, y in ((one, many), (many, one), (one, one)):
+        assert np.isnan(analysis.probability_of_improvement(x, y)[1:]).all()
+        comparison = analysis.compare(x, y, ("A", "B"))
+        assert np.isnan(comparison.difference[1:]).all()
+        assert not comparison.is_decided
+    assert analysis.compare(many, one, ("A", "B")).sentence == (
+        "A is above B by 4: 5 and 1 seeds are too few for an interval; take at least 5 each."
+    )
+    assert "equal: 1 and 1 seeds are too few for" in analysis.compare(one, one).sentence
+
+
 def test_about_so_many_seeds_are_needed_as_it_says():
     """The interval narrows with the root of their number: with so many as are named, seeds like
     these would just be enough."""

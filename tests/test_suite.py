@@ -112,3 +112,30 @@ def test_numbers_and_modes_in_the_table():
     assert suite.table({"Env": run}).splitlines()[2] == (
         "| Env (sampled) | 1,000 | 9.88 | -1.23 … 1234.6 | 1.00 | 2 | 60 |"
     )
+
+
+def test_one_seed_has_no_interval_in_the_table():
+    """Nor had it one in summaries that gave it a width of 0."""
+    for ends in (None, [3.0, 3.0]):
+        final = {"ci95": ends, "iqm": 3.0, "per_seed": [3.0], "mode": "greedy"}
+        run = {"final_return": final, "env_steps": 1000, "seeds": [0], "wall_seconds": 59.6}
+        row = suite.table({"Env": run}).splitlines()[2]
+        assert row == "| Env | 1,000 | 3.00 | - | 3.00 | 1 | 60 |"
+
+
+def test_a_return_that_is_no_number_is_the_lowest_in_the_table():
+    final = {"ci95": ["nan", "nan"], "iqm": "nan", "per_seed": [3.0, "nan"], "mode": "greedy"}
+    run = {"final_return": final, "env_steps": 1000, "seeds": [0, 1], "wall_seconds": 59.6}
+    row = suite.table({"Env": run}).splitlines()[2]
+    assert row == "| Env | 1,000 | nan | nan … nan | nan | 2 | 60 |"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"status": "completed"}', "[" * 9999, "{huge}"])
+def test_a_summary_that_is_damaged_is_told(tmp_path, text):
+    final = '{"ci95": [1, 1], "iqm": 1%s, "per_seed": [1], "mode": "greedy"}' % ("0" * 400)
+    huge = (
+        '{"status": "completed", "seeds": [0], "env_steps": 1, "wall_seconds": 1, "final_return": '
+    )
+    (tmp_path / "summary.json").write_text(text.replace("{huge}", huge + final + "}"))
+    with pytest.raises(ValueError, match=r"summary.json is damaged, or of no run with a final"):
+        suite.summary(tmp_path)

@@ -10,7 +10,7 @@ import probes
 import pytest
 from jax.sharding import Mesh
 
-from rljax import Config, a2c, devices, evaluate, sweep
+from rljax import Config, a2c, analysis, devices, evaluate, sweep
 from rljax.config import Workers
 from rljax.sweep import crowd, population, results
 
@@ -188,6 +188,16 @@ def test_the_table_on_disk_is_that_in_memory(table, tmp_path):
     assert read["gamma"][0] == 0.1 + 0.2
     assert read["network"][0] == 'na"n,x'
     assert read["hidden_sizes"][0] == "4x4"
+
+
+def test_an_evaluation_that_is_no_number_counts_as_diverged(agents):
+    """Else the agent's return in training would stand for it."""
+    result = finished(agents)._replace(eval_returns=np.array([1, np.nan, np.inf, 2]))
+    columns = sweep.columns(result)
+    np.testing.assert_array_equal(columns["eval_return"][1::2], [1, np.nan, np.nan, 2])
+    assert columns["diverged"].tolist() == [False] * 3 + [True, False, True, False, False]
+    finals = analysis.final_returns(columns)
+    np.testing.assert_array_equal(finals["final_return"], [1, np.nan, np.nan, 2])
 
 
 def test_a_journal_goes_on_after_its_last_whole_line(journal, agents, tmp_path):

@@ -71,6 +71,45 @@ def test_a_latin_hypercube_has_one_point_in_each_part_of_each_axis(seed):
     assert list(np.argsort(rates)) != list(np.argsort(gammas))
 
 
+@pytest.mark.parametrize("draw", [sweep.random, sweep.latin_hypercube])
+@pytest.mark.parametrize(
+    ("span", "weights"),
+    [
+        (sweep.linear(1, 4), [1, 1, 1, 1]),
+        (sweep.linear(0.5, 4.9), [1, 1, 1, 1]),
+        (sweep.log(1, 4), np.diff(np.log([0.5, 1.5, 2.5, 3.5, 4.5]))),
+        (sweep.linear(1, 1), [1]),
+        (sweep.log(1, 1), [1]),
+    ],
+)
+def test_whole_numbers_of_a_range_have_their_weight_at_the_ends_too(draw, span, weights):
+    number = 12_000
+    steps = [point["num_steps"] for point in draw({"num_steps": span}, number)]
+    assert {type(x) for x in steps} == {int}
+    found = np.bincount(steps, minlength=len(weights) + 1)
+    assert found[0] == 0
+    expected = number * np.array(weights) / np.sum(weights)
+    noise = 4 * np.sqrt(number) / 2 if draw is sweep.random else 1
+    np.testing.assert_allclose(found[1:], expected, atol=noise)
+
+
+def test_a_latin_hypercube_of_whole_numbers_has_all_as_often():
+    points = sweep.latin_hypercube({"num_steps": sweep.linear(3, 7)}, 20)
+    assert sorted(point["num_steps"] for point in points) == sorted([3, 4, 5, 6, 7] * 4)
+
+
+def test_real_numbers_of_a_range_are_as_they_were():
+    axes = {"learning_rate": sweep.log(1e-4, 1e-1), "gamma": sweep.linear(0.5, 0.9)}
+    assert sweep.random(axes, 2, seed=3) == [
+        {"learning_rate": 0.0001807, "gamma": 0.59472},
+        {"learning_rate": 0.025341, "gamma": 0.73286},
+    ]
+    assert sweep.latin_hypercube(axes, 2, seed=3) == [
+        {"learning_rate": 0.007165, "gamma": 0.61643},
+        {"learning_rate": 0.0015919, "gamma": 0.71883},
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -82,6 +121,10 @@ def test_a_latin_hypercube_has_one_point_in_each_part_of_each_axis(seed):
         (lambda: sweep.grid(AXES), "learning_rate: in a grid it needs a number of values"),
         (lambda: sweep.grid({"lerning_rate": [1]}), "did you mean learning_rate"),
         (lambda: sweep.grid({"env_params": [1]}), "name one entry of it, as in env_params.NAME"),
+        (
+            lambda: sweep.random({"num_steps": sweep.linear(1.2, 1.8)}, 3),
+            "axis num_steps: no whole number is from 1.2 to 1.8",
+        ),
         (lambda: sweep.random(AXES, 0), "0 points: must be a whole number of at least 1"),
     ],
 )

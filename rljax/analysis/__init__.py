@@ -28,7 +28,15 @@ from rljax.analysis.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from rljax.analysis.tidy import axes, final_returns, learning_curve, rank, scores, split
+from rljax.analysis.tidy import (
+    axes,
+    final_returns,
+    learning_curve,
+    rank,
+    scores,
+    split,
+    without_return,
+)
 
 __all__ = [
     "COLORS",
@@ -56,4 +64,5 @@ __all__ = [
     "rank",
     "scores",
     "split",
+    "without_return",
 ]

@@ -14,7 +14,14 @@ import numpy as np
 
 from rljax import files
 from rljax.analysis.statistics import estimate, interval, iqm, performance_profile
-from rljax.analysis.tidy import counted, learning_curve, scores, split
+from rljax.analysis.tidy import (
+    all_returns,
+    counted,
+    learning_curve,
+    scores,
+    split,
+    without_return,
+)
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -26,7 +33,8 @@ def plot_learning_curves(
 ) -> Any:
     """Draws the return of one or several runs: the IQM over seeds with its 95% interval.
 
-    Of a single run every seed is drawn as well.
+    Of a single run every seed is drawn as well, from its first return on; the curve begins where
+    all seeds have one. Seeds of which no episode ended are named and not drawn.
 
     Args:
         curves: label to columns of metrics.csv; with `by`, the table of a sweep.
@@ -39,11 +47,14 @@ def plot_learning_curves(
     below = 0.25 * (1 + len(curves)) if len(curves) > 1 else 0.0  # inches, for the legend
     figure = _figure(6.4, 4.0 + below)
     axes = figure.add_subplot()
-    for i, (label, metrics) in enumerate(curves.items()):
+    seeds = [
         _draw_curve(axes, metrics, i, label, every_seed=len(curves) == 1)
+        for i, (label, metrics) in enumerate(curves.items())
+    ]
+    if not any(seeds):
+        _say_why_empty(axes, curves)
     if axes.get_legend_handles_labels()[0]:
-        several = any(len(np.unique(metrics["seed"])) > 1 for metrics in curves.values())
-        title_of_legend = "IQM and 95% interval" if several else None
+        title_of_legend = "IQM and 95% interval" if max(seeds) > 1 else None
         settings = dict(frameon=False, title=title_of_legend, handlelength=3)
         if len(curves) == 1:
             axes.legend(loc="best", **settings)
@@ -65,12 +76,20 @@ def plot_grid(runs: Mapping[str, Mapping[str, np.ndarray]], *paths: Path) -> Any
     rows = -(-len(runs) // columns)
     figure = _figure(3.4 * columns, 2.7 * rows + 0.3)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    most_seeds = 0
     for axes, (title, metrics) in zip(grid, runs.items()):
-        _draw_curve(axes, metrics, 0, "", every_seed=True)
+        seeds = _draw_curve(axes, metrics, 0, "", every_seed=True)
+        most_seeds = max(most_seeds, seeds)
+        if not seeds:
+            _say_why_empty(axes, {title: metrics})
+        elif missing := _missing(metrics):
+            where = dict(transform=axes.transAxes, ha="right", va="bottom", size="x-small")
+            axes.text(0.98, 0.03, missing, **where)
         _dress(axes, title)
     for axes in grid[len(runs) :]:
         axes.remove()
-    below = "environment steps per seed; IQM over seeds with its 95% interval"
+    below = "environment steps per seed"
+    below += "; IQM over seeds with its 95% interval" * (most_seeds > 1)
     figure.supxlabel(below, fontsize="medium")
     figure.supylabel("return per episode", fontsize="medium")
     return _save(figure, paths)
@@ -102,7 +121,7 @@ def plot_sensitivity(
         _draw_sensitivity(axes, agents, axis, ticks, i, label)
     _dress(axes, _title(title, len(finals)))
     ticks.put(axes)
-    axes.set(xlabel=axis, ylabel="final return")
+    axes.set(xlabel=_text(axis), ylabel="final return")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", frameon=False)
     return _save(figure, paths)
@@ -137,7 +156,7 @@ def plot_heat_map(table: Any, x: str, y: str, *paths: Path, title: str = "") -> 
             color = "white" if value < middle else "black"
             if not np.isnan(value):
                 axes.text(j, i, f"{value:.3g}", ha="center", va="center", color=color, size=7)
-    axes.set(title=_title(title, len(finals)), xlabel=x, ylabel=y)
+    axes.set(title=_text(_title(title, len(finals))), xlabel=_text(x), ylabel=_text(y))
     return _save(figure, paths)
 
 
@@ -169,7 +188,7 @@ def plot_performance_profiles(
         share = estimate(runs, lambda block: performance_profile(block, taus), resamples=1000)
         color, style = COLORS[i], STYLES[i % len(STYLES)]
         axes.fill_between(taus, share.low, share.high, color=color, alpha=0.2, linewidth=0)
-        label = f"{label}, {len(runs)} runs"
+        label = f"{_text(label)}, {len(runs)} runs"
         axes.plot(taus, share.value, color=color, linestyle=style, linewidth=2, label=label)
     _dress(axes, _title(title, sum(runs.size for runs in found.values())))
     is_scaled = limits is not None or next(iter(found.values())).shape[1] > 1
@@ -213,7 +232,7 @@ class _Ticks:
 
 
 def _draw_sensitivity(axes, agents, axis, ticks, i, label):
-    color, groups = COLORS[i], split(agents, axis)
+    color, groups, label = COLORS[i], split(agents, axis), _text(label)
     middle, points = [], []
     for name, rows in groups.items():
         returns, at = rows["final_return"].to_numpy(), ticks.at(name, rows[axis].iloc[0])
@@ -239,7 +258,7 @@ def _draw_sensitivity(axes, agents, axis, ticks, i, label):
 
 def _value(label):
     """Of "name = value"."""
-    return label.partition(" = ")[2]
+    return _text(label.partition(" = ")[2])
 
 
 def _title(title, number):
@@ -258,22 +277,57 @@ def _figure(width, height):
 
 
 def _draw_curve(axes, metrics, i, label, every_seed):
+    """Of one run; how many seeds are drawn."""
     env_steps, returns = learning_curve(metrics)
-    if not len(env_steps):
-        return
-    color, style = COLORS[i % len(COLORS)], STYLES[i % len(STYLES)]
+    style = dict(color=COLORS[i % len(COLORS)], linestyle=STYLES[i % len(STYLES)], linewidth=2)
+    if not len(returns):
+        if label:
+            axes.plot([], [], label=f"{_text(label)}, no episode ended", **style)
+        return 0
     if every_seed:
-        axes.plot(env_steps, returns.T, color=color, alpha=0.22, linewidth=0.7)
-    low, high = interval(returns)
-    axes.fill_between(env_steps, low, high, color=color, alpha=0.2, linewidth=0)
+        _, all_steps, of_each = all_returns(metrics)
+        thin = dict(color=style["color"], alpha=0.22, linewidth=0.7)
+        _mark_points(axes.plot(all_steps, of_each.T, **thin))
+    if len(returns) > 1:
+        low, high = interval(returns)
+        axes.fill_between(env_steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
     seeds = "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
-    label = ", ".join(part for part in (label, seeds) if part)
-    middle = iqm(returns, axis=0)
-    axes.plot(env_steps, middle, color=color, linestyle=style, linewidth=2, label=label)
+    label = ", ".join(part for part in (_text(label), seeds, _missing(metrics)) if part)
+    _mark_points(axes.plot(env_steps, iqm(returns, axis=0), label=label, **style))
+    return len(returns)
+
+
+def _mark_points(lines):
+    """A line through a single point would not be seen."""
+    for line in lines:
+        if np.isfinite(line.get_ydata()).sum() == 1:
+            line.set_marker("o")
+
+
+def _missing(metrics):
+    """Of which seeds no episode ended, in words, or nothing."""
+    found, kind = without_return(metrics), "agent" if "agent" in metrics else "seed"
+    if not found:
+        return ""
+    named = ", ".join(map(str, found))
+    many = f"{kind}s {named}" if len(found) <= 8 else f"{len(found)} {kind}s"
+    return f"no episode ended: {kind} {named}" if len(found) == 1 else f"no episode ended: {many}"
+
+
+def _say_why_empty(axes, curves):
+    has_rows = any(len(metrics["env_steps"]) for metrics in curves.values())
+    text = "no episode ended" if has_rows else "no rows of metrics"
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", size="large")
+    axes.set(xticks=[], yticks=[])
+
+
+def _text(words):
+    """With no meaning for a dollar, which else begins a formula."""
+    return words.replace("$", r"\$")
 
 
 def _dress(axes, title):
-    axes.set(title=title)
+    axes.set(title=_text(title))
     axes.xaxis.set_major_formatter(_short_number)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -4,7 +4,8 @@ Scores are [..., S, T]: runs with S seeds on T tasks, each task's on a scale tha
 with the others'. A vector [S] is of a single task.
 
 Intervals are percentile bootstraps, stratified: of each task, so many seeds as there are are drawn
-with replacement, apart from the other tasks'. With few seeds they are too narrow: an interval of
+with replacement, apart from the other tasks'. One seed has no interval: its ends are NaN. With few
+seeds they are too narrow: an interval of
 95% for the mean of normal scores held the truth 83% of the time with 5 seeds, 91% with 10 and 92%
 with 20 (a thousand simulations each).
 """
@@ -23,7 +24,7 @@ _BLOCK = 500_000
 
 
 class Estimate(NamedTuple):
-    """A statistic with its interval."""
+    """A statistic with its interval; of one seed that is NaN."""
 
     value: np.ndarray
     low: np.ndarray
@@ -46,7 +47,8 @@ class Comparison(NamedTuple):
 def iqm(values: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray:
     """Interquartile mean: the mean of the middle half.
 
-    A quarter of the values, rounded down, is left out at either end.
+    A quarter of the values, rounded down, is left out at either end. It is NaN where a value is:
+    sorting would put that above all others, and leave it out.
     """
     values = np.asarray(values, float)
     if isinstance(axis, tuple):
@@ -55,9 +57,9 @@ def iqm(values: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray:
         axis = -1
     size = values.shape[axis]
     cut = size // 4
-    if cut:
-        values = np.partition(values, (cut, size - cut - 1), axis=axis)
-    return np.take(values, range(cut, size - cut), axis=axis).mean(axis=axis)
+    ordered = np.partition(values, (cut, size - cut - 1), axis=axis) if cut else values
+    middle = np.take(ordered, range(cut, size - cut), axis=axis).mean(axis=axis)
+    return np.where(np.isnan(values).any(axis=axis), np.nan, middle)[()]
 
 
 def aggregate_mean(scores: np.ndarray) -> np.ndarray:
@@ -105,7 +107,7 @@ def estimate(
     scores = _matrix(scores)
     blocks = _resampled(scores, resamples, np.random.default_rng(0))
     found = np.concatenate([statistic(block) for block in blocks])
-    return Estimate(statistic(scores), *_percentiles(found, level))
+    return Estimate(statistic(scores), *_percentiles(found, level, len(scores)))
 
 
 def interval(
@@ -121,7 +123,7 @@ def interval(
         statistic: called with an `axis`.
 
     Returns:
-        (low, high), both [...].
+        (low, high), both [...]; NaN with one seed, which says nothing of the others.
     """
     values = np.asarray(values, float)
     generator = np.random.default_rng(0)
@@ -129,7 +131,7 @@ def interval(
         statistic(values[generator.integers(len(values), size=(number, len(values)))], axis=1)
         for number in _blocks(resamples, values.size)
     ]
-    return _percentiles(np.concatenate(found), level)
+    return _percentiles(np.concatenate(found), level, len(values))
 
 
 def probability_of_improvement(
@@ -151,7 +153,7 @@ def probability_of_improvement(
     drawn_x, drawn_y = (_counts(scores.shape, resamples, generator) for scores in (x, y))
     weighted = np.matmul(drawn_x, wins.transpose(2, 0, 1))  # [T, R, Sy]
     found = np.einsum("trj,trj->r", weighted, drawn_y) / (len(x) * len(y) * x.shape[1])
-    return Estimate(wins.mean(), *_percentiles(found, level))
+    return Estimate(wins.mean(), *_percentiles(found, level, min(len(x), len(y))))
 
 
 def compare(
@@ -181,7 +183,8 @@ def compare(
         np.concatenate([statistic(block) for block in _resampled(scores, resamples, generator)])
         for scores in (x, y)
     )
-    difference = Estimate(statistic(x) - statistic(y), *_percentiles(of_x - of_y, level))
+    ends = _percentiles(of_x - of_y, level, min(len(x), len(y)))
+    difference = Estimate(statistic(x) - statistic(y), *ends)
     is_decided = bool(difference.low > 0 or difference.high < 0)
     is_decided = is_decided and min(len(x), len(y)) >= FEWEST
     sentence = _sentence(difference, len(x), len(y), names, is_decided, level)
@@ -192,17 +195,18 @@ def compare(
 def _sentence(difference, num_x, num_y, names, is_decided, level):
     value, low, high = (float(x) for x in difference)
     first, second = names if value >= 0 else names[::-1]
-    found = f"{first} is above {second} by {abs(value):.4g} ({level:.0%} interval of {names[0]}"
-    found += f" less {names[1]}: {low:.4g} to {high:.4g})"
+    found, of = f"{first} is above {second} by {abs(value):.4g}", f"{names[0]} less {names[1]}"
     if value == 0:
-        found = f"{names[0]} and {names[1]} are equal ({level:.0%} interval of the difference:"
-        found += f" {low:.4g} to {high:.4g})"
+        found, of = f"{names[0]} and {names[1]} are equal", "the difference"
+    if not math.isnan(low):
+        found += f" ({level:.0%} interval of {of}: {low:.4g} to {high:.4g})"
     seeds = f"{num_x} and {num_y} seeds"
     if is_decided:
         return f"{found}: {seeds} are enough to tell."
     fewest = min(num_x, num_y)
     if fewest < FEWEST:
-        return f"{found}: {seeds} are too few to trust the interval; take at least {FEWEST} each."
+        why = "for an interval" if math.isnan(low) else "to trust the interval"
+        return f"{found}: {seeds} are too few {why}; take at least {FEWEST} each."
     if value == 0:
         return f"{found}: {seeds} do not tell them apart."
     needed = fewest * ((high - low) / 2 / value) ** 2
@@ -256,7 +260,10 @@ def _counts(shape, resamples, generator):
     return generator.multinomial(num_seeds, even, size=(num_tasks, resamples)).astype(np.float32)
 
 
-def _percentiles(found, level):
+def _percentiles(found, level, num_seeds):
+    """(low, high) of resamples [R, ...] of so many seeds."""
+    if num_seeds < 2:
+        return np.full(found.shape[1:], np.nan)[()], np.full(found.shape[1:], np.nan)[()]
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(found, [tail, 100 - tail], axis=0)
     return low, high

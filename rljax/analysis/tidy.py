@@ -16,8 +16,9 @@ from rljax.analysis.statistics import interval, iqm
 def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return against environment steps, per seed, or per agent of a sweep.
 
-    Where no episode of a seed ended since the last row, its last return stands; rows before
-    every seed has a return are left out.
+    Where no episode of a seed ended since the last row, its last return stands. Seeds of which no
+    episode ended at all are left out (`without_return` names them), and so are rows before each
+    of the others has a return: a mean over those that have one yet is of the quick episodes.
 
     Args:
         metrics: columns of metrics.csv or results.csv.
@@ -25,6 +26,23 @@ def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nd
     Returns:
         (env_steps [P], returns [S, P]).
     """
+    _, env_steps, returns = all_returns(metrics)
+    returns = returns[~np.isnan(returns).all(axis=1)]
+    known = ~np.isnan(returns).any(axis=0) if len(returns) else np.zeros(len(env_steps), bool)
+    return env_steps[known], returns[:, known]
+
+
+def without_return(metrics: Mapping[str, np.ndarray]) -> list[int]:
+    """The seeds, or agents of a sweep, of which no episode ended."""
+    seeds, _, returns = all_returns(metrics)
+    return [int(seed) for seed in seeds[np.isnan(returns).all(axis=1)]]
+
+
+def all_returns(
+    metrics: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `learning_curve`, of all seeds and rows: (seeds [S], env_steps [P], returns [S, P], NaN
+    before a seed's first episode ended)."""
     env_steps = np.unique(metrics["env_steps"])
     who = np.asarray(metrics["agent" if "agent" in metrics else "seed"])
     seeds = np.unique(who)
@@ -34,8 +52,7 @@ def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nd
     returns[row, column] = metrics["episodic_return"]
     for i in range(1, len(env_steps)):
         returns[:, i] = np.where(np.isnan(returns[:, i]), returns[:, i - 1], returns[:, i])
-    known = ~np.isnan(returns).any(axis=0)
-    return env_steps[known], returns[:, known]
+    return seeds, env_steps, returns
 
 
 def axes(table: Mapping[str, np.ndarray]) -> list[str]:
@@ -100,7 +117,7 @@ def rank(table: Mapping[str, np.ndarray]) -> Any:
 
     Returns:
         A `pandas.DataFrame`, a row for each point: point, its settings, iqm, low and high (the 95%
-        interval), lowest (of its seeds), seeds, diverged (how many of them).
+        interval, NaN with one seed), lowest (of its seeds), seeds, diverged (how many of them).
     """
     import pandas as pd
 

@@ -6,11 +6,10 @@ agents are trained again.
 """
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
-from rljax import files
+from rljax import checkpoints, files
 from rljax.sweep.results import Result, lines
 
 TABLE, JOURNAL = "results.csv", "finished.jsonl"
@@ -27,7 +26,8 @@ class Journal:
             header: the first line of results.csv.
 
         Raises:
-            ValueError: results.csv is not what the journal says, or the journal is damaged.
+            ValueError: results.csv is not what the journal says, or the journal is damaged, or
+                cannot be read.
             WriteError: they could not be written.
         """
         self.table, self.journal = folder / TABLE, folder / JOURNAL
@@ -41,10 +41,10 @@ class Journal:
                 raise ValueError(f"{self.table} has rows, and {self.journal} is missing")
             files.write(self.table, header.encode())
             files.write(self.journal, b"")
-        data = self.table.read_bytes() if self.table.exists() else b""
-        self.size = entries[-1]["bytes"] if entries else len(data)
-        self.hash = hashlib.sha256(data[: self.size])
-        if entries and self.hash.hexdigest() != entries[-1]["sha256"]:
+        self.size = entries[-1]["bytes"] if entries else len(header.encode())
+        self.hash, there = self._sum()
+        is_whole = there == self.size
+        if entries and not (is_whole and self.hash.hexdigest() == entries[-1]["sha256"]):
             raise ValueError(f"{self.table} was changed or cut: it is not what {self.journal} says")
         for entry in entries:
             self.agents += entry["agents"]
@@ -54,19 +54,37 @@ class Journal:
             os.truncate(self.journal, whole)
 
     def _has_rows(self):
-        return self.table.exists() and self.table.read_bytes().count(b"\n") > 1
+        lines = 0
+        for part in _parts(self.table):
+            lines += part.count(b"\n")
+            if lines > 1:
+                return True
+        return False
+
+    def _sum(self):
+        """(SHA-256 of the table up to its size, how many bytes of that there are)."""
+        found, there = hashlib.sha256(), 0
+        for part in _parts(self.table):
+            part = part[: self.size - there]
+            if not part:
+                break
+            found.update(part)
+            there += len(part)
+        return found, there
 
     def _entries(self):
         """(what the whole lines say, how many bytes they are)."""
-        data = self.journal.read_bytes() if self.journal.exists() else b""
+        data = b"".join(_parts(self.journal, files.LARGEST))
         data = data[: data.rfind(b"\n") + 1]  # the rest is of a process that was killed
         try:
-            entries = [json.loads(line) for line in data.splitlines()]
-            for entry in entries:
-                if set(entry) != set(_ENTRY):
-                    raise ValueError("a line lacks something")
-        except (ValueError, TypeError) as error:
+            entries = [files.parse_json(line) for line in data.splitlines()]
+        except ValueError as error:
             raise ValueError(f"{self.journal} is damaged: {error}") from error
+        if not all(map(_is_entry, entries)):
+            raise ValueError(f"{self.journal} is damaged: a line lacks something")
+        agents = [number for entry in entries for number in entry["agents"]]
+        if len(set(agents)) < len(agents):
+            raise ValueError(f"{self.journal} is damaged: it has an agent twice")
         return entries, len(data)
 
     def add(self, result: Result, train_seconds: float, wall_seconds: float) -> None:
@@ -90,5 +108,28 @@ class Journal:
         numbers = [agent.number for agent in result.agents]
         seconds = round(train_seconds, 3), round(wall_seconds, 3)
         entry = dict(zip(_ENTRY, (numbers, self.size, self.hash.hexdigest(), *seconds)))
-        files.append(self.journal, json.dumps(entry) + "\n")
+        files.append(self.journal, files.json_bytes(entry).decode())
         self.agents += numbers
+
+
+def _parts(path, most=None):
+    """The bytes of a file that may be large; none where there is no such file."""
+    try:
+        with files.opened(path) as file:
+            if most is not None and os.fstat(file.fileno()).st_size > most:
+                raise ValueError(f"{path} is damaged: it is very large")
+            while part := file.read(2**20):
+                yield part
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _is_entry(entry):
+    if not isinstance(entry, dict) or set(entry) != set(_ENTRY) or not checkpoints.is_mark(entry):
+        return False
+    agents, seconds = entry["agents"], (entry["train_seconds"], entry["wall_seconds"])
+    if not isinstance(agents, list) or not all(map(checkpoints.is_count, agents)):
+        return False
+    return all(type(x) in (int, float) and 0 <= x < 2**63 for x in seconds)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.config import Config, Workers, unknown
+from rljax import values
+from rljax.config import FLOAT_FIELDS, Config, Workers, unknown
 
 Point = dict[str, Any]
 
@@ -22,7 +23,10 @@ DICTS = ("env_kwargs", "env_params")
 
 
 class Range(NamedTuple):
-    """Values between two bounds, to draw from; whole numbers for a setting that is one."""
+    """Values between two bounds, to draw from. Of a setting that is a whole number they are the
+    whole numbers within the bounds: all equally likely or, on a logarithmic scale, each by its
+    share of the length from half below the lowest to half above the highest, which is as good as
+    in proportion to 1 / n."""
 
     low: float
     high: float
@@ -86,7 +90,8 @@ def random(axes: Mapping[str, Sequence | Range], num: int, seed: int = 0) -> lis
     """So many points, drawn uniformly.
 
     Raises:
-        ValueError: an axis is empty or has no such field; `num` is below 1.
+        ValueError: an axis is empty or has no such field, or holds no whole number where it must;
+            `num` is below 1.
     """
     _check_num(num)
     values = {name: _values(name, axis) for name, axis in axes.items()}
@@ -125,29 +130,53 @@ def _check_num(num):
 def _at(name, axis, x):
     """The value of an axis at x of its length, in [0, 1)."""
     if not isinstance(axis, Range):
-        return axis[int(x * len(axis))]
+        return axis[min(int(x * len(axis)), len(axis) - 1)]
+    if is_whole(name):
+        return _whole_at(axis, x)
     low, high = np.log([axis.low, axis.high]) if axis.is_log else (axis.low, axis.high)
-    value = low + x * (high - low)
+    value = _between(low, high, x)
     value = np.exp(value) if axis.is_log else value
     value = _rounded(value, min(axis.high - axis.low, value if axis.is_log else np.inf) / 10)
-    value = min(max(value, axis.low), axis.high)
-    return round(value) if is_whole(name) else value
+    return min(max(value, axis.low), axis.high)
+
+
+def _whole_at(axis, x):
+    """The whole number of a range at x of its length."""
+    low, high = _whole_bounds(axis)
+    if axis.is_log:
+        found = round(float(np.exp(_between(*np.log([low - 0.5, high + 0.5]), x))))
+    else:
+        found = low + int(x * (high + 1 - low))
+    return min(max(found, low), high)
+
+
+def _whole_bounds(axis):
+    return math.ceil(axis.low), math.floor(axis.high)
+
+
+def _between(low, high, x):
+    return low + x * (high - low)
 
 
 def _values(name, axis):
     """An axis as a tuple of values without repetition, or a `Range`."""
     check_name(name)
     if isinstance(axis, Range):
+        lowest, highest = _whole_bounds(axis)
+        if is_whole(name) and lowest > highest:
+            raise ValueError(f"axis {name}: no whole number is from {axis.low:g} to {axis.high:g}")
         return axis
     if isinstance(axis, str) or not isinstance(axis, Iterable):
         raise ValueError(f"axis {name} = {axis!r}: must be a sequence of values, or a range")
-    values = [x.item() if isinstance(x, np.generic) else x for x in axis]
+    found = [x.item() if isinstance(x, np.generic) else x for x in axis]
     if is_whole(name):  # of a span
-        values = [round(x) if isinstance(x, float) and x == round(x) else x for x in values]
-    values = [tuple(x) if isinstance(x, list) else x for x in values]
-    if not values:
+        found = [round(x) if isinstance(x, float) and x.is_integer() else x for x in found]
+    if not found:
         raise ValueError(f"axis {name}: must have at least one value")
-    return tuple(x for i, x in enumerate(values) if x not in values[:i])
+    if field(name) is None:  # 1 is not True, to an environment
+        return tuple(x for i, x in enumerate(found) if repr(x) not in map(repr, found[:i]))
+    found = [tuple(x) if isinstance(x, list) else x for x in found]
+    return tuple(x for i, x in enumerate(found) if x not in found[:i])
 
 
 def field(name: str) -> dataclasses.Field | None:
@@ -204,11 +233,33 @@ def apply(base: Config, workers: Workers | None, point: Point) -> tuple[Config, 
     return dataclasses.replace(base, **of_config).validate(), workers
 
 
+def recorded(point: Point) -> dict:
+    """A point as JSON, as `restored` reads it."""
+    return {n: x if field(n) else values.encoded(x) for n, x in point.items()}
+
+
+def restored(point: Mapping) -> Point:
+    """A point out of JSON, which knows no tuples.
+
+    Raises:
+        ValueError, TypeError: a value is none that `recorded` gives.
+    """
+    found = {}
+    for name, value in point.items():
+        if field(name) is None:
+            value = values.decoded(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        found[name] = values.number(value) if name in FLOAT_FIELDS else value
+    return found
+
+
 def label(value: Any) -> str:
     """A value as tables and legends have it."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    is_sizes = isinstance(value, tuple) and all(type(size) is int for size in value)
+    return "x".join(map(str, value)) if is_sizes else str(value)
 
 
 def describe(point: Point) -> str:

@@ -2,16 +2,24 @@
 
 import csv
 import io
+import mmap
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rljax import files
 from rljax.sweep.agents import Agent
 from rljax.sweep.points import Point, label
 from rljax.tables import FIGURES, STALENESS
 from rljax.types import Metrics
+
+_KINDS = dict.fromkeys(("agent", "point", "seed", "env_steps", "updates", "episodes"), int)
+_KINDS["diverged"] = bool
+_LONGEST = 2**20  # bytes of a line
+"""Of the columns that are no settings; figures are floats."""
 
 
 class Result(NamedTuple):
@@ -21,7 +29,7 @@ class Result(NamedTuple):
     metrics: Metrics
     """[R, A] one row for each log point."""
     eval_returns: np.ndarray | None
-    """[A] mean return of the evaluation after training."""
+    """[A] mean return of the evaluation after training, or None without one."""
 
 
 class Failure(NamedTuple):
@@ -50,7 +58,7 @@ def columns(result: Result) -> dict[str, np.ndarray]:
 
     `eval_return`, in an agent's last row, is the mean return of full episodes after training; NaN
     elsewhere, and of agents that have `diverged`: gradient or parameters were not finite at this
-    log point or before; of A3C, the gradients of this log point's row.
+    log point or before (of A3C, the gradients of this log point's row), or that return was not.
     """
     metrics, agents = result.metrics, result.agents
     num_rows = len(metrics.updates)
@@ -60,6 +68,7 @@ def columns(result: Result) -> dict[str, np.ndarray]:
         diverged = diverged | np.isnan(metrics.policy_loss + metrics.grad_norm)
     eval_return = np.full(diverged.shape, np.nan)
     if result.eval_returns is not None:
+        diverged[-1] |= ~np.isfinite(result.eval_returns)
         eval_return[-1] = np.where(diverged[-1], np.nan, result.eval_returns)
     names = FIGURES if metrics.staleness_mean is None else FIGURES + STALENESS
 
@@ -109,15 +118,19 @@ def lines(result: Result) -> str:
     own = 3 + len(result.agents[0].settings)  # columns that are the same in all rows of an agent
     table = list(columns(result).values())
     num_rows = len(result.metrics.updates)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        zip(*(column[::num_rows].tolist() for column in table[:own]))
-    )
-    begins = np.repeat(text.getvalue().splitlines(), num_rows).tolist()
+    firsts = zip(*(column[::num_rows].tolist() for column in table[:own]))
+    begins = [begin for first in firsts for begin in [_csv(first)] * num_rows]
     formats = ["%.6g" if column.dtype.kind == "f" else "%s" for column in table[own:]]
     line = "," + ",".join(formats) + "\n"
     rows = zip(*(column.tolist() for column in table[own:]))
     return "".join([begin + (line % row).replace("nan", "") for begin, row in zip(begins, rows)])
+
+
+def _csv(values):
+    """A row as CSV, without a line's end of its own."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(values)  # which it also quotes
+    return text.getvalue().removesuffix("\r\n")
 
 
 def frame(tables: Iterable[dict[str, np.ndarray]]) -> Any:
@@ -129,7 +142,8 @@ def frame(tables: Iterable[dict[str, np.ndarray]]) -> Any:
 
 
 def read(path: Path) -> Any:
-    """A results.csv, or a sweep's directory, as a `pandas.DataFrame`, sorted by agent.
+    """A results.csv, or a sweep's directory, as a `pandas.DataFrame`, sorted by agent. A last line
+    that is still being written, or was cut, is left out.
 
     Raises:
         ValueError: there is none, or it is no such table.
@@ -139,16 +153,33 @@ def read(path: Path) -> Any:
     path = Path(path)
     path = path / "results.csv" if path.is_dir() else path
     try:
-        names = list(pd.read_csv(path, nrows=0))
-        settings = names[3 : names.index("env_steps")]
-        text = dict(dtype=dict.fromkeys(settings, str), keep_default_na=False, na_values=[""])
-        table = pd.read_csv(path, **text)
+        with files.opened(path) as file:
+            lines = _whole_lines(file)
+            names = list(pd.read_csv(lines, nrows=0))
+            settings = names[3 : names.index("env_steps")]
+            if lacking := {*_KINDS, "episodic_return", "eval_return"} - set(names):
+                raise ValueError(f"it has no column {min(lacking)!r}")
+            kinds = {name: _KINDS.get(name, float) for name in names} | dict.fromkeys(settings, str)
+            missing = {name: [""] for name in names if kinds[name] is float}
+            lines.seek(0)
+            table = pd.read_csv(lines, dtype=kinds, keep_default_na=False, na_values=missing)
         table = table.assign(**{name: _parsed(table[name]) for name in settings})
         return table.sort_values(["agent", "env_steps"], kind="stable", ignore_index=True)
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is damaged ({error})") from error
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{str(path)!r} is damaged ({why})") from error
+
+
+def _whole_lines(file):
+    """A file up to its last line's end, without reading it: it may be larger than memory."""
+    size, head = os.fstat(file.fileno()).st_size, file.readline(_LONGEST)
+    start = file.seek(max(0, size - _LONGEST))
+    end = file.read(_LONGEST).rfind(b"\n")
+    if end < 0 or not head.endswith(b"\n"):
+        raise ValueError("it has no lines")
+    return mmap.mmap(file.fileno(), start + end + 1, access=mmap.ACCESS_READ)
 
 
 def _parsed(texts):

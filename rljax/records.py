@@ -1,0 +1,128 @@
+"""What is recorded of a run: its settings as JSON, and what the manifest of its checkpoints says.
+
+Whatever is read is of the form that it must be of before it is used.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rljax import checkpoints, tables, values
+from rljax.checkpoints import DamagedError, is_count
+from rljax.config import FLOAT_FIELDS, Config, unknown
+
+_DICTS = ("env_kwargs", "env_params")
+
+
+def config_record(config: Config) -> dict:
+    """The settings as `files.write_json` takes and `read_config` reads them."""
+    record = {n: x.item() if isinstance(x, np.generic) else x for n, x in vars(config).items()}
+    dicts = {n: {key: values.encoded(x) for key, x in record[n]} for n in _DICTS}
+    return {**record, **dicts}
+
+
+def read_config(record: Mapping) -> Config:
+    """The settings in a config.json or a checkpoint's manifest.
+
+    Raises:
+        ValueError, TypeError: they are not those of a `Config`.
+    """
+    known, settings = Config.__dataclass_fields__, {}
+    for name, value in record["config"].items():
+        if name not in known:
+            raise ValueError(f"the run's config: {unknown('setting', name[:80], list(known))}")
+        if name in FLOAT_FIELDS:
+            value = values.number(value)
+        elif name in _DICTS and isinstance(value, dict):
+            value = {key: values.decoded(item) for key, item in value.items()}
+        settings[name] = value
+    return Config(**settings).validate()
+
+
+def check(path: Path, manifest: Mapping, trees: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """That a checkpoint is one of a run, as the scripts save them; for `checkpoints.newest`.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        DamagedError: a fact is absent or of another form than it must be, or other numbers of seeds
+            are in it.
+    """
+    for wrong in _wrong(path, manifest, trees):
+        raise DamagedError(f"{path} is of no run: {wrong}")
+
+
+def _wrong(path, manifest, trees) -> Iterator[str]:
+    """What is wrong with a checkpoint; a thing is looked at when those before it are right."""
+    for name, is_right in _FACTS.items():
+        if name not in manifest:
+            yield f"its manifest has no {name!r}"
+        if not is_right(manifest[name]):
+            yield f"its manifest's {name!r} is of another form"
+    if manifest["env_steps"] != int(path.name):
+        yield f"it is the one after {manifest['env_steps']} steps"
+    try:
+        read_config(manifest)
+    except (ValueError, TypeError) as error:
+        yield str(error)
+    num_seeds, expected = len(manifest["seeds"]), {"state"}
+    if "best" in manifest:
+        expected.add("best")
+        if not _is_best(manifest["best"]):
+            yield "its manifest's 'best' is of another form"
+        if any(len(figures) != num_seeds for figures in manifest["best"].values()):
+            yield "its 'best' is of another number of seeds"
+    if set(trees) != expected:
+        yield f"it holds {', '.join(sorted(trees)) or 'nothing'}, not {', '.join(sorted(expected))}"
+    for name, arrays in trees.items():
+        if not all(array.ndim and len(array) == num_seeds for array in arrays.values()):
+            yield f"its {name!r} is of another number of seeds"
+        updates = arrays.get("learner/updates", np.zeros(0))
+        if updates.shape != (num_seeds,) or updates.dtype.kind != "i":
+            yield f"its {name!r} has no updates of a learner"
+        if not any(part.startswith("learner/params/") for part in arrays):
+            yield f"its {name!r} has no parameters of a learner"
+        try:
+            checkpoints.nest(arrays)
+        except ValueError as error:
+            yield str(error)
+
+
+def _is_best(best):
+    if not isinstance(best, dict) or set(best) != {"env_steps", "returns"}:
+        return False
+    if not all(isinstance(figures, list) for figures in best.values()):
+        return False
+    return all(map(is_count, best["env_steps"])) and all(map(_is_number, best["returns"]))
+
+
+def _is_seeds(seeds):
+    is_list = isinstance(seeds, list) and all(is_count(x) and x < 2**32 for x in seeds)
+    return is_list and bool(seeds) and len(set(seeds)) == len(seeds)
+
+
+def _is_number(number):
+    return type(values.number(number)) is float or (type(number) is int and abs(number) < 2**1023)
+
+
+def _is_tables(marks):
+    return isinstance(marks, dict) and all(
+        name in tables.TABLES and checkpoints.is_mark(mark) for name, mark in marks.items()
+    )
+
+
+def _is_progress(progress):
+    return isinstance(progress, dict) and all(x is None or _is_number(x) for x in progress.values())
+
+
+_FACTS = {
+    "config": lambda config: isinstance(config, dict),
+    "seeds": _is_seeds,
+    "env_steps": is_count,
+    "updates": is_count,
+    "progress": _is_progress,
+    "tables": _is_tables,
+}
+"""What each must be of a run's checkpoint."""

@@ -1,0 +1,127 @@
+"""Values of `Config.env_kwargs`: as Python writes them, hashable in a config, exact in JSON.
+
+A config holds a list or a dict as `Frozen`, for what is compiled is kept by the config that it is
+compiled for; an environment is given a fresh one each time (`thawed`), so that what it does to it
+touches no other.
+
+In JSON (`encoded`), what JSON has no form for is an object of one name: {"tuple": [...]}, {"float":
+"inf"} or "-inf" or "nan", and {"dict": [[key, value], ...]} for a dict whose keys are not all
+strings, or that could be taken for one of these.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+MOST_LEVELS = 32
+"""Of lists, tuples and dicts within one another."""
+ALLOWED = "a number, a bool, a string, None, or a list, tuple or dict of such"
+
+_SCALARS = bool | int | float | str | None
+_TAGS = ("tuple", "float", "dict")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A list or dict that can be hashed."""
+
+    kind: str
+    """"list" or "dict"."""
+    items: tuple
+    """Of a dict its pairs, in their order."""
+
+    def __repr__(self):
+        return repr(_thawed(self))
+
+
+def frozen(value: Any, levels: int = MOST_LEVELS) -> Any:
+    """A value as a config holds it: NumPy's scalars as Python's, lists and dicts `Frozen`. What is
+    no such value (see `is_value`), or nested too deeply, stays as it is."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.shape):
+        return value.item()
+    if not levels:
+        return value
+    if isinstance(value, tuple):
+        return tuple(frozen(x, levels - 1) for x in value)
+    if isinstance(value, list):
+        return Frozen("list", tuple(frozen(x, levels - 1) for x in value))
+    if isinstance(value, dict):
+        pairs = value.items()
+        return Frozen("dict", tuple((frozen(k, 0), frozen(x, levels - 1)) for k, x in pairs))
+    return value
+
+
+def is_value(value: Any) -> bool:
+    """Whether a value, as `frozen` gives it, is one that an environment can be given."""
+    if isinstance(value, tuple):
+        return all(map(is_value, value))
+    if isinstance(value, Frozen) and value.kind == "list":
+        return all(map(is_value, value.items))
+    if isinstance(value, Frozen):
+        return all(isinstance(k, _SCALARS) and is_value(x) for k, x in value.items)
+    return isinstance(value, _SCALARS)
+
+
+def thawed(pairs: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Keyword arguments as an environment takes them: lists and dicts of its own."""
+    return {name: _thawed(value) for name, value in dict(pairs).items()}
+
+
+def _thawed(value):
+    if isinstance(value, tuple):
+        return tuple(map(_thawed, value))
+    if not isinstance(value, Frozen):
+        return value
+    if value.kind == "list":
+        return list(map(_thawed, value.items))
+    return {key: _thawed(x) for key, x in value.items}
+
+
+def encoded(value: Any) -> Any:
+    """A value, frozen or not, as JSON can hold it; `decoded` gives it back as Python has it."""
+    value = _thawed(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, tuple):
+        return {"tuple": [encoded(x) for x in value]}
+    if isinstance(value, list):
+        return [encoded(x) for x in value]
+    if not isinstance(value, dict):
+        return value
+    if all(isinstance(key, str) for key in value) and not _is_tagged(value):
+        return {key: encoded(x) for key, x in value.items()}
+    return {"dict": [[encoded(key), encoded(x)] for key, x in value.items()]}
+
+
+def decoded(value: Any) -> Any:
+    """The value that `encoded` was given.
+
+    Raises:
+        ValueError, TypeError: it gives no such thing.
+    """
+    if isinstance(value, list):
+        return [decoded(x) for x in value]
+    if not isinstance(value, dict):
+        return value
+    if not _is_tagged(value):
+        return {key: decoded(x) for key, x in value.items()}
+    ((tag, inner),) = value.items()
+    if tag == "float":
+        return float(inner)
+    if not isinstance(inner, list):
+        raise TypeError(f"{tag} = {inner!r}: must be a list")
+    if tag == "tuple":
+        return tuple(decoded(x) for x in inner)
+    return {decoded(key): decoded(x) for key, x in inner}
+
+
+def number(value: Any) -> Any:
+    """A number out of JSON, in which `files.json_bytes` has names for those that are not finite."""
+    return float(value) if value in ("inf", "-inf", "nan") else value
+
+
+def _is_tagged(value):
+    return len(value) == 1 and next(iter(value)) in _TAGS
