@@ -366,6 +366,45 @@ def test_a_malformed_message_is_told_in_one_line(state, layout):
     assert run.status(0).workers[1].state == "starting"
 
 
+class NoCrew:
+    """Starts nothing."""
+
+    def start(self, index, job):
+        pass
+
+
+@pytest.mark.parametrize(("between", "ends"), [(0, True), (999, True), (1000, False)])
+def test_restarts_are_counted_over_a_thousand_gradients(state, layout, between, ends):
+    config, workers = CONFIG, dataclasses.replace(WORKERS, max_worker_restarts=2)
+    held, lines = new_holder(state, layout, workers), []
+    parameters = transport.SharedParameters(multiprocessing, len(held.published()))
+    run = roster.Roster(config, workers, layout, held, parameters, state.actors, lines.append)
+    gradient = np.zeros_like(gradients(layout, 1)[0])
+
+    def die():
+        return run.take(crew.Message(1, None, "was killed by SIGABRT"), NoCrew())
+
+    def push(worker, number):
+        data = record_of(layout, gradient, worker)
+        for _ in range(number):
+            data["version"] = held.version
+            run.take(crew.Message(worker, messages.GRADIENT, message(data)), None)
+
+    assert die() is None
+    push(0, 1000)  # another worker's do not count
+    push(1, between)
+    assert die() is None
+    error = die()
+    assert (error is not None) == ends
+    assert held.counts.restarts == len(lines) == (2 if ends else 3)
+    if ends:
+        assert str(error) == (
+            f"worker 1 was killed by SIGABRT after {4 * between:,} steps in probes:RewardByAction;"
+            " it was started again 2 times within 1,000 of its gradients, as often as"
+            " max_worker_restarts allows"
+        )
+
+
 def test_stale_gradients_are_rejected_and_counted(state, layout):
     workers = dataclasses.replace(WORKERS, max_staleness=1)
     held, pushed = new_holder(state, layout, workers), gradients(layout, 4)
