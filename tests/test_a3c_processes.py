@@ -272,9 +272,8 @@ def test_a_worker_that_dies_again_and_again_ends_the_run(main, tmp_path, capfd):
     flags = f"--env host_probes:Dying --max-worker-restarts 1 --run-dir {run_dir}".split()
     assert main([*SMALL, *flags, "--quiet"]) == 1
     error = capfd.readouterr().err
-    assert (
-        "was killed by SIGKILL; it was started again 1 times within 1,000 of its gradients" in error
-    )
+    assert "was killed by SIGKILL after 0 steps in host_probes:Dying; it was started again" in error
+    assert "started again 1 times within 1,000 of its gradients" in error
     assert "Traceback" not in error
     summary = json.loads((run_dir / "summary.json").read_bytes())
     assert summary["status"] == "failed"
