@@ -319,9 +319,10 @@ def _host_chunks(config, env, states):
         obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps)
         return *programs.learn(floats, vector, batch), obs, mask
 
-    with env.open() as running:
-        key, key_reset = jax.random.split(state.actor.key)
-        first = running.reset(host.seeds(key_reset, config.num_envs))
+    key, key_reset = jax.random.split(state.actor.key)
+    seeds = host.seeds(key_reset, config.num_envs)
+    with env.open(seeds) as running:
+        first = running.reset(seeds)
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
         now = (*programs.begin(state._replace(actor=actor)), *first)
         done, end = int(state.learner.updates), -math.inf  # the first chunk is one update

@@ -182,7 +182,7 @@ class Workers:
     """Divide the learning rate by a gradient's staleness, where that is above 1 (arXiv
     1511.05950)."""
     max_worker_restarts: int = 3
-    """How often in a row a worker that died, without a gradient in between, is started again."""
+    """How often a worker that died is started again within 1,000 of its gradients."""
     lockstep: bool = False
     """Workers take turns, so that the same seed gives the same bits."""
 

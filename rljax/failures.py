@@ -3,7 +3,8 @@
 import signal
 import traceback
 
-from rljax.processes import SIGNALS
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
+"""Those that end a run in order."""
 
 WRONG = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
 """What reading a wrong answer raises."""
@@ -20,6 +21,15 @@ def is_interrupt(error: BaseException) -> bool:
         return True
     codes = [getattr(handler, "__code__", None) for handler in handlers]
     return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says; its type, where it says nothing or cannot."""
+    name = type(error).__name__
+    try:
+        return str(error) or name
+    except Exception:
+        return f"{name} (its text cannot be had)"
 
 
 def in_a_line(error: BaseException) -> str:

@@ -7,8 +7,6 @@ numbered from 0, auto-reset within the step, the true successor kept.
 import contextlib
 import multiprocessing
 import os
-import pickle
-import signal
 import time
 import traceback
 from collections.abc import Callable, Hashable, Sequence
@@ -17,13 +15,14 @@ from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
+import cloudpickle
 import gymnasium
 import jax
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv, async_vector_env
 
 from rljax import processes, spaces
-from rljax.failures import WRONG, in_a_line, is_interrupt, what_is_wrong
+from rljax.failures import WRONG, in_a_line, is_interrupt, text_of, what_is_wrong
 from rljax.guarded import Guarded, InTurn, close, reset_answer
 from rljax.processes import EnvError, RefusedError
 from rljax.spaces import Box
@@ -53,13 +52,17 @@ class HostEnv(NamedTuple):
     vectorization: str = "sync"
     """"sync": one after another in this process; "async": each in a process of its own."""
 
-    def open(self) -> "Running":
+    def open(self, seeds: Sequence[int] | None = None) -> "Running":
         """`num_envs` of them, to be stepped together and closed.
+
+        Args:
+            seeds: [B] of those in processes, for what they draw from NumPy's and Python's global
+                generators while they are made; by default 0, 1, 2 and so on.
 
         Raises:
             RefusedError: not all of them could be made.
         """
-        return Running(self)
+        return Running(self, range(self.num_envs) if seeds is None else seeds)
 
 
 _known: dict[Hashable, HostEnv] = {}
@@ -144,9 +147,9 @@ def _reset(name, env):
 class Running:
     """Environments at work, stepped together, with auto-reset; a context that closes them."""
 
-    def __init__(self, env: HostEnv):
+    def __init__(self, env: HostEnv, seeds: Sequence[int]):
         self.spec, self.num_envs, self.steps = env.spec, env.num_envs, 0
-        self._envs = _vectorize(env)
+        self._envs = _vectorize(env, seeds)
         # Should nobody close it: before multiprocessing waits for its processes.
         self._end = Finalize(self, _end, (self._envs,), exitpriority=10)
         for i, error in enumerate(self._envs.get_attr("error")):
@@ -163,6 +166,9 @@ class Running:
 
     def reset(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
         """Fresh episodes, each environment's chance from a seed of its own.
+
+        In a process of its own that goes for NumPy's and Python's global generators as well, should
+        it draw from them. In this process they are the caller's, and left alone.
 
         Returns:
             (float32 [B, *obs_shape]; bool [B, *mask_shape] the valid actions, or None).
@@ -204,7 +210,7 @@ class Running:
     def close(self) -> None:
         """Closes the environments; no process is left."""
         try:
-            if self._end.still_active() and hasattr(self._envs, "processes"):
+            if hasattr(self._envs, "processes") and not self._envs.closed:
                 _ask_to_close(self._envs.parent_pipes)
         finally:
             self._end()
@@ -247,7 +253,7 @@ def seeds(key: jax.Array, num_envs: int) -> np.ndarray:
     return np.asarray(jax.random.bits(key, (num_envs,)) >> 1)
 
 
-def _vectorize(env: HostEnv) -> VectorEnv:
+def _vectorize(env: HostEnv, seeds: Sequence[int]) -> VectorEnv:
     if env.vectorization == "sync":
         return InTurn(env, env.num_envs)
     processes.start_server()
@@ -255,31 +261,33 @@ def _vectorize(env: HostEnv) -> VectorEnv:
         "autoreset_mode": AutoresetMode.SAME_STEP,
         "shared_memory": True,
         "context": "forkserver",
-        "worker": _work,
+        "worker": partial(_work, processes.jax_settings(), [int(seed) for seed in seeds]),
     }
+    name = f"env = {env.spec.name!r}"
+    try:
+        packed = cloudpickle.dumps(env)
+    except Exception as error:
+        text = f"{name}: it cannot be sent to another process ({text_of(error)})"
+        raise RefusedError(f"{text}; name it as 'package.module:attribute'") from error
     before = multiprocessing.active_children()
     try:
         with processes.main_module_left_out():
-            return _InProcesses(env, **options)
+            return _InProcesses(env, packed, **options)
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - set(before):
             process.kill()
-        name = f"env = {env.spec.name!r}"
         if isinstance(error, EOFError | OSError):
             text = f"{name}: a process with an environment cannot be started, or died: {error!r}"
             raise RefusedError(text) from error
-        if isinstance(error, TypeError | pickle.PicklingError):
-            text = f"{name}: it cannot be sent to another process ({error})"
-            raise RefusedError(f"{text}; name it as 'package.module:attribute'") from error
         raise
 
 
 class _InProcesses(AsyncVectorEnv):
     """Guarded environments, each in a process of its own."""
 
-    def __init__(self, env, **options):
+    def __init__(self, env, packed, **options):
         self.name = env.spec.name
-        super().__init__([partial(_guarded, env, os.getpid())] * env.num_envs, **options)
+        super().__init__([partial(_guarded, packed, os.getpid())] * env.num_envs, **options)
 
     def _check_spaces(self):
         """The first answers of the processes."""
@@ -291,9 +299,10 @@ class _InProcesses(AsyncVectorEnv):
             raise RefusedError(text) from error
 
 
-def _guarded(env, asker):
-    """None is made in the process that only asks for the spaces."""
-    return Guarded(env, builds=os.getpid() != asker)
+def _guarded(packed, asker):
+    """In a process, when that is ready for what the environment imports, which may start JAX. None
+    is made in the process that only asks for the spaces."""
+    return Guarded(cloudpickle.loads(packed), builds=os.getpid() != asker)
 
 
 def _gone(workers):
@@ -305,14 +314,24 @@ def _gone(workers):
     return i, processes.how_it_ended(workers[i].exitcode)
 
 
-def _work(*args):
+class _Seeding(gymnasium.Wrapper):
+    """For a process of its own: the seed of an environment seeds the global generators too."""
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            processes.seed_generators(seed)
+        return self.env.reset(seed=seed, options=options)
+
+
+def _work(settings, seeds, index, make_one, *args):
     """A process with an environment, from its first line on."""
+    processes.begin()
     from rljax import preload  # noqa: F401  if the server was started by others
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, processes.SIGNALS)
-    processes.end_with_parent()
+    processes.take_over(settings)
+    processes.seed_generators(seeds[index], 1)  # not what it will draw after the reset
     with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
-        async_vector_env._async_worker(*args)
+        async_vector_env._async_worker(index, lambda: _Seeding(make_one()), *args)
 
 
 def _ask_to_close(pipes):

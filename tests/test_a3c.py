@@ -1,16 +1,20 @@
 """A3C's parts, each alone in this process: messages, transport, the holder."""
 
 import dataclasses
+import fcntl
 import multiprocessing
 import os
 import threading
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rljax import optimizers, vectors
 from rljax.a3c import crew, holder, messages, roster, sums, training, transport
@@ -140,6 +144,79 @@ def test_a_message_larger_than_the_pipe_waits_for_the_reader():
     assert bytes(got[0][1]) == content
     writer.join()
     assert waited[0] > 0
+
+
+class Counting(bytearray):
+    """Counts the bytes that are written to it in slices."""
+
+    moved = 0
+
+    def __setitem__(self, key, value):
+        self.moved += len(value)
+        super().__setitem__(key, value)
+
+
+def test_a_large_message_is_not_moved_as_often_as_it_has_parts():
+    queue, reader, _ = pipe(longest=3_000_000)
+    reader.buffer = Counting(reader.buffer)
+    sent = np.array([3_000_000, 1], np.uint32).tobytes() + np.random.default_rng(0).bytes(3_000_000)
+    for _ in range(4):
+        for part in range(0, len(sent), 50_000):
+            os.write(queue.pipe.fileno(), sent[part : part + 50_000])
+            got = reader.get()
+        assert [(kind, bytes(content)) for kind, content in got] == [(1, sent[8:])]
+    assert reader.buffer.moved < len(sent)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(
+    sizes=st.lists(st.integers(0, 3000) | st.sampled_from([0, 1, 7, 8, 9, 2999, 3000])),
+    parts=st.lists(st.integers(1, 9000), min_size=1),
+    looks=st.lists(st.booleans(), min_size=1),
+    lost=st.integers(0, 3000),
+)
+def test_messages_that_come_in_any_parts_arrive_whole_and_once(sizes, parts, looks, lost):
+    """Those of which the last bytes are lost with their writer do not."""
+    queue, reader, _ = pipe(longest=3000)
+    contents = [np.random.default_rng(i).bytes(size) for i, size in enumerate(sizes)]
+    headers = (np.array([len(x), i], np.uint32).tobytes() for i, x in enumerate(contents))
+    stream = b"".join(header + x for header, x in zip(headers, contents))
+    stream = stream[: len(stream) - lost]
+    found, at, turn = [], 0, 0
+
+    def look():
+        found.extend((kind, bytes(content)) for kind, content in reader.get())
+
+    while at < len(stream):
+        try:
+            at += os.write(queue.pipe.fileno(), stream[at : at + parts[turn % len(parts)]])
+        except BlockingIOError:  # it is full
+            look()
+        if looks[turn % len(looks)]:
+            look()
+        turn += 1
+    queue.pipe.close()
+    for _ in range(2 + len(stream) // 3000):
+        look()
+    ends = np.cumsum([8 + size for size in sizes])
+    assert found == list(enumerate(contents))[: int(np.sum(ends <= len(stream)))]
+    assert reader.ended
+    assert not reader.malformed
+    reader.close()
+
+
+def test_a_pipe_is_as_large_as_the_system_allows():
+    """A user who is not root is refused more than its limit, and gets that."""
+    limit = int(Path("/proc/sys/fs/pipe-max-size").read_text())
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        _, reader, _ = pipe(longest=5 * limit)
+    finally:
+        if root:
+            os.seteuid(0)
+    assert fcntl.fcntl(reader.fileno(), fcntl.F_GETPIPE_SZ) == limit
 
 
 def test_a_writer_that_dies_within_a_message_leaves_nothing_of_it():
@@ -287,6 +364,45 @@ def test_a_malformed_message_is_told_in_one_line(state, layout):
     assert "\n" not in lines[0]
     assert run.status(0).counts.malformed == 1
     assert run.status(0).workers[1].state == "starting"
+
+
+class NoCrew:
+    """Starts nothing."""
+
+    def start(self, index, job):
+        pass
+
+
+@pytest.mark.parametrize(("between", "ends"), [(0, True), (999, True), (1000, False)])
+def test_restarts_are_counted_over_a_thousand_gradients(state, layout, between, ends):
+    config, workers = CONFIG, dataclasses.replace(WORKERS, max_worker_restarts=2)
+    held, lines = new_holder(state, layout, workers), []
+    parameters = transport.SharedParameters(multiprocessing, len(held.published()))
+    run = roster.Roster(config, workers, layout, held, parameters, state.actors, lines.append)
+    gradient = np.zeros_like(gradients(layout, 1)[0])
+
+    def die():
+        return run.take(crew.Message(1, None, "was killed by SIGABRT"), NoCrew())
+
+    def push(worker, number):
+        data = record_of(layout, gradient, worker)
+        for _ in range(number):
+            data["version"] = held.version
+            run.take(crew.Message(worker, messages.GRADIENT, message(data)), None)
+
+    assert die() is None
+    push(0, 1000)  # another worker's do not count
+    push(1, between)
+    assert die() is None
+    error = die()
+    assert (error is not None) == ends
+    assert held.counts.restarts == len(lines) == (2 if ends else 3)
+    if ends:
+        assert str(error) == (
+            f"worker 1 was killed by SIGABRT after {4 * between:,} steps in probes:RewardByAction;"
+            " it was started again 2 times within 1,000 of its gradients, as often as"
+            " max_worker_restarts allows"
+        )
 
 
 def test_stale_gradients_are_rejected_and_counted(state, layout):

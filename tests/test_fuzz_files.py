@@ -155,7 +155,7 @@ def resume_sweep(path):
 
     asked = sweep_options.ask("", ["--resume", str(path)])
     groups = sweep.plan(asked.base, asked.points, asked.seeds, asked.workers)
-    with script._opened(asked, "cpu") as (folder, journal):
+    with script._opened(asked, groups, "cpu") as (folder, journal):
         finals = script._finished(folder, journal, groups)
         script._is_complete(folder, groups, journal)
         start.compared(asked.saved, "cpu")

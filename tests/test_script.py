@@ -189,7 +189,7 @@ def test_one_seed_has_no_interval(num_seeds, capsys):
     import display
 
     played = evaluate.Evaluation(np.ones((num_seeds, 3)), None, np.ones((num_seeds, 3), bool))
-    final = common.summarize_returns(played, "greedy")
+    final = common.summarize_returns(played, "greedy", 100)
     assert final["ci95"] == (None if num_seeds == 1 else [1, 1])
     seeds = list(range(num_seeds))
     more = {"env": "It", "checkpoint": "last", "seeds": seeds, "env_steps": seeds}

@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-import pickle
 import selectors
-import signal
 import time
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 from rljax import processes
@@ -52,6 +51,8 @@ class Crew:
         self.parameters, self.usual, self.longest = parameters, usual, longest
         self.workers: dict[int, _Worker] = {}
         self.selector = selectors.DefaultSelector()
+        # Should nobody leave it: before multiprocessing waits for its processes.
+        self._end = Finalize(None, self._stop, exitpriority=10)
 
     def __enter__(self):
         processes.start_server()
@@ -70,13 +71,7 @@ class Crew:
             TypeError: the job cannot be sent to another process.
             OSError, EOFError: the worker, or the server, died meanwhile.
         """
-        try:
-            job = pickle.dumps(job)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"an environment or network object cannot be sent to worker processes ({error});"
-                " name it as 'package.module:attribute'"
-            ) from error
+        job = processes.packed(job)
         take, put = processes.context.Pipe(duplex=False)
         turns_take, turns_put = processes.context.Pipe(duplex=False)
         ends = [take, put, turns_take, turns_put]
@@ -132,6 +127,9 @@ class Crew:
 
     def stop(self) -> None:
         """Stops all workers and joins them: in order where they can, else by force."""
+        self._end()
+
+    def _stop(self):
         for worker in self.workers.values():
             worker.turns.close()
         deadline = time.monotonic() + GRACE
@@ -153,9 +151,9 @@ class Crew:
 
 def _run(index, put, turns, parameters, job):
     """A worker process, from its first line on."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, processes.SIGNALS)
+    processes.begin()
     from rljax import preload  # noqa: F401  before anything imports JAX, the job as well
     from rljax.a3c import worker
 
-    worker.run(index, transport.Queue(put, turns), turns, parameters, pickle.loads(job))
+    worker.run(index, transport.Queue(put, turns), turns, parameters, job)
     os._exit(0)  # nothing is left to do in order, and taking JAX down takes its time

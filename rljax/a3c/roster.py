@@ -10,14 +10,8 @@ from rljax.a3c import messages
 from rljax.a3c.crew import Crew, Message, WorkerError
 from rljax.a3c.sums import Counts, whole
 
-_JAX_SETTINGS = (
-    "jax_compilation_cache_dir",
-    "jax_default_prng_impl",
-    "jax_enable_compilation_cache",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_numpy_rank_promotion",
-)
-"""What workers take over of this process's."""
+RESTARTS_WITHIN = 1000
+"""Gradients of a worker, within which it is started again `max_worker_restarts` times at most."""
 
 
 class WorkerStatus(NamedTuple):
@@ -58,11 +52,11 @@ class Roster:
         self.packed: dict[int, np.ndarray] = {}
         nothing = WorkerStatus("starting", 0, 0, float("nan"), 0, 0, np.zeros(len(messages.PHASES)))
         self.statuses = [nothing] * workers.num_workers
-        self.in_a_row = [0] * workers.num_workers
+        self.pushed = [0] * workers.num_workers
+        self.restarted_at = [[] for _ in split]  # by gradients pushed until then
 
     def job(self, index):
-        settings = {name: getattr(jax.config, name) for name in _JAX_SETTINGS}
-        lockstep = self.workers.lockstep
+        settings, lockstep = processes.jax_settings(), self.workers.lockstep
         return messages.Job(self.config, self.layout, self.actor(index), lockstep, settings)
 
     def start(self, index: int, crew: Crew) -> Exception | None:
@@ -90,7 +84,8 @@ class Roster:
         if kind is None:
             return self._replace(index, content, crew)
         if kind == messages.FAILED:
-            return WorkerError(f"worker {index} failed:\n{bytes(content).decode(errors='replace')}")
+            text = bytes(content).decode(errors="replace")
+            return WorkerError(f"worker {index} failed {self._where(index)}:\n{text}")
         if kind == messages.REFUSED:
             refusal = processes.RefusedError if self.holder.updates == 0 else WorkerError
             return refusal(f"worker {index}: {bytes(content).decode(errors='replace')}")
@@ -111,7 +106,8 @@ class Roster:
         if holder.counts.applied > before:
             self.parameters.publish(holder.version, holder.published())
         record, figures = pushed
-        self.packed[index], self.in_a_row[index] = record["actor"].copy(), 0
+        self.packed[index] = record["actor"].copy()
+        self.pushed[index] += 1
         status = self.statuses[index]
         number, returns = figures[:2].tolist()
         self.statuses[index] = status._replace(
@@ -124,19 +120,27 @@ class Roster:
         )
 
     def _replace(self, index, how, crew):
-        self.in_a_row[index] += 1
-        allowed = self.workers.max_worker_restarts
-        if self.in_a_row[index] > allowed:
+        pushed, allowed = self.pushed[index], self.workers.max_worker_restarts
+        lately = [n for n in self.restarted_at[index] if n > pushed - RESTARTS_WITHIN]
+        if len(lately) >= allowed:
             return WorkerError(
-                f"worker {index} {how}; it was started again {allowed} times in a row without"
-                " pushing a gradient, as often as max_worker_restarts allows"
+                f"worker {index} {how} {self._where(index)}; it was started again {allowed} times"
+                f" within {RESTARTS_WITHIN:,} of its gradients, as often as max_worker_restarts"
+                " allows"
             )
+        self.restarted_at[index] = [*lately, pushed]
         self.warn(f"worker {index} {how}; started again where its last gradient left it")
         counts = self.holder.counts
         self.holder.counts = counts._replace(restarts=counts.restarts + 1)
         status = self.statuses[index]
         self.statuses[index] = status._replace(state="restarting", restarts=status.restarts + 1)
         return self.start(index, crew)
+
+    def _where(self, index):
+        """An environment that fails by itself says more; of others this is what is known."""
+        env, steps = self.config.env, self.statuses[index].steps
+        name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+        return f"after {steps:,} steps in {name}"
 
     def status(self, queued):
         size = self.layout.record.itemsize

@@ -1,6 +1,7 @@
 """A3C seen from the holder's process: the whole of a run."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def chunks(
     key: jax.Array | None,
     state: State | None = None,
     watch: Callable[[Status], None] = lambda status: None,
-    warn: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Iterator[tuple[State, Metrics]]:
     """A whole run with one seed, in chunks of a quarter of a second or so.
 
@@ -81,8 +82,9 @@ def chunks(
     Raises:
         ValueError, TypeError: as `init` does.
         processes.RefusedError: a worker cannot make the environment or the network.
-        WorkerError: an environment raised an exception in a worker, or a worker died more often
-            in a row than `max_worker_restarts`. A last chunk was given before.
+        WorkerError: an environment or a network raised an exception in a worker, which may be
+            SystemExit, or a worker died more often within 1,000 of its gradients than
+            `max_worker_restarts`. A last chunk was given before.
     """
     check(config, workers)
     state = init(config, workers, key) if state is None else state

@@ -5,7 +5,6 @@ others for ever. A queue has one writer and one reader, and parameters are read 
 """
 
 import array
-import contextlib
 import fcntl
 import os
 import select
@@ -91,8 +90,7 @@ class Reader:
         os.set_blocking(pipe.fileno(), False)
         self.buffer = bytearray(2 * (longest + _HEADER) + 2**16)
         self.start = self.end = 0
-        with contextlib.suppress(OSError):  # over what the system allows; then it is as it is
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, ROOM * (usual + _HEADER))
+        _resize(pipe.fileno(), ROOM * (usual + _HEADER))
 
     def fileno(self) -> int:
         return self.pipe.fileno()
@@ -102,10 +100,9 @@ class Reader:
         call. Half a message that a dead writer left is dropped, and `ended` set. Where what came
         is no message, what follows it cannot be told apart: `malformed` is set.
         """
-        size = self.end - self.start
-        self.buffer[:size] = self.buffer[self.start : self.end]
-        self.start, self.end = 0, size
         view = memoryview(self.buffer)
+        if self.start == self.end or len(view) - self.start < _HEADER + self.longest:
+            self._to_front()
         try:
             count = os.readv(self.pipe.fileno(), [view[self.end :]])
             self.ended = count == 0
@@ -125,6 +122,13 @@ class Reader:
             self.start = begin + length
         return messages
 
+    def _to_front(self):
+        """Moves what has come of a message, for there is no room behind it for all of the rest. At
+        every call would be as often as a large message has parts."""
+        size = self.end - self.start
+        self.buffer[:size] = self.buffer[self.start : self.end]
+        self.start, self.end = 0, size
+
     def waiting(self) -> int:
         """Bytes that are in the pipe."""
         found = array.array("i", [0])
@@ -133,6 +137,19 @@ class Reader:
 
     def close(self) -> None:
         self.pipe.close()
+
+
+def _resize(descriptor, size):
+    """Asks for a pipe of so many bytes, or of what the system allows this user: halves of it, as
+    the sizes of pipes are powers of two."""
+    while True:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size)
+            return
+        except OSError:
+            size //= 2
+            if size <= fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ):
+                return  # it is as it is
 
 
 class SharedParameters:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import time
 import traceback
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import distributions, host, learner, preload, processes, rollout, vectors
+from rljax import distributions, failures, host, learner, preload, processes, rollout, vectors
 from rljax.a3c import messages, transport
 from rljax.host import HostEnv
 from rljax.types import Step
@@ -22,27 +23,30 @@ def run(
     queue: transport.Queue,
     turns: Connection,
     parameters: transport.SharedParameters,
-    job: messages.Job,
+    job: bytes,
 ) -> None:
-    """Works until it is told to stop, the parent is gone or something fails; a failure is sent.
+    """Works until it is told to stop or something fails; a failure is sent.
+
+    NumPy's and Python's global generators are seeded from the worker's key, as it is at its start.
 
     Args:
         turns: a message is a turn, where workers take turns; its end is the order to stop.
+        job: a packed `messages.Job`.
     """
-    processes.end_with_parent()
     os.nice(5)  # the holder goes first: all workers wait for it
     running = None
     try:
         if preload.threads(os.getppid()) > 1:
             raise RuntimeError("forked from a process of several threads")
-        for name, value in job.settings.items():
-            jax.config.update(name, value)
+        job = pickle.loads(job)
+        processes.take_over(job.settings)
+        processes.seed_generators(*job.actor.key)
         try:
             env, network = rollout.make_agent(job.config)
             is_host = isinstance(env, HostEnv)
             running = env.open() if is_host else None
         except (ValueError, TypeError) as error:
-            _send(queue, messages.REFUSED, str(error))
+            _send(queue, messages.REFUSED, failures.text_of(error))
             return
         step = _host_step(job, env, network, running) if is_host else _jax_step(job, env, network)
         _work(index, queue, turns, parameters, job, step)
@@ -50,7 +54,7 @@ def run(
         pass
     except processes.EnvError as error:
         _send(queue, messages.FAILED, str(error))
-    except Exception:
+    except BaseException:  # sys.exit is a failure too: it would be started again and again
         _send(queue, messages.FAILED, traceback.format_exc())
     finally:
         if running:

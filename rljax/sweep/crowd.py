@@ -5,29 +5,22 @@ that Python steps. A process takes one agent after another, so that what it comp
 import contextlib
 import os
 import pickle
-import signal
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import connection
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rljax import host, processes
+from rljax import failures, host, processes
 from rljax.sweep.agents import Agent, Execution
 from rljax.sweep.results import Failure, Progress, Result
 
 TICK = 0.25
 """Seconds between two looks, at most."""
-
-_JAX_SETTINGS = (
-    "jax_compilation_cache_dir",
-    "jax_enable_compilation_cache",
-    "jax_persistent_cache_min_compile_time_secs",
-)
-"""What a process takes over from this one."""
 
 
 class Job(NamedTuple):
@@ -62,7 +55,7 @@ def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
         TypeError: an environment or network object cannot be sent to a process.
     """
     left = [agent for agent in agents if agent.number not in how.done]
-    jobs = [(agent, _packed(Job(agent, how._replace(done=())))) for agent in left]
+    jobs = [(agent, processes.packed(Job(agent, how._replace(done=())))) for agent in left]
     jobs.reverse()  # the next one is taken from the end
     number = min(how.parallel or usual_parallel(agents[0]), len(jobs))
     processes.start_server()
@@ -94,7 +87,7 @@ def _look(at_work, jobs, stack):
             failure = f"its process {processes.how_it_ended(one.process.exitcode)}"
             del at_work[one]
             one = _start(stack)
-        if failure:
+        if failure is not None:
             at_work[one] = _give(one, jobs)
             yield Progress(failure=Failure(agent, failure))
         elif metrics is None:
@@ -105,21 +98,10 @@ def _look(at_work, jobs, stack):
             yield Progress(result=Result([agent], metrics, returns))
 
 
-def _packed(job):
-    try:
-        return pickle.dumps(job)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TypeError(
-            f"an environment or network object cannot be sent to other processes ({error});"
-            " name it as 'package.module:attribute'"
-        ) from error
-
-
 def _start(stack):
     """A process, which ends with the stack."""
     here, there = processes.context.Pipe()
-    settings = {name: getattr(jax.config, name) for name in _JAX_SETTINGS}
-    process = processes.context.Process(target=_run, args=(there, settings))
+    process = processes.context.Process(target=_run, args=(there, processes.jax_settings()))
     with processes.signals_held_back(), processes.main_module_left_out():
         process.start()
     there.close()
@@ -129,7 +111,8 @@ def _start(stack):
         process.join()
         here.close()
 
-    stack.callback(end)
+    # Should nobody close the stack: before multiprocessing waits for its processes.
+    stack.callback(Finalize(None, end, exitpriority=10))
     return _Process(process, here)
 
 
@@ -144,23 +127,24 @@ def _give(one, jobs):
 
 
 def _run(pipe, settings: Mapping[str, Any]):
-    """A process, from its first line on."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, processes.SIGNALS)
+    """A process, from its first line on.
+
+    NumPy's and Python's global generators are seeded from each agent's seed.
+    """
+    processes.begin()
     from rljax import preload  # noqa: F401  before anything imports JAX, the job as well
 
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    processes.end_with_parent()
+    processes.take_over(settings)
     from rljax import a3c
 
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
         while True:
-            job = pickle.loads(pipe.recv_bytes())
+            packed = pipe.recv_bytes()
             try:
-                _train(pipe, job)
+                _train(pipe, pickle.loads(packed))
             except (processes.EnvError, a3c.WorkerError, ValueError, TypeError) as error:
-                pipe.send((0, None, None, str(error)))
-            except Exception:
+                pipe.send((0, None, None, failures.text_of(error)))
+            except BaseException:  # sys.exit is the agent's failure, and not the process's
                 pipe.send((0, None, None, traceback.format_exc()))
 
 
@@ -170,6 +154,7 @@ def _train(pipe, job):
     from rljax import a2c, a3c, evaluate
 
     config, workers, key = job.agent.config, job.agent.workers, jax.random.key(job.agent.seed)
+    processes.seed_generators(job.agent.seed)
     if workers is None:
         chunks, is_row = a2c.chunks(config, key[None]), a2c.is_row
     else:
