@@ -356,7 +356,7 @@ def own_step(kind):
         (False, lambda x: x + 1, r"bool\[\] when reset and int32\[\]"),
         (jnp.zeros(2), lambda x: x[None], r"float32\[2\] when reset and float32\[1, 2\]"),
     ],
-    ids=str,
+    ids=["weak", "strong", "narrow", "half", "bool", "shape"],
 )
 def test_a_state_that_changes_its_type_is_refused(kind, at_reset, after_step, told):
     with pytest.raises(TypeError, match=f"env = '(Drifting|Own)': 'mark' in its state is {told}"):
@@ -373,7 +373,7 @@ def test_a_state_that_changes_its_type_is_refused(kind, at_reset, after_step, to
         (jnp.bfloat16(0.5), lambda x: 0.25, "bfloat16", 0.25),
         (np.int8(1), lambda x: x + 1, "int8", 3),
     ],
-    ids=str,
+    ids=["weak", "whole", "real", "bfloat16", "int8"],
 )
 def test_pythons_numbers_take_on_the_types_of_a_state(kind, at_reset, after_step, dtype, value):
     env = envs.make(kind(at_reset, after_step))

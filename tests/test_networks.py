@@ -382,7 +382,10 @@ def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, setting
         {"precision": "highest"},
         {"dot_general": jax.lax.dot_general},
     ],
-    ids=str,
+    ids=[
+        *("plain", "no bias", "bfloat16", "bfloat16 without bias", "bfloat16 parameters"),
+        *("float16 parameters", "precision", "product"),
+    ],
 )
 def test_a_recorded_layer_has_the_gradients_of_flaxs_own(settings):
     x = jax.random.normal(jax.random.key(0), (BATCH, 4))
