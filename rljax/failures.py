@@ -44,5 +44,5 @@ def in_a_line(error: BaseException) -> str:
 
 def what_is_wrong(error: Exception) -> str:
     """One of `WRONG`, in a line."""
-    is_said = type(error) in (ValueError, TypeError)
-    return " ".join(str(error).split()) if is_said else in_a_line(error)
+    line, kind = in_a_line(error), type(error)
+    return line.removeprefix(f"{kind.__name__}: ") if kind in (ValueError, TypeError) else line

@@ -17,6 +17,7 @@ import numpy as np
 from rljax import spaces
 from rljax.checkpoints import named_leaves
 from rljax.config import reworded
+from rljax.failures import what_is_wrong
 from rljax.spaces import Box
 from rljax.types import EnvSpec, Step
 
@@ -56,7 +57,7 @@ def make(name: str, source: Any, params: Any) -> Env:
     try:
         return _make(name, source, params)
     except (ValueError, TypeError) as error:
-        raise reworded(error, f"env = {name!r}: {error}") from error
+        raise reworded(error, f"env = {name!r}: {what_is_wrong(error)}") from error
 
 
 def _make(name, source, params):
