@@ -46,7 +46,7 @@ def test_by_default_there_are_sixteen_at_most(counted):
     assert counted.most == 16
 
 
-@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize("greedy", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_all_episodes_count_and_each_has_its_chance(greedy):
     """However many environments play; lengths are told by the seeds alone."""
     (one, four), other = (

@@ -169,7 +169,7 @@ def test_an_evaluation_that_fails_loses_nothing(main, tmp_path, capfd, env, text
     assert checkpoints.existing(run_dir)[-1] == 800
 
 
-@pytest.mark.parametrize("what", ["interrupt", "reward None"])
+@pytest.mark.parametrize("what", [pytest.param("interrupt", marks=pytest.mark.slow), "reward None"])
 def test_what_goes_wrong_in_this_process_loses_nothing(main, tmp_path, capfd, what):
     """KeyboardInterrupt as well, where no signal came."""
     run_dir = tmp_path / "run"
@@ -236,6 +236,7 @@ def test_episodes_that_never_end_are_told_and_cut(main, tmp_path, capfd, monkeyp
     assert (final["unfinished"], final["max_steps"], final["mean"]) == (3, 30, 30.0)
 
 
+@pytest.mark.slow
 def test_a_seeds_last_evaluation_that_a_signal_put_off(main, tmp_path, monkeypatch):
     """The next seed has not begun; --resume makes up for it."""
     flags = "--env host_probes:Counted --num-seeds 2 --eval-every 400 --quiet".split()

@@ -88,6 +88,7 @@ def test_processes_have_generators_of_their_own_and_settings_from_here(tmp_path,
     assert [x["settings"] for x in one] == [here] * 3
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_started_again_draws_other_numbers(tmp_path):
     """It was killed after it had pushed: its key went on."""
     config = on(CONFIG, tmp_path, total_timesteps=400_000)
@@ -192,7 +193,7 @@ def below(pid):
 @pytest.mark.parametrize(
     ("way", "ends"),
     [
-        ("a3c", "by itself"),
+        pytest.param("a3c", "by itself", marks=pytest.mark.slow),
         pytest.param("sweep", "by itself", marks=pytest.mark.slow),
         pytest.param("async", "by itself", marks=pytest.mark.slow),
         pytest.param("sweep", "killed", marks=pytest.mark.slow),
