@@ -53,6 +53,7 @@ def run(argv, signals) -> int:
         for warning in caught:
             print(f"warning: {warning.message}", file=sys.stderr)
         flags.set_device(options.device)
+        runs.check_network(options.run_dir, saved.config)
         figures = evaluate(saved, options, signals)
         print_evaluation(figures)
         files.write_json(options.run_dir / "evaluation.json", figures)

@@ -100,7 +100,8 @@ def resumed(
         except files.WriteError:
             raise
         except OSError as error:
-            raise ValueError(f"{options.resume} cannot be gone on with: {error}") from error
+            where = error.filename or options.resume
+            raise ValueError(f"{where} cannot be used to resume ({error.strerror})") from error
         yield start
 
 
@@ -132,6 +133,7 @@ def _from_checkpoint(run_dir, config, seeds, like):
     from rljax import evaluate
     from rljax.types import NEW_LEAVES
 
+    runs.check_network(run_dir, config)
     manifest, trees, problems = checkpoints.newest(run_dir, _check)
     before = runs.read_config(manifest)
     _check_same(config, before, seeds, manifest)

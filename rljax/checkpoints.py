@@ -33,8 +33,9 @@ _PLAIN = frozenset(
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_NOT_THERE = {getattr(errno, name) for name in "ENOENT ENOTDIR EISDIR ELOOP EINVAL".split()}
-_NOT_THERE |= {errno.ENAMETOOLONG, errno.ENXIO}
+_NOT_THERE = {
+    getattr(errno, name) for name in "ENOENT ENOTDIR EISDIR ELOOP EINVAL ENAMETOOLONG ENXIO".split()
+}
 _DEEPEST = 64  # parts of a path in a tree
 
 

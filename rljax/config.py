@@ -98,7 +98,7 @@ class Config:
             if isinstance(value, Mapping):
                 value = tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
             if _is_pairs(value):
-                value = tuple((key, values.frozen(item)) for key, item in value)
+                value = values.Pairs((key, values.frozen(item)) for key, item in value)
                 for key, item in value:
                     if hasattr(item, "dtype"):  # before JAX finds that it cannot be hashed
                         raise TypeError(

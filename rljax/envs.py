@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import jax
 
-from rljax import host, jax_envs, values
+from rljax import host, jax_envs, processes, values
 from rljax.config import KeyValues, load_attribute, load_module, unknown
 from rljax.failures import is_interrupt, what_is_wrong
 from rljax.guarded import close
@@ -58,18 +58,27 @@ def make(
     Raises:
         ValueError: no such environment or parameter, a missing package, or a space that is not
             supported.
+        ValueError: JAX's default types have 64 bits: environments then give others than they were
+            written for.
         TypeError: no environment of either kind, or no such keyword argument.
     """
+    if jax.config.jax_enable_x64:
+        raise ValueError(
+            "jax_enable_x64 = True: must be off, as rljax computes in 32 bits (unset"
+            " JAX_ENABLE_X64, or jax.config.update('jax_enable_x64', False))"
+        )
     with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
         found = _find(env)
         key = _key(env, found, env_kwargs)
         made = host.known(key, _builder(found, env_kwargs), num_envs, vectorization)
         if made and not env_params:
             return made
+        before = processes.children()
         source = _build(env, found, values.thawed(env_kwargs))
         if isinstance(source, gymnasium.Env):
             params = dict(env_params)
-            return _host_env(env, found, source, env_kwargs, params, num_envs, vectorization)
+            with processes.children_ended(before):
+                return _host_env(env, found, source, env_kwargs, params, num_envs, vectorization)
         params = _override(getattr(source, "default_params", None), dict(env_params))
         name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
         if vectorization != "sync":
@@ -195,9 +204,11 @@ def _builder(found, kwargs):
 
 
 def _key(env, found, kwargs):
-    """For `host.known`: that it is the very same class, function or registration."""
-    name = env if isinstance(env, str) else None
-    return name, id(getattr(found, "__registration__", found)), repr(kwargs)
+    """For `host.known`: a name, and that it stands for the very same class, function or
+    registration. A class that is given itself may be changed by who has it, and has none."""
+    if not isinstance(env, str):
+        return None
+    return env, id(getattr(found, "__registration__", found)), repr(kwargs)
 
 
 def _check_kwargs(env, factory, kwargs):

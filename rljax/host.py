@@ -5,7 +5,6 @@ numbered from 0, auto-reset within the step, the true successor kept.
 """
 
 import contextlib
-import multiprocessing
 import os
 import time
 import traceback
@@ -67,6 +66,11 @@ class HostEnv(NamedTuple):
 
 _known: dict[Hashable, HostEnv] = {}
 _MOST_KNOWN = 32
+
+
+def forget() -> None:
+    """What is known may be so no longer: an environment turned out to be another one."""
+    _known.clear()
 
 
 def known(
@@ -155,7 +159,7 @@ class Running:
         for i, error in enumerate(self._envs.get_attr("error")):
             if error:
                 self.close()
-                _known.clear()  # it may be another one by now
+                forget()
                 raise RefusedError(f"env = {self.spec.name!r}: environment {i}: {error}")
 
     def __enter__(self):
@@ -222,8 +226,7 @@ class Running:
             raise EnvError(self._who_is_gone()) from error
         if "error" in info:
             i = int(np.argmax(info["_error"]))
-            error = info["error"][i]
-            raise EnvError(f"{self._at(i)}:" + ("\n" if "\n" in error else " ") + error)
+            raise failed(self._at(i), info["error"][i])
         return *answer, info
 
     def _check_finite(self, x, error):
@@ -238,6 +241,11 @@ class Running:
     def _who_is_gone(self):
         i, how = _gone(self._envs.processes)
         return f"{self._at(i)}: its process {how}"
+
+
+def failed(where: str, error: str) -> EnvError:
+    """The error of an environment, which may be a traceback."""
+    return EnvError(f"{where}:" + ("\n" if "\n" in error else " ") + error)
 
 
 def not_finite(x: np.ndarray) -> tuple[int, str] | None:
@@ -269,12 +277,12 @@ def _vectorize(env: HostEnv, seeds: Sequence[int]) -> VectorEnv:
     except Exception as error:
         text = f"{name}: it cannot be sent to another process ({text_of(error)})"
         raise RefusedError(f"{text}; name it as 'package.module:attribute'") from error
-    before = multiprocessing.active_children()
+    before = processes.children()
     try:
         with processes.main_module_left_out():
             return _InProcesses(env, packed, **options)
     except BaseException as error:
-        for process in set(multiprocessing.active_children()) - set(before):
+        for process in processes.children() - before:
             process.kill()
         if isinstance(error, EOFError | OSError):
             text = f"{name}: a process with an environment cannot be started, or died: {error!r}"

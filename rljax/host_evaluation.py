@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import distributions, host, networks, rollout, vectors
+from rljax import distributions, host, networks, processes, rollout, vectors
 from rljax.config import Config
 from rljax.guarded import Guarded
 from rljax.host import HostEnv
@@ -56,7 +56,8 @@ def play(
     """
     total, steps, played = len(keys) * num_episodes, 0, []
     watch(0, total, 0)
-    with _opened(env, min(num_envs, num_episodes)) as guarded:
+    number, before = min(num_envs, num_episodes), processes.children()
+    with processes.children_ended(before), _opened(env, number) as guarded:
         for index, key in enumerate(keys):
             learner = jax.tree.map(lambda x, i=index: x[i], learners)
             act = _policy(config, env.spec, learner, greedy)
@@ -76,6 +77,7 @@ def _opened(env: HostEnv, number: int) -> Iterator[list[Guarded]]:
         for i in range(number):
             guarded.append(Guarded(env))
             if error := guarded[-1].error:
+                host.forget()
                 many = f"{number} environment{'s' * (number > 1)}"
                 name = f"env = {env.spec.name!r}"
                 raise EnvError(f"in an evaluation in {many}: {name}: environment {i}: {error}")
@@ -141,7 +143,7 @@ class _Episodes:
 
     def _take(self, i, obs, info):
         if error := info.get("error"):
-            raise EnvError(f"{self._at(i)}:" + ("\n" if "\n" in error else " ") + error)
+            raise host.failed(self._at(i), error)
         self.obs[i] = obs
         if "mask" in info:
             self.mask[i] = info["mask"]

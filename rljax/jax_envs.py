@@ -143,8 +143,11 @@ def _declared(source, method, params):
 def _observation(source, params):
     """By tracing the environment: declared spaces can be wrong."""
 
+    # Gymnax's own reset would take apart whatever reset_env gives.
+    method = "reset_env" if _resets_as_gymnax_does(source) else "reset"
+
     def first_obs(key):
-        return _unpacked(source, "reset", source.reset(key, params), _RESET)[0]
+        return _unpacked(source, method, getattr(source, method)(key, params), _RESET)[0]
 
     obs = _traced("reset", first_obs, _key())
     space = None

@@ -19,7 +19,7 @@ from rljax import spaces
 from rljax.config import Config, load_attribute, unknown
 from rljax.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
 from rljax.layers import Dense, orthogonal
-from rljax.spaces import ActionSpace, Box, Discrete, Parts
+from rljax.spaces import ActionSpace, Box, Discrete, Numbers, Parts
 from rljax.types import EnvSpec
 
 ACTIVATIONS = {
@@ -182,7 +182,8 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
     try:
         jax.eval_shape(network.apply, variables, obs)
     except flax.errors.InvalidRngError as error:
-        raise ValueError(f"{name}: draws random numbers when applied ({error})") from error
+        why = str(error).partition(" (https")[0]
+        raise ValueError(f"{name}: draws random numbers when applied ({why})") from error
     return variables
 
 
@@ -193,8 +194,10 @@ def describe(config: Config, spec: EnvSpec) -> dict:
     record = {"torso": torso.func.__name__ if isinstance(torso, partial) else str(config.network)}
     if record["torso"] == "CNN":
         record["channels"] = torso.keywords["channels"]
-    scale = getattr(spec.observation, "scale", 1.0)
-    return {**record, "observation": list(spec.obs_shape), "observation_scale": scale}
+    record["observation"] = list(spec.obs_shape)
+    if isinstance(spec.observation, Numbers):
+        record["observation_scale"] = spec.observation.scale
+    return record
 
 
 def _torso(config, spec) -> Callable[[], nn.Module]:
@@ -223,7 +226,8 @@ def _channels(config, spec):
     """Where images have their channels: "last", "first", or "none" of grey bytes [H, W]; None where
     observations are no images.
 
-    The other two axes are a square, or the channels are the fewest.
+    Last where the first two axes are a square, or it is the shortest axis; else first where it is
+    the shortest, by half or before a square.
     """
     shape = spec.obs_shape
     is_bytes = getattr(spec.observation, "scale", 1.0) != 1.0

@@ -147,6 +147,23 @@ def _guard(*ends: int) -> NoReturn:
         os.killpg(0, signal.SIGKILL)
 
 
+def children() -> set:
+    """The processes that this one has started by `multiprocessing`."""
+    return set(multiprocessing.active_children())
+
+
+@contextlib.contextmanager
+def children_ended(before: set) -> Iterator[None]:
+    """In the end, ends the `children` that there were not before: of an environment that was closed
+    they would keep this program from its own end."""
+    try:
+        yield
+    finally:
+        for child in children() - before:
+            child.kill()
+            child.join()
+
+
 def jax_settings() -> dict[str, Any]:
     """This process's `JAX_SETTINGS`, those that a context manager has set included."""
     import jax

@@ -19,14 +19,7 @@ def make_agent(config: Config) -> tuple[Env | HostEnv, ActorCritic]:
 
     Raises:
         ValueError, TypeError: as `envs.make` and `networks.make` do.
-        ValueError: JAX's default types have 64 bits: environments then give others than they were
-            written for.
     """
-    if jax.config.jax_enable_x64:
-        raise ValueError(
-            "jax_enable_x64 = True: must be off, as rljax computes in 32 bits (unset"
-            " JAX_ENABLE_X64, or jax.config.update('jax_enable_x64', False))"
-        )
     env = envs.make(
         config.env, config.env_kwargs, config.env_params, config.num_envs, config.vectorization
     )

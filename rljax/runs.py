@@ -167,6 +167,30 @@ def load(run_dir: Path, checkpoint: str | int = "last") -> Saved:
     return Saved(config, tables.read_metrics(run_dir), manifest["seeds"], env_steps, state)
 
 
+def check_network(run_dir: Path, config: Config) -> None:
+    """That observations are seen, and the network is chosen, as when a run was trained.
+
+    Raises:
+        ValueError: the record has it otherwise; or the run is older than such records, and its
+            observations were not divided by 255, as they would be now.
+        ValueError, TypeError: as `rollout.make_agent` does.
+    """
+    from rljax import networks, rollout, spaces
+    from rljax.host import HostEnv
+
+    env, _ = rollout.make_agent(config)
+    now, then = networks.describe(config, env.spec), read_record(run_dir).get("network")
+    if then is not None and then != now:
+        raise ValueError(
+            f"{str(run_dir)!r} was trained with the network {then}, which is now {now}"
+        )
+    if then is None and isinstance(env, HostEnv) and spaces.is_scaled_anew(env.declared[0]):
+        raise ValueError(
+            f"{str(run_dir)!r} was trained by an earlier version, which did not divide observations"
+            " from 0 to 255 by 255 where they are no bytes; give the environment other bounds"
+        )
+
+
 def load_policy(
     run_dir: Path,
     checkpoint: str | int = "last",
@@ -193,6 +217,7 @@ def load_policy(
 
     saved = load(run_dir, checkpoint)
     index = _index(saved, seed)
+    check_network(run_dir, saved.config)
     learner = jax.tree.map(lambda leaf: leaf[index], evaluate.learners(saved.config, saved.state))
     return evaluate.policy(saved.config, learner, greedy)
 

@@ -167,6 +167,15 @@ def _scale(space):
     return 1 / 255 if np.all(space.low == 0) and np.all(space.high == 255) else 1.0
 
 
+def is_scaled_anew(space: Any) -> bool:
+    """Whether numbers in a declared space are divided by 255 that earlier versions left alone:
+    those from 0 to 255 that are no bytes."""
+    parts = getattr(space, "spaces", ())
+    if parts:
+        return any(map(is_scaled_anew, parts.values() if isinstance(parts, Mapping) else parts))
+    return _scale(space) != 1.0 and space.dtype != np.uint8
+
+
 def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
     """An observation as one float32 array [*kind.shape].
 

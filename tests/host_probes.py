@@ -25,6 +25,10 @@ class RewardByAction(gymnasium.Env):
         return np.zeros(1, np.float32), 2.0 * action - 1.0, True, False, {}
 
 
+class Sized(RewardByAction):
+    """The same, for a test to change."""
+
+
 class Walk(RewardByAction):
     """Episodes of 3 steps that count 0, 1, 2, 3, cut at the third, with a reward of 1 for each."""
 

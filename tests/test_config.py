@@ -183,3 +183,10 @@ def test_arrays_of_parameters_are_refused_where_they_are_given(name):
         Config(**{name: {"limit": np.array([10, 20])}})
     with pytest.raises(TypeError, match=told):
         jax.vmap(lambda limit: Config(**{name: {"limit": limit}}).gamma)(np.array([10, 20]))
+
+
+def test_values_that_python_takes_for_equal_are_others_to_an_environment():
+    one, true, real = (Config(env_kwargs={"size": [size]}) for size in (1, True, 1.0))
+    assert one == Config(env_kwargs={"size": [1]})
+    assert len({one, true, real}) == 3
+    assert jax.tree.structure(one) != jax.tree.structure(true)

@@ -421,6 +421,10 @@ FAULTY = {
         chain(reset=lambda self, key, params=None: jnp.zeros(2)),
         r"Chain.reset must return \(obs, state\), not an array of shape \(2,\)",
     ),
+    "a bare observation through gymnax's own reset": (
+        type("Bare", (probes.Probe,), {"reset_env": lambda self, key, params: jnp.zeros(2)})(),
+        r"Bare.reset_env must return \(obs, state\), not an array of shape \(2,\)",
+    ),
     "rewards": (
         returning(lambda obs, state, reward, *rest: (obs, state, jnp.ones(2), *rest)),
         r"reward must be a scalar, not of shape \(2,\)",

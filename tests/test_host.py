@@ -27,6 +27,7 @@ from host_probes import (
     RewardByAction,
     Sampling,
     Single,
+    Sized,
     Walk,
     WithoutSpaces,
 )
@@ -116,8 +117,8 @@ def test_a_process_that_dies_as_it_is_made_is_named():
 def test_an_environment_is_described_once_and_not_while_it_is_open(monkeypatch):
     monkeypatch.setattr(Single, "made", 0)
     for _ in range(2):
-        with envs.make(Single).open() as running:
-            assert envs.make(Single).spec == running.spec
+        with envs.make("host_probes:Single").open() as running:
+            assert envs.make("host_probes:Single").spec == running.spec
     assert (Single.made, Single.alive) == (3, 0)
 
 
@@ -126,9 +127,17 @@ def test_one_that_has_become_another_is_described_anew():
     env = lambda: Sampling(gymnasium.spaces.Box(0, 1, (size,)), gymnasium.spaces.Discrete(2))  # noqa: E731
     assert envs.make(env).spec.obs_shape == (1,)
     size = 2
-    with pytest.raises(processes.RefusedError, match="its spaces are"):
-        envs.make(env).open()
     assert envs.make(env).spec.obs_shape == (2,)
+
+
+def test_a_name_that_stands_for_another_is_noticed_and_described_anew(monkeypatch):
+    path = "host_probes:Sized"
+    assert envs.make(path).spec.action_space == Discrete(2)
+    monkeypatch.setattr(Sized, "action_space", spaces.Discrete(5))
+    with pytest.raises(processes.RefusedError, match="its spaces are"):
+        envs.make(path).open()
+    assert envs.make(path).spec.action_space == Discrete(5)
+    host.forget()
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -342,6 +351,22 @@ def test_the_mask_is_not_looked_at_where_an_episode_ends(at_end, vectorization):
             mask = step.mask
             assert step.truncated.tolist() == [t % 3 == 0] * 2
             assert mask.tolist() == [[t % 3 != 0, t % 3 == 0]] * 2  # of the reset, after an end
+
+
+class LeavingAChild(RewardByAction):
+    """Starts a process and does not end it."""
+
+    def __init__(self):
+        self.child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+        self.child.start()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning", "ignore:.*fork:DeprecationWarning")
+def test_a_process_of_an_environment_that_was_only_looked_at_is_ended():
+    """Else it would keep the program from its end."""
+    before = set(multiprocessing.active_children())
+    envs.make(LeavingAChild, vectorization="async")
+    assert set(multiprocessing.active_children()) == before
 
 
 # Any spaces

@@ -79,13 +79,10 @@ def test_actions_differ_between_steps_and_episodes():
             return super().step(action)
 
     config = dataclasses.replace(CONFIG, env=Recording)
-    envs.make(Recording)
-    Recording.taken = ()
     evaluated(config, 40, greedy=False, num_envs=1)
-    assert len(Recording.taken) == 40
-    assert set(map(tuple, Recording.taken)) == {
-        (i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)
-    }
+    played = [taken for taken in Recording.taken if taken]  # none in the resets to look at it
+    assert len(played) == 40
+    assert set(map(tuple, played)) == {(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)}
 
 
 def test_nothing_is_compiled_anew_while_environments_rest(monkeypatch):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import envs, layers, networks
+from rljax import envs, layers, networks, runs
 from rljax.config import Config
 from rljax.distributions import Categorical, Gaussian, TanhGaussian
 from rljax.spaces import Box, Discrete, MultiDiscrete, Numbers
@@ -302,6 +302,18 @@ def test_stacked_frames_are_an_image_of_as_many_channels(dtype):
     }
     _, params = build(env.spec)
     assert params["params"]["actor_torso"]["conv"]["kernel"].shape == (9 * 4, 16)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_run_of_before_observations_were_scaled_is_refused(tmp_path, dtype):
+    """Bytes always were."""
+    (tmp_path / "config.json").write_text('{"config": {}, "run": {}}')
+    config = Config(env=lambda: Camera(dtype))
+    if dtype == np.uint8:
+        runs.check_network(tmp_path, config)
+    else:
+        with pytest.raises(ValueError, match=r"by an earlier version, .* they are no bytes"):
+            runs.check_network(tmp_path, config)
 
 
 def test_grey_bytes_are_an_image_and_several_images_are_refused():

@@ -318,12 +318,26 @@ def test_a_checkpoint_of_another_run_is_refused(main, stopped, capsys, change, e
     assert contents(stopped) == before
 
 
+def test_a_run_whose_network_would_be_another_now_is_refused(main, stopped, capsys):
+    record = json.loads((stopped / "config.json").read_bytes())
+    record["network"]["observation_scale"] = 1 / 255
+    (stopped / "config.json").write_text(json.dumps(record))
+    assert main(["--resume", str(stopped)]) == 2
+    err = capsys.readouterr().err
+    assert "was trained with the network {'torso': 'MLP'" in err
+    assert err.count("\n") == 1
+
+
 def test_a_checkpoint_of_another_network_is_refused(main, stopped, capsys, monkeypatch):
     """A user's own module keeps its name and changes its insides."""
     from rljax import networks
 
     mlp = networks.MLP
-    monkeypatch.setattr(networks, "MLP", lambda hidden_sizes, *rest: mlp((7,), *rest))
+
+    def MLP(hidden_sizes, *rest):  # noqa: N802  the name is recorded
+        return mlp((7,), *rest)
+
+    monkeypatch.setattr(networks, "MLP", MLP)
     jax.clear_caches()
     before = contents(stopped)
     assert main(["--resume", str(stopped)]) == 2

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import Config, a2c, a3c, learner, networks, rollout
+from rljax import Config, a2c, a3c, evaluate, learner, networks, rollout
 from rljax.config import Workers
+from rljax.processes import EnvError
 from rljax.rollout import make_agent
 from rljax.types import EpisodeStats, Transition
 
@@ -81,6 +82,8 @@ def test_continuous_actions_reach_the_environment_in_its_shape():
 def test_64_bits_are_refused(env):
     """Environments would give other types, and the two kinds other results."""
     config = Config(env=env, total_timesteps=160)
+    learners = a2c.init_seeds(config, jax.random.split(jax.random.key(0), 1)).learner
+    keys = jax.random.split(jax.random.key(1), 1)
     jax.config.update("jax_enable_x64", True)
     try:
         with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
@@ -89,5 +92,7 @@ def test_64_bits_are_refused(env):
             next(a2c.chunks(config, jax.random.split(jax.random.key(0), 1)))
         with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
             a3c.train(config, Workers(num_workers=1, envs_per_worker=16), jax.random.key(0))
+        with pytest.raises(EnvError, match=r"jax_enable_x64 = True: must be off"):
+            evaluate.evaluate(config, learners, keys, 1, greedy=True)
     finally:
         jax.config.update("jax_enable_x64", False)

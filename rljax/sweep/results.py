@@ -18,8 +18,8 @@ from rljax.types import Metrics
 
 _KINDS = dict.fromkeys(("agent", "point", "seed", "env_steps", "updates", "episodes"), int)
 _KINDS["diverged"] = bool
-_LONGEST = 2**20  # bytes of a line
 """Of the columns that are no settings; figures are floats."""
+_LONGEST = 2**20  # bytes of a line
 
 
 class Result(NamedTuple):
