@@ -98,7 +98,7 @@ class Config:
             if isinstance(value, Mapping):
                 value = tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
             if _is_pairs(value):
-                value = values.Pairs((key, values.frozen(item)) for key, item in value)
+                value = tuple((key, values.frozen(item)) for key, item in value)
                 for key, item in value:
                     if hasattr(item, "dtype"):  # before JAX finds that it cannot be hashed
                         raise TypeError(
@@ -108,6 +108,18 @@ class Config:
             object.__setattr__(self, name, value)
         if isinstance(self.hidden_sizes, list):
             object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+
+    def __eq__(self, other):
+        if not isinstance(other, Config):
+            return NotImplemented
+        same = tuple(vars(self).values()) == tuple(vars(other).values())
+        return same and self.typed_kwargs == other.typed_kwargs
+
+    @property
+    def typed_kwargs(self) -> str:
+        """What the environment is made with, types included. To Python 1, 1.0 and True are equal,
+        and what was compiled for one would serve the others."""
+        return repr((self.env_kwargs, self.env_params))
 
     @property
     def batch_size(self) -> int:

@@ -179,13 +179,14 @@ NEW_LEAVES = frozenset({"mean_error", "var_error", "sums_error"})
 
 def _flatten_config(config):
     leaves = tuple(_strong_float32(getattr(config, name)) for name in FLOAT_FIELDS)
-    return leaves, tuple(getattr(config, name) for name in STATIC_FIELDS)
+    static = (getattr(config, name) for name in STATIC_FIELDS)
+    return leaves, (*static, config.typed_kwargs)
 
 
 def _unflatten_config(static, leaves):
     # Not Config(...): JAX also unflattens with placeholders that are no numbers.
     config = object.__new__(Config)
-    for name, value in (*zip(STATIC_FIELDS, static), *zip(FLOAT_FIELDS, leaves)):
+    for name, value in (*zip(STATIC_FIELDS, static[:-1]), *zip(FLOAT_FIELDS, leaves)):
         object.__setattr__(config, name, value)
     return config
 

@@ -37,16 +37,6 @@ class Frozen:
         return repr(_thawed(self))
 
 
-class Pairs(tuple):
-    """Keyword arguments, in a config: equal where their types are, too. To Python 1, 1.0 and True
-    are equal, and what was compiled for one would serve the others."""
-
-    def __eq__(self, other):
-        return tuple.__eq__(self, other) and repr(self) == repr(tuple(other))
-
-    __hash__ = tuple.__hash__
-
-
 def frozen(value: Any, levels: int = MOST_LEVELS) -> Any:
     """A value as a config holds it: NumPy's scalars as Python's, lists and dicts `Frozen`. What is
     no such value (see `is_value`), or nested too deeply, stays as it is."""

@@ -85,7 +85,8 @@ def plan(
         except (ValueError, TypeError) as error:
             text = f"point {index} ({spaces.describe(point)}): {error}"
             raise reworded(error, text) from error
-        key = (*(getattr(config, name) for name in STATIC_FIELDS), own_workers)
+        static = (getattr(config, name) for name in STATIC_FIELDS)
+        key = (*static, config.typed_kwargs, own_workers)
         groups.setdefault(key, []).extend(
             Agent(index * len(seeds) + i, index, point, seed, config, own_workers)
             for i, seed in enumerate(seeds)
