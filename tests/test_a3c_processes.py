@@ -340,7 +340,7 @@ def start_script(run_dir, *flags, rows=3):
     return processes.start_script(SCRIPT, [*SMALL, *flags], run_dir, rows)
 
 
-LONG = "--env host_probes:RewardByAction --total-timesteps 3000000".split()
+LONG = "--env host_probes:RewardByAction --total-timesteps 1000000".split()
 
 
 @pytest.mark.parametrize(
