@@ -16,6 +16,7 @@ import tyro
 from display import evaluation_lines, print_evaluation
 
 from rljax import files, processes, runs
+from rljax.config import MAX_EPISODE_STEPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Options:
     envs: int | None = None
     """Environments that Python steps, in which episodes are played at once; by default as many as
     the run was trained with, at most 16."""
-    max_steps: int = 10_000
+    max_steps: int = MAX_EPISODE_STEPS
     """An episode that has not ended by itself after so many steps is cut."""
     sampled: bool = False
     """Sample from the policy instead of taking its mode."""

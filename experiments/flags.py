@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from rljax import files, processes, runs
-from rljax.config import Config, KeyValues, differing, unknown
+from rljax.config import MAX_EPISODE_STEPS, Config, KeyValues, differing, unknown
 from rljax.presets import base, preset
 
 sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
@@ -64,7 +64,7 @@ class RunOptions:
     eval_envs: int | None = None
     """Environments that Python steps, in which an evaluation plays at once, beside those of
     training; by default --num-envs, at most 16."""
-    eval_max_steps: int = 10_000
+    eval_max_steps: int = MAX_EPISODE_STEPS
     """An evaluation's episode that has not ended by itself after so many steps is cut."""
     checkpoint_every: int | None = None
     """Save everything about every so many environment steps of a seed, at a row of metrics; 0 only
@@ -84,26 +84,46 @@ class RunOptions:
             ValueError, TypeError: an option is out of its range or of another type.
         """
         from_one = ("num_seeds", "keep_checkpoints", "eval_envs", "eval_max_steps")
-        for name in (*from_one, "seed", "eval_episodes", "eval_every", "checkpoint_every"):
-            value, least = getattr(self, name), int(name in from_one)
-            if value is None and name in ("checkpoint_every", "eval_envs"):
-                continue
-            if type(value) is not int:
-                raise TypeError(f"{name} = {value!r}: must be a whole number")
-            if value < least:
-                raise ValueError(f"{name} = {value}: must be at least {least}")
-        if self.eval_max_steps >= 2**31:
-            raise ValueError(f"eval_max_steps = {self.eval_max_steps}: must be below 2**31")
-        for name, allowed in (("eval_mode", EVAL_MODES), ("device", DEVICES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(unknown(name, str(getattr(self, name)), list(allowed)))
-        if not isinstance(self.preset, str | None):
-            raise TypeError(f"preset = {self.preset!r}: must be a name")
-        if self.seed + self.num_seeds > 2**32:
-            raise ValueError(f"seed = {self.seed}: the last seed must be below 2**32")
+        from_zero = ("seed", "eval_episodes", "eval_every", "checkpoint_every")
+        check_shared(self, from_one, from_zero, {"eval_mode": EVAL_MODES, "device": DEVICES})
         if self.eval_every and not self.eval_episodes:
             raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")
         return self
+
+
+def check_shared(
+    options: Any,
+    from_one: Sequence[str],
+    from_zero: Sequence[str],
+    choices: Mapping[str, Sequence[str]],
+) -> None:
+    """Checks what the options of training and of sweeps share.
+
+    Args:
+        from_one, from_zero: names of whole numbers, by the least; None is allowed where it is the
+            default.
+        choices: what is allowed of others.
+
+    Raises:
+        ValueError, TypeError: an option is out of its range or of another type.
+    """
+    for name in (*from_one, *from_zero):
+        value, least = getattr(options, name), int(name in from_one)
+        if value is None and getattr(type(options), name) is None:
+            continue
+        if type(value) is not int:
+            raise TypeError(f"{name} = {value!r}: must be a whole number")
+        if value < least:
+            raise ValueError(f"{name} = {value}: must be at least {least}")
+    if options.eval_max_steps >= 2**31:
+        raise ValueError(f"eval_max_steps = {options.eval_max_steps}: must be below 2**31")
+    for name, allowed in choices.items():
+        if getattr(options, name) not in allowed:
+            raise ValueError(unknown(name, str(getattr(options, name)), list(allowed)))
+    if not isinstance(options.preset, str | None):
+        raise TypeError(f"preset = {options.preset!r}: must be a name")
+    if options.seed + options.num_seeds > 2**32:
+        raise ValueError(f"seed = {options.seed}: the last seed must be below 2**32")
 
 
 def parse(

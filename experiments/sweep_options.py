@@ -10,7 +10,7 @@ import space
 import tyro
 
 from rljax import runs
-from rljax.config import Config, Workers, differing, unknown
+from rljax.config import MAX_EPISODE_STEPS, Config, Workers, differing, unknown
 
 ALGORITHMS = ("a2c", "a3c")
 _CHOICES = {
@@ -58,7 +58,7 @@ class SweepOptions:
     eval_envs: int | None = None
     """Environments that Python steps, in which an agent's evaluation plays at once; by default
     --num-envs, at most 16."""
-    eval_max_steps: int = 10_000
+    eval_max_steps: int = MAX_EPISODE_STEPS
     """An evaluation's episode that has not ended by itself after so many steps is cut."""
     max_parallel: int | None = None
     """Agents at once, or processes; by default what is fastest and memory holds."""
@@ -79,25 +79,9 @@ class SweepOptions:
             *("num_points", "max_points", "num_seeds", "max_parallel"),
             *("eval_envs", "eval_max_steps"),
         )
-        for name in (*from_one, "seed", "sampling_seed", "eval_episodes"):
-            value, least = getattr(self, name), int(name in from_one)
-            if value is None and name in ("max_parallel", "eval_envs"):
-                continue
-            if type(value) is not int:
-                raise TypeError(f"{name} = {value!r}: must be a whole number")
-            if value < least:
-                raise ValueError(f"{name} = {value}: must be at least {least}")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(unknown(name, str(getattr(self, name)), list(allowed)))
-        if not isinstance(self.preset, str | None):
-            raise TypeError(f"preset = {self.preset!r}: must be a name")
+        flags.check_shared(self, from_one, ("seed", "sampling_seed", "eval_episodes"), _CHOICES)
         if not all(isinstance(axis, str) for axis in self.axis):
             raise TypeError(f"axis = {self.axis!r}: must be text")
-        if self.eval_max_steps >= 2**31:
-            raise ValueError(f"eval_max_steps = {self.eval_max_steps}: must be below 2**31")
-        if self.seed + self.num_seeds > 2**32:
-            raise ValueError(f"seed = {self.seed}: the last seed must be below 2**32")
         if self.points and (self.axis or self.sampling != "grid"):
             other = "axis" if self.axis else "sampling"
             raise ValueError(f"points: must not be given together with {other}")

@@ -270,8 +270,8 @@ def _host_programs(config: Config, spec: EnvSpec) -> _HostPrograms:
 
     def fresh(key):
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
-        fresh = learner.init(config, network, spec, key)
-        return AgentState(fresh, actor, _no_metrics(), _no_metrics())
+        learning = learner.init(config, network, spec, key)
+        return AgentState(learning, actor, _no_metrics(), _no_metrics())
 
     like = jax.eval_shape(fresh, jax.random.key(0))
     plain_like = jax.eval_shape(vectors.plain, like)

@@ -18,6 +18,12 @@ KeyValues = tuple[tuple[str, Any], ...]
 """Of what `values` describes."""
 
 
+MAX_EPISODE_STEPS = 10_000
+"""An evaluation's episode that has not ended by itself after so many steps is cut, if nothing is
+said: ten times the limit of MuJoCo's and most others, and a million steps for a hundred episodes,
+which one may still wait for. Atari's limit is 27,000 steps, which one must ask for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Settings of an actor-critic learner.

@@ -19,17 +19,13 @@ from rljax import (
     rollout,
     spaces,
 )
-from rljax.config import Config
+from rljax.config import MAX_EPISODE_STEPS, Config
 from rljax.host import HostEnv
 from rljax.host_evaluation import Watch
 from rljax.processes import EnvError
 from rljax.spaces import Numbers
 from rljax.types import LearnerState, Moments
 
-MAX_EPISODE_STEPS = 10_000
-"""An episode that has not ended by itself after so many steps is cut, if nothing is said: ten times
-the limit of MuJoCo's and most others, and a million steps for a hundred episodes, which one may
-still wait for. Atari's limit is 27,000 steps, which one must ask for."""
 MAX_ENVS = 16
 """Environments that Python steps, in which an evaluation plays at once, if nothing is said."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from rljax.config import STATIC_FIELDS, Config, Workers, reworded
+from rljax.config import MAX_EPISODE_STEPS, STATIC_FIELDS, Config, Workers, reworded
 from rljax.sweep import points as spaces
 from rljax.sweep.points import Point
 
@@ -38,7 +38,7 @@ class Execution(NamedTuple):
     eval_envs: int | None = None
     """Environments that Python steps, open at once in an evaluation; by default as many as in
     training, at most 16."""
-    eval_max_steps: int = 10_000
+    eval_max_steps: int = MAX_EPISODE_STEPS
     """An evaluation's episode that has not ended by itself after so many steps is cut."""
     done: Collection[int] = ()
     """Numbers of agents that are finished already, and left out. In environments in JAX the others

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from rljax import a2c, a3c, rollout
-from rljax.config import Config, Workers, reworded
+from rljax.config import MAX_EPISODE_STEPS, Config, Workers, reworded
 from rljax.host import HostEnv
 from rljax.sweep import crowd, population, results
 from rljax.sweep.agents import Agent, Execution, Group, plan
@@ -29,7 +29,7 @@ def run(
     eval_episodes: int = 20,
     greedy: bool = True,
     eval_envs: int | None = None,
-    eval_max_steps: int = 10_000,
+    eval_max_steps: int = MAX_EPISODE_STEPS,
 ) -> Any:
     """Trains every point with every seed.
 
