@@ -14,7 +14,7 @@ import in_turn
 from display import Display
 from start import Start, fresh, resumed
 
-from rljax import processes
+from rljax.utils import forkserver
 
 ALGORITHM = "a2c"
 
@@ -28,7 +28,7 @@ def settle(config, options):
     """What the flags come to; starts the server that environments' processes are forked from."""
     if config.vectorization == "async":
         flags.set_xla_flags(options.device)  # the server takes them over
-        processes.start_server()  # it imports while this process does
+        forkserver.start_server()  # it imports while this process does
     import jax
 
     # Where Python steps the environments, handing each call to another thread costs more than it
@@ -53,9 +53,9 @@ def prepare(asked: common.Asked):
 def train(asked: common.Asked, start: Start) -> int:
     """Trains, evaluates and writes; returns the exit status."""
     from rljax import a2c, rollout
-    from rljax.host import HostEnv
+    from rljax.envs.host_envs import HostEnv
 
-    env, _ = rollout.make_agent(asked.config)
+    env, _ = rollout.make_env_and_network(asked.config)
     states = a2c.init_seeds(asked.config, asked.keys) if start.states is None else start.states
     train = _train_in_turn if isinstance(env, HostEnv) else _train_at_once
     return train(asked, start, states)
@@ -74,7 +74,7 @@ def _train_at_once(asked, start, states):
     step = config.batch_size * len(seeds)
     done, total = start.updates * step, config.num_updates * step
     with Display(title, done, total, asked.options.quiet) as display:
-        failures = (processes.EnvError,)
+        failures = (forkserver.EnvError,)
         run = common.begin(ALGORITHM, asked, start, display, failures=failures)
         if start.raised:
             states, row = a2c.begin_row(states)
@@ -102,7 +102,7 @@ def _train_in_turn(asked, start, states):
         f"{title} · {asked.device}",
         chunks,
         a2c.begin_row,
-        failures=(processes.EnvError,),
+        failures=(forkserver.EnvError,),
     )
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from flags import RunOptions
 from start import Start, fresh, resumed
 
-from rljax import a3c, processes
-from rljax.config import Config, Workers
+from rljax import a3c
+from rljax.config import Config, WorkerConfig
+from rljax.utils import forkserver
 
 ALGORITHM = "a3c"
 
@@ -28,11 +29,11 @@ def main(argv: list[str]) -> int:
     """Runs; returns the exit status."""
     default = RunOptions(num_seeds=1)
     return common.main(
-        ALGORITHM, __doc__, argv, prepare, train, default, (Workers(),), settle=settle
+        ALGORITHM, __doc__, argv, prepare, train, default, (WorkerConfig(),), settle=settle
     )
 
 
-def settle(config: Config, options: RunOptions, workers: Workers):
+def settle(config: Config, options: RunOptions, workers: WorkerConfig):
     """What the flags come to; starts the server that workers are forked from."""
     if options.device == "gpu":
         raise ValueError("device = 'gpu': A3C computes on the CPU")
@@ -42,7 +43,7 @@ def settle(config: Config, options: RunOptions, workers: Workers):
     config = dataclasses.replace(config, num_envs=workers.envs_per_worker)
     options = dataclasses.replace(options, device="cpu")
     flags.set_xla_flags(options.device)  # workers take them over
-    processes.start_server()  # it imports while this process does
+    forkserver.start_server()  # it imports while this process does
     import jax
 
     # One thread applies gradients: handing each to another costs more than it gains.
@@ -79,7 +80,7 @@ def train(asked: common.Asked, start: Start) -> int:
         f"A3C · {config.env} · {workers.num_workers} workers",
         partial(_chunks, workers),
         partial(_begin_row, config),
-        failures=(a3c.WorkerError, processes.EnvError),
+        failures=(a3c.WorkerError, forkserver.EnvError),
         facts=facts,
     )
 

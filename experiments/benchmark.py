@@ -41,7 +41,9 @@ import common
 import flags
 
 from rljax.config import Config
+from rljax.loggers import tables
 from rljax.presets import preset
+from rljax.utils import atomic_io
 
 SPEEDS = ("environment", "acting", "rollout", "training")
 
@@ -105,10 +107,10 @@ def main(argv: list[str]) -> int:
 
 def write_json(path, device, measured):
     """The figures, and what they depend on."""
-    from rljax import files, runs
+    from rljax import runs
 
     record = {"device": device, "versions": runs.versions(), "commit": runs.git_commit()}
-    files.write_json(path, {**record, **measured})
+    atomic_io.write_json(path, {**record, **measured})
 
 
 def disable_cache():
@@ -205,8 +207,8 @@ def measure_checkpoints(options) -> dict:
     """What saving the whole state ten times costs a run."""
     import numpy as np
 
-    from rljax import a2c, evaluate, runs, tables
-    from rljax.checkpoints import Saver
+    from rljax import a2c, evaluation, runs
+    from rljax.runs.checkpoints import Saver
 
     config = dataclasses.replace(preset("a2c", "CartPole-v1"), total_timesteps=2**30)
     keys = common.seed_keys(range(8))
@@ -215,7 +217,7 @@ def measure_checkpoints(options) -> dict:
         states, metrics = next(chunks)
     updates, begun = int(metrics.updates[0]), time.perf_counter()
     plain, saved, waited, passed = [], [], 0.0, 0.0
-    best = evaluate.best(None, states.learner, np.zeros(8), 0)
+    best = evaluation.best(None, states.learner, np.zeros(8), 0)
     rows = [dict.fromkeys(tables.METRICS, 0.123456789)] * 8 * 100
     with tempfile.TemporaryDirectory() as folder, Saver(Path(folder) / "run", keep=3) as saver:
         run_dir = runs.create(Path(folder) / "run", {})
@@ -283,11 +285,11 @@ def environment_loop(config):
     """Random actions, with all chance of a rollout drawn before it."""
     import jax
 
-    from rljax.distributions import noise
-    from rljax.rollout import make_agent
-    from rljax.spaces import Discrete
+    from rljax.envs.spaces import Discrete
+    from rljax.networks.distributions import noise
+    from rljax.rollout import make_env_and_network
 
-    env, _ = make_agent(config)
+    env, _ = make_env_and_network(config)
     space = env.spec.action_space
     shape = (config.num_steps, config.num_envs)
 
@@ -320,9 +322,9 @@ def rollout_loop(config, values):
     import jax
 
     from rljax import rollout
-    from rljax.rollout import make_agent
+    from rljax.rollout import make_env_and_network
 
-    env, network = make_agent(config)
+    env, network = make_env_and_network(config)
 
     def collect(_, carry):
         state, total = carry

@@ -32,10 +32,10 @@ import benchmark
 import flags
 import numpy as np
 
-from rljax import processes
 from rljax.a3c import transport
-from rljax.config import Config, Workers
+from rljax.config import Config, WorkerConfig
 from rljax.presets import base
+from rljax.utils import forkserver
 
 spawning = multiprocessing.get_context("spawn")
 
@@ -63,10 +63,10 @@ def main(argv: list[str]) -> int:
         options = flags.parse_options(Options, __doc__, argv)
         sizes = [benchmark.parse_size(size) for size in benchmark.split(options.sizes)]
         configs = [config_for(env, *s) for env in benchmark.split(options.envs) for s in sizes]
-        crews = [Workers(number).validate() for number in options.workers]
+        crews = [WorkerConfig(number).validate() for number in options.workers]
         measured = {"start": measure_start()} if options.start else {}
         device = flags.set_device("cpu")
-        processes.start_server()
+        forkserver.start_server()
         import jax
 
         jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -90,12 +90,12 @@ def measure(config, crews, options):
     """The table of a config, a row for each number of workers."""
     from rljax import rollout
     from rljax.a3c.messages import PHASES
-    from rljax.host import HostEnv
+    from rljax.envs.host_envs import HostEnv
 
     parts, size = {}, f"{config.num_envs}x{config.num_steps}"
-    if not isinstance(rollout.make_agent(config)[0], HostEnv):
+    if not isinstance(rollout.make_env_and_network(config)[0], HostEnv):
         # In a process of one thread, as a worker is.
-        with ProcessPoolExecutor(1, mp_context=processes.context) as pool:
+        with ProcessPoolExecutor(1, mp_context=forkserver.context) as pool:
             parts = pool.submit(benchmark.parts, config).result()
     row = "{:24}" + " {:>11}" * (5 + len(PHASES))
     print(row.format("A3C", "size", "workers", "steps/s", "gradients/s", "staleness", *PHASES))
@@ -148,7 +148,7 @@ def measure_alone(seconds):
     from rljax import a3c
     from rljax.a3c import messages
 
-    config, workers = config_for("CartPole-v1", 1, 5), Workers(1)
+    config, workers = config_for("CartPole-v1", 1, 5), WorkerConfig(1)
     layout, state = messages.layout(config), a3c.init(config, workers, jax.random.key(0))
     holder = a3c.ParameterHolder(config, workers, layout, state.learner, state.counts, state.row)
     record, vector = np.zeros((), layout.record), holder.published().copy()

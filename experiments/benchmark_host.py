@@ -74,9 +74,9 @@ def main(argv: list[str]) -> int:
 
 def measure(config, options) -> dict:
     from rljax import rollout
-    from rljax.host import HostEnv
+    from rljax.envs.host_envs import HostEnv
 
-    env, _ = rollout.make_agent(config)
+    env, _ = rollout.make_env_and_network(config)
     if not isinstance(env, HostEnv):
         raise ValueError(f"env = {config.env!r}: it is written in JAX: benchmark.py without 'host'")
     begun = perf_counter()
@@ -108,7 +108,7 @@ def measure(config, options) -> dict:
 
 def random_actions(space, num_envs):
     """[64, B, ...]"""
-    from rljax.spaces import Box, Discrete
+    from rljax.envs.spaces import Box, Discrete
 
     rng, shape = np.random.default_rng(0), (64, num_envs, *space.shape)
     if isinstance(space, Box):

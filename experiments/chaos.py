@@ -33,7 +33,8 @@ from typing import Literal
 import a2c
 import flags
 
-from rljax import checkpoints, tables
+from rljax.loggers import tables
+from rljax.runs import checkpoints
 
 SCRIPT = Path(__file__).parent / "a2c.py"
 FAULTS = ("kill", "write", "damage", "none", "disk", "two", "copy")
@@ -42,7 +43,7 @@ SLOW_WRITES = """
 import os, sys, time
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
 import a2c
-from rljax import files
+from rljax.utils import atomic_io
 
 class SlowFile(type(open(os.devnull, "wb", buffering=0))):
     def write(self, data):
@@ -52,7 +53,7 @@ class SlowFile(type(open(os.devnull, "wb", buffering=0))):
 def slow_open(path, mode="r", **options):
     return SlowFile(path, "w") if mode == "wb" else open(path, mode, **options)
 
-files.open = slow_open
+atomic_io.open = slow_open
 sys.exit(a2c.main(sys.argv[2:]))
 """
 

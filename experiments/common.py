@@ -14,8 +14,11 @@ from flags import RunOptions
 from signals import Signals
 from start import Progress, Start
 
-from rljax import checkpoints, files, processes, runs, tables
+from rljax import runs
 from rljax.config import Config
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.utils import atomic_io, forkserver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +136,9 @@ def ended_in_order(run: Callable[[Signals, contextlib.ExitStack], int]) -> int:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return signals.exit_status
-        except processes.EnvError as error:
+        except forkserver.EnvError as error:
             return flags.fail(error)
-        except files.WriteError as error:
+        except atomic_io.WriteError as error:
             print(f"error: {error}; --resume goes on from what was saved", file=sys.stderr)
             return 1
 
@@ -145,11 +148,11 @@ def begin(algorithm: str, asked: Asked, start: Start, display: Display, **own) -
     options, keys = asked.options, asked.keys
 
     def play(states, updates, which):
-        from rljax import evaluate
+        from rljax import evaluation
 
         learners, eval_keys = _of_seeds((states.learner, keys), which)
-        eval_keys = evaluate.evaluation_keys(eval_keys, updates)
-        return evaluate.evaluate(
+        eval_keys = evaluation.evaluation_keys(eval_keys, updates)
+        return evaluation.evaluate(
             asked.config,
             learners,
             eval_keys,
@@ -311,7 +314,7 @@ def _take(run, outcome, states, metrics):
 def _evaluate_if_due(run, outcome):
     """Evaluates at the first row after every so many steps, and after the last one; whether it
     did. A signal puts it off to the next start."""
-    from rljax import evaluate
+    from rljax import evaluation
 
     every, progress = run.options.eval_every, run.progress
     env_steps = outcome.updates * run.config.batch_size
@@ -329,7 +332,7 @@ def _evaluate_if_due(run, outcome):
     tables.append_evaluations(run.run_dir, seeds, env_steps, outcome.updates, returns)
     outcome.played = played if len(seeds) == len(run.seeds) else None
     at = run.active.start
-    outcome.best = evaluate.best(
+    outcome.best = evaluation.best(
         outcome.best, outcome.states.learner, returns.mean(axis=1), env_steps, at
     )
     progress.evaluated = env_steps
@@ -428,7 +431,7 @@ def finish(run: Run, outcome: Outcome) -> int:
     title = f"{run.algorithm.upper()} on {config.env}"
     curves = {"": tables.read_metrics(run_dir)}
     analysis.plot_learning_curves(curves, title, run_dir / "learning_curve.png")
-    files.write_json(run_dir / "summary.json", summary)  # last: then all is there
+    atomic_io.write_json(run_dir / "summary.json", summary)  # last: then all is there
     print_summary(run.display.console, summary, run_dir)
     for seed, update in outcome.diverged.items():
         message = (

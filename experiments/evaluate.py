@@ -15,8 +15,9 @@ import flags
 import tyro
 from display import evaluation_lines, print_evaluation
 
-from rljax import files, processes, runs
+from rljax import runs
 from rljax.config import MAX_EPISODE_STEPS
+from rljax.utils import atomic_io, forkserver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,8 @@ def run(argv, signals) -> int:
         runs.check_network(options.run_dir, saved.config)
         figures = evaluate(saved, options, signals)
         print_evaluation(figures)
-        files.write_json(options.run_dir / "evaluation.json", figures)
-    except (ValueError, TypeError, processes.EnvError, files.WriteError) as error:
+        atomic_io.write_json(options.run_dir / "evaluation.json", figures)
+    except (ValueError, TypeError, forkserver.EnvError, atomic_io.WriteError) as error:
         return flags.fail(error)
     return 0
 
@@ -72,7 +73,7 @@ def _check(options):
 
 def evaluate(saved, options, signals) -> dict:
     """What evaluation.json holds."""
-    from rljax import evaluate
+    from rljax import evaluation
 
     lines = evaluation_lines(lambda line: print(line, file=sys.stderr))
 
@@ -81,12 +82,12 @@ def evaluate(saved, options, signals) -> dict:
         lines(*now)
 
     keys = common.seed_keys(saved.seeds)
-    learners = evaluate.learners(saved.config, saved.state)
+    learners = evaluation.learners(saved.config, saved.state)
     mode = "sampled" if options.sampled else "greedy"
-    played = evaluate.evaluate(
+    played = evaluation.evaluate(
         saved.config,
         learners,
-        evaluate.evaluation_keys(keys, evaluate.FRESH),
+        evaluation.evaluation_keys(keys, evaluation.FRESH),
         options.episodes,
         greedy=not options.sampled,
         num_envs=options.envs,

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rljax import files, processes, runs
+from rljax import runs
 from rljax.config import MAX_EPISODE_STEPS, Config, KeyValues, differing, unknown
 from rljax.presets import base, preset
+from rljax.utils import atomic_io, forkserver
 
 sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
 
@@ -241,7 +242,7 @@ def _saved(algorithm, run_dir, more):
 
 def _key(part):
     """What an algorithm's own options are called in config.json."""
-    return type(part).__name__.lower()
+    return type(part).__name__.removesuffix("Config").lower() + "s"
 
 
 def _check_unchanged(before, after):
@@ -398,4 +399,4 @@ def _keep_compiled_programs():
 def fail(error: Exception) -> int:
     """Prints what is wrong; the exit status: 2 for bad input, else 1."""
     print(f"error: {error}", file=sys.stderr)
-    return 1 if isinstance(error, files.WriteError | processes.EnvError) else 2
+    return 1 if isinstance(error, atomic_io.WriteError | forkserver.EnvError) else 2

@@ -13,7 +13,8 @@ import numpy as np
 from display import Display
 from start import Start
 
-from rljax import checkpoints, processes
+from rljax.runs import checkpoints
+from rljax.utils import forkserver
 
 
 def train(
@@ -38,7 +39,7 @@ def train(
     """
     try:
         return _train(algorithm, asked, start, states, title, chunks, begin_row, own)
-    except processes.RefusedError as error:
+    except forkserver.RefusedError as error:
         if not asked.options.resume and checkpoints.existing(start.run_dir) in ([], [0]):
             shutil.rmtree(start.run_dir)  # nothing has been trained
         return flags.fail(error)
@@ -58,7 +59,7 @@ def _train(algorithm, asked, start, states, title, chunks, begin_row, own):
         for index in _left(run, start, updates):
             try:
                 outcome = _train_one(run, start, states, index, chunks, begin_row)
-            except processes.RefusedError as error:
+            except forkserver.RefusedError as error:
                 if not np.any(states.learner.updates):
                     raise
                 print(f"error: {error}", file=sys.stderr)  # the seeds before are saved

@@ -11,8 +11,10 @@ from pathlib import Path
 import flags
 import tyro
 
-from rljax import analysis, files, runs, tables
+from rljax import analysis, runs
 from rljax.config import differing
+from rljax.loggers import tables
+from rljax.utils import atomic_io
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> int:
         name = re.sub(r"\.(png|svg)$", "", options.output.name)
         paths = [options.output.with_name(name + suffix) for suffix in (".png", ".svg")]
         analysis.plot_learning_curves(curves, title(records), *paths)
-    except (ValueError, TypeError, files.WriteError) as error:
+    except (ValueError, TypeError, atomic_io.WriteError) as error:
         return flags.fail(error)
     print(*paths, sep="\n")
     return 0

@@ -7,9 +7,10 @@ from typing import Any
 
 from flags import value_of
 
-from rljax import files, sweep
+from rljax import sweep
 from rljax.config import unknown
 from rljax.sweep import points as spaces
+from rljax.utils import atomic_io
 
 SAMPLINGS = ("grid", "random", "latin-hypercube")
 _FORMS = "NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH:NUMBER or NAME=linear:LOW:HIGH:NUMBER"
@@ -130,7 +131,7 @@ def listed(path: Path, most: int) -> list[dict]:
         ValueError: it cannot be read, or is something else; or there are more than `most`.
     """
     try:
-        found = files.parse_json(path.read_bytes())  # also of a pipe, which a shell may give
+        found = atomic_io.parse_json(path.read_bytes())  # also of a pipe, which a shell may give
     except OSError as error:
         raise ValueError(f"points = {str(path)!r}: cannot be read ({error.strerror})") from error
     except ValueError as error:

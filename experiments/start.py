@@ -17,8 +17,11 @@ import flags
 import numpy as np
 from flags import RunOptions, other_settings
 
-from rljax import checkpoints, files, runs, tables, values
+from rljax import runs
 from rljax.config import Config, differing
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.utils import atomic_io, values
 
 
 @dataclasses.dataclass
@@ -72,7 +75,7 @@ def fresh(
 
     run_dir = options.run_dir or default_run_dir(config, algorithm, options.seed)
     options = dataclasses.replace(options, run_dir=run_dir)
-    chosen = networks.describe(config, rollout.make_agent(config)[0].spec)
+    chosen = networks.describe(config, rollout.make_env_and_network(config)[0].spec)
     runs.create(run_dir, {**record(algorithm, config, device, options, *more), "network": chosen})
     with runs.lock(run_dir):
         yield Start(run_dir)
@@ -97,7 +100,7 @@ def resumed(
     with runs.lock(options.resume):
         try:
             start = _take_up(config, options, device, seeds, like)
-        except files.WriteError:
+        except atomic_io.WriteError:
             raise
         except OSError as error:
             where = error.filename or options.resume
@@ -108,8 +111,8 @@ def resumed(
 def _take_up(config, options, device, seeds, like):
     run_dir = options.resume
     saved = runs.read_record(run_dir)
-    files.tidy(run_dir)
-    files.tidy(run_dir / "checkpoints")
+    atomic_io.tidy(run_dir)
+    atomic_io.tidy(run_dir / "checkpoints")
     if _never_began(run_dir):
         _warn(f"{run_dir} has no checkpoint and no metrics: the run starts at its beginning")
         tables.begin(run_dir, saved["algorithm"])
@@ -126,11 +129,11 @@ def _never_began(run_dir):
     if checkpoints.existing(run_dir):
         return False
     metrics = run_dir / "metrics.csv"
-    return not metrics.exists() or files.read(metrics, files.LARGEST).count(b"\n") <= 1
+    return not metrics.exists() or atomic_io.read(metrics, atomic_io.LARGEST).count(b"\n") <= 1
 
 
 def _from_checkpoint(run_dir, config, seeds, like):
-    from rljax import evaluate
+    from rljax import evaluation
     from rljax.types import NEW_LEAVES
 
     runs.check_network(run_dir, config)
@@ -142,7 +145,7 @@ def _from_checkpoint(run_dir, config, seeds, like):
         states = checkpoints.restore(trees["state"], like, NEW_LEAVES)
         if "best" in manifest:
             policy = like.learner._replace(opt_state=(), return_moments=None)
-            best = evaluate.Best(
+            best = evaluation.Best(
                 **checkpoints.restore(trees["best"], {"learner": policy}, NEW_LEAVES),
                 returns=np.array([*map(float, manifest["best"]["returns"])]),
                 env_steps=np.array(manifest["best"]["env_steps"], int),
@@ -167,8 +170,8 @@ def _from_checkpoint(run_dir, config, seeds, like):
     for newer in checkpoints.existing(run_dir):
         if newer > env_steps:
             path = checkpoints.folder(run_dir, newer)
-            files.remove_folder(path.with_name(f"{path.name}.aside"))
-            with files.writing(path):
+            atomic_io.remove_folder(path.with_name(f"{path.name}.aside"))
+            with atomic_io.writing(path):
                 path.rename(path.with_name(f"{path.name}.aside"))
     tables.cut(run_dir, manifest["tables"])
     return dataclasses.replace(start, raised=raised, in_row=not before.ends_row(updates))
@@ -191,7 +194,7 @@ def _check(path, manifest, trees):
 
 def _is_completed(run_dir):
     try:
-        return files.read_json(run_dir / "summary.json")["status"] == "completed"
+        return atomic_io.read_json(run_dir / "summary.json")["status"] == "completed"
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -220,7 +223,7 @@ def _note_resume(run_dir, saved, config, options, device, start):
         "run": {**saved["run"], **kept, "device": options.device},
         "resumed": [*saved.get("resumed", []), again],
     }
-    files.write_json(run_dir / "config.json", now)
+    atomic_io.write_json(run_dir / "config.json", now)
 
 
 def compared(saved: dict, device: str) -> dict:

@@ -15,9 +15,11 @@ import flags
 import numpy as np
 from signals import SIGNALS
 
-from rljax import analysis, files, runs, tables
+from rljax import analysis, runs
 from rljax.config import unknown
+from rljax.loggers import tables
 from rljax.presets import preset
+from rljax.utils import atomic_io
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ def main(description: str, default: Options, argv: list[str], algorithm: ModuleT
         return next(filter(None, reversed(statuses)))
     try:
         publish(options)
-    except (ValueError, files.WriteError) as error:
+    except (ValueError, atomic_io.WriteError) as error:
         return flags.fail(error)
     return 0
 
@@ -123,7 +125,7 @@ def summary(run_dir: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        found = files.read_json(path)
+        found = atomic_io.read_json(path)
         if found["status"] == "completed":
             _row("", found)
         return found
@@ -158,11 +160,11 @@ def publish(options: Options) -> None:
     figure = options.run_dir / "learning_curves.png"
     analysis.plot_grid(metrics, figure)
     if options.figure:
-        files.write(options.figure, figure.read_bytes())
-    files.write(options.run_dir / "table.md", text.encode())
+        atomic_io.write(options.figure, figure.read_bytes())
+    atomic_io.write(options.run_dir / "table.md", text.encode())
     if options.readme:
         before, after = around_table(options)  # as it is now: training took its time
-        files.write(options.readme, (before + text + after).encode())
+        atomic_io.write(options.readme, (before + text + after).encode())
     print(text, figure, sep="\n")
 
 

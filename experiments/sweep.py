@@ -21,8 +21,9 @@ import start
 from display import Display, print_sweep
 from sweep_options import ask
 
-from rljax import analysis, files, runs, sweep
+from rljax import analysis, runs, sweep
 from rljax.sweep import points as spaces
+from rljax.utils import atomic_io
 
 SHOWN = 10
 """Points in the ending table, at most."""
@@ -69,13 +70,13 @@ def _opened(asked, groups, device):
             "sweep", asked.base, device, dataclasses.replace(options, run_dir=folder), *own
         )
         configs = [group.agents[0].config for group in groups]
-        chosen = [networks.describe(x, rollout.make_agent(x)[0].spec) for x in configs]
+        chosen = [networks.describe(x, rollout.make_env_and_network(x)[0].spec) for x in configs]
         listed = [*map(spaces.recorded, asked.points)]
         runs.create(folder, {**record, "points": listed, "networks": chosen})
     else:
         folder = options.resume
     with runs.lock(folder):
-        files.tidy(folder)
+        atomic_io.tidy(folder)
         header = sweep.header(asked.points[0], options.algorithm == "a3c")
         yield folder, sweep.Journal(folder, header)
 
@@ -105,7 +106,7 @@ def train(asked, groups, folder, journal, finals, signals, device, begun) -> int
     if asked.saved:
         again = start.compared(asked.saved, device)
         resumed = [*asked.saved.get("resumed", []), again]
-        files.write_json(folder / "config.json", {**asked.saved, "resumed": resumed})
+        atomic_io.write_json(folder / "config.json", {**asked.saved, "resumed": resumed})
     size = f"{_many(len(asked.points), 'point')} x {_many(len(asked.seeds), 'seed')}"
     title = f"Sweep · {options.algorithm.upper()} · {asked.envs} · {size}"
     steps = {agent.number: _steps(agent) for group in groups for agent in group.agents}
@@ -136,7 +137,7 @@ def _is_complete(folder, groups, journal):
     if len(journal.agents) < sum(len(group.agents) for group in groups):
         return False
     try:
-        return files.read_json(folder / "sweep.json")["status"] == "completed"
+        return atomic_io.read_json(folder / "sweep.json")["status"] == "completed"
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -196,7 +197,7 @@ class Follower:
             self.journal.add(step.result, self.train_seconds, now - self.begun)
             self.note(analysis.final_returns(sweep.columns(step.result)))
             if now - self.wrote > WRITE_EVERY:
-                files.write_json(self.folder / "sweep.json", self.summary("running"))
+                atomic_io.write_json(self.folder / "sweep.json", self.summary("running"))
                 self.wrote = now
         self.display.update(self.env_steps, self.speed(), below=self._counts())
 
@@ -257,7 +258,7 @@ def finish(asked, summary, folder, display) -> None:
     figures = draw(table, ranking, asked, folder) if len(table) else []
     if ranking is not None:
         summary["ranking"] = _records(ranking)
-    files.write_json(folder / "sweep.json", summary)
+    atomic_io.write_json(folder / "sweep.json", summary)
     display.stop()
     print_sweep(display.console, summary, ranking, SHOWN)
     console = display.console

@@ -10,7 +10,7 @@ import space
 import tyro
 
 from rljax import runs
-from rljax.config import MAX_EPISODE_STEPS, Config, Workers, differing, unknown
+from rljax.config import MAX_EPISODE_STEPS, Config, WorkerConfig, differing, unknown
 
 ALGORITHMS = ("a2c", "a3c")
 _CHOICES = {
@@ -96,7 +96,7 @@ class Asked:
 
     base: Config
     options: SweepOptions
-    workers: Workers | None
+    workers: WorkerConfig | None
     """Of A3C."""
     points: list[dict]
     saved: dict | None
@@ -130,7 +130,7 @@ def ask(description: str, argv: list[str]) -> Asked:
         algorithm = flags.given("algorithm", argv) or "a2c"
         if algorithm not in ALGORITHMS:
             raise ValueError(unknown("algorithm", algorithm, list(ALGORITHMS)))
-        base, options, workers = flags.start_from(algorithm, argv), SweepOptions(), Workers()
+        base, options, workers = flags.start_from(algorithm, argv), SweepOptions(), WorkerConfig()
     parts = (base, options, workers) if algorithm == "a3c" else (base, options)
     base, options, *own = flags.parse_config(parts, description, argv)
     workers = own[0] if own else None
@@ -165,7 +165,7 @@ def _restored(saved):
             kept[name] = Path(kept[name]) if kept[name] else None
         kept |= {"axis": tuple(kept["axis"]), "resume": None, "quiet": False}
         options, workers = SweepOptions(**kept).validate(), saved["run"].get("workers")
-        workers = Workers(**workers).validate() if options.algorithm == "a3c" else None
+        workers = WorkerConfig(**workers).validate() if options.algorithm == "a3c" else None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its config.json is of no sweep: {error}") from error
     return options.algorithm, runs.read_config(saved), options, workers

@@ -22,21 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import (
-    devices,
-    distributions,
-    host,
-    learner,
-    networks,
-    normalization,
-    optimizers,
-    processes,
-    rollout,
-    vectors,
-)
+from rljax import learner, networks, normalization, optimizers, rollout
 from rljax.config import FLOAT_FIELDS, Config
-from rljax.host import HostEnv
-from rljax.types import ActorState, AgentState, EnvSpec, Metrics
+from rljax.envs import host_envs
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.interface import EnvSpec
+from rljax.networks import distributions
+from rljax.types import ActorState, AgentState, Metrics
+from rljax.utils import forkserver, pytrees, sharding
 
 CHUNK_SECONDS = 0.5
 """What a chunk should take: short enough for a display and Ctrl-C."""
@@ -49,7 +42,7 @@ def init(config: Config, key: jax.Array) -> AgentState:
         ValueError, TypeError: as `Config.validate` and `rollout.make_agent` do.
     """
     config.validate()
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     key_learner, key_actor = jax.random.split(key)
     return AgentState(
         learner=learner.init(config, network, env.spec, key_learner),
@@ -68,7 +61,7 @@ def update(config: Config, state: AgentState) -> tuple[AgentState, Metrics]:
     Raises:
         ValueError: the environments are stepped by Python.
     """
-    agent = rollout.make_agent(config)
+    agent = rollout.make_env_and_network(config)
     if isinstance(agent[0], HostEnv):
         raise ValueError(f"env = {config.env!r}: it is stepped by Python: use a2c.chunks")
     state, sums = _update(config, agent, state)
@@ -87,7 +80,7 @@ def train(config: Config, key: jax.Array) -> tuple[AgentState, Metrics]:
             call `config.validate()` before. Environments stepped by Python cannot be jitted.
         EnvError: as `chunks` does.
     """
-    agent = rollout.make_agent(config)
+    agent = rollout.make_env_and_network(config)
     if isinstance(agent[0], HostEnv):
         return _train_on_host(config, key)
     state = init(config, key)
@@ -148,7 +141,7 @@ def chunks(
     config.validate()
     if states is None:
         states = init_seeds(config, keys)
-    env, _ = rollout.make_agent(config)
+    env, _ = rollout.make_env_and_network(config)
     if isinstance(env, HostEnv):
         yield from _host_chunks(config, env, states)
         return
@@ -158,7 +151,7 @@ def chunks(
         to_row = config.log_interval - done % config.log_interval
         length = min(length, to_row, config.num_updates - done)
         start = time.perf_counter()
-        with devices.failures_named(f"env = {config.env!r}, in the updates after {done:,}"):
+        with sharding.failures_named(f"env = {config.env!r}, in the updates after {done:,}"):
             states, metrics = _advance_all(config, states, np.int32(length))
             metrics = jax.device_get(metrics)
         seconds = time.perf_counter() - start
@@ -186,7 +179,7 @@ def begin_row(states: AgentState) -> tuple[AgentState, Metrics]:
 
 @jax.jit
 def _advance_all(config, states, num_updates):
-    agent = rollout.make_agent(config)
+    agent = rollout.make_env_and_network(config)
 
     def advance(state):
         state = _advance(config, agent, state, num_updates)
@@ -212,7 +205,9 @@ def _update(config, agent, state):
 def _learn(config, network, state, batch):
     """(state, sums of this update's figures), from a rollout."""
     actor = state.actor
-    episodes, given = learner.contribute(config, network, state.learner, actor.episodes, batch)
+    episodes, given = learner.compute_gradients(
+        config, network, state.learner, actor.episodes, batch
+    )
     moved = learner.apply(config, state.learner, given.gradients)
     moved = learner.observe(moved, given.increments)
     is_finite = _is_finite(given.figures, moved.params)
@@ -266,7 +261,7 @@ class _HostPrograms(NamedTuple):
 def _host_programs(config: Config, spec: EnvSpec) -> _HostPrograms:
     """For a config without its floats, so that runs share what is compiled."""
     network = networks.make(config, spec)
-    _, config_of = vectors.settings(config)
+    _, config_of = pytrees.settings(config)
 
     def fresh(key):
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
@@ -274,17 +269,17 @@ def _host_programs(config: Config, spec: EnvSpec) -> _HostPrograms:
         return AgentState(learning, actor, _no_metrics(), _no_metrics())
 
     like = jax.eval_shape(fresh, jax.random.key(0))
-    plain_like = jax.eval_shape(vectors.plain, like)
+    plain_like = jax.eval_shape(pytrees.plain, like)
 
     def state_of(vector):
-        return vectors.typed(vectors.unpack(vector, plain_like), like)
+        return pytrees.typed(pytrees.unpack(vector, plain_like), like)
 
     def begin(state):
         key, key_action = jax.random.split(state.actor.key)
         shape = (config.num_steps, config.num_envs)
         noise = distributions.noise(spec.action_space, key_action, shape)
         state = state._replace(actor=state.actor._replace(key=key))
-        return vectors.pack(vectors.plain(state)), noise
+        return pytrees.pack(pytrees.plain(state)), noise
 
     def act(vector, noise, t, obs, mask):
         return rollout.act(network, state_of(vector).learner, obs, mask, noise[t])
@@ -306,7 +301,7 @@ def _host_chunks(config, env, states):
     if num_seeds != 1:
         raise ValueError(f"{num_seeds} seeds: environments stepped by Python take one at a time")
     state = jax.tree.map(lambda x: x[0], states)
-    floats, _ = vectors.settings(config)
+    floats, _ = pytrees.settings(config)
     without_floats = dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
     programs = _host_programs(without_floats, env.spec)
 
@@ -320,7 +315,7 @@ def _host_chunks(config, env, states):
         return *programs.learn(floats, vector, batch), obs, mask
 
     key, key_reset = jax.random.split(state.actor.key)
-    seeds = host.seeds(key_reset, config.num_envs)
+    seeds = host_envs.seeds(key_reset, config.num_envs)
     with env.open(seeds) as running:
         first = running.reset(seeds)
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
@@ -330,7 +325,7 @@ def _host_chunks(config, env, states):
         while done < config.num_updates:
             try:
                 now, done = update(*now), done + 1
-            except processes.EnvError:
+            except forkserver.EnvError:
                 states, metrics = programs.end(now[0])
                 diverged = metrics.diverged_at[0]
                 if done > given or diverged:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rljax import failures, values
+from rljax.utils import errors, values
 
 KeyValues = tuple[tuple[str, Any], ...]
 """Of what `values` describes."""
@@ -187,7 +187,7 @@ class Config:
 
 
 @dataclasses.dataclass(frozen=True)
-class Workers:
+class WorkerConfig:
     """The processes of A3C, and what becomes of their gradients."""
 
     num_workers: int = 4
@@ -204,7 +204,7 @@ class Workers:
     lockstep: bool = False
     """Workers take turns, so that the same seed gives the same bits."""
 
-    def validate(self) -> "Workers":
+    def validate(self) -> "WorkerConfig":
         """Checks every option.
 
         Raises:
@@ -277,9 +277,9 @@ def load_module(path: str, module_name: str):
     except (ModuleNotFoundError, TypeError, ValueError) as error:
         raise ValueError(f"{path!r}: {error}") from error
     except BaseException as error:  # whatever the module does, exits among it
-        if failures.is_interrupt(error):
+        if errors.is_interrupt(error):
             raise
-        raise ValueError(f"{path!r}: {failures.in_a_line(error)}") from error
+        raise ValueError(f"{path!r}: {errors.in_a_line(error)}") from error
 
 
 def _check_type(field, value):

@@ -8,13 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import distributions, host, networks, processes, rollout, vectors
+from rljax import networks, rollout
 from rljax.config import Config
-from rljax.guarded import Guarded
-from rljax.host import HostEnv
-from rljax.processes import EnvError
-from rljax.spaces import Box
-from rljax.types import EnvSpec, LearnerState
+from rljax.envs import host_envs
+from rljax.envs.guarded import Guarded
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.interface import EnvSpec
+from rljax.envs.spaces import Box
+from rljax.networks import distributions
+from rljax.types import TrainState
+from rljax.utils import forkserver, pytrees
+from rljax.utils.forkserver import EnvError
 
 Watch = Callable[[int, int, int], None]
 """(episodes that have ended, all episodes, steps so far), called at the beginning and then between
@@ -24,7 +28,7 @@ steps; what it raises ends the evaluation."""
 def play(
     config: Config,
     env: HostEnv,
-    learners: LearnerState,
+    learners: TrainState,
     keys: jax.Array,
     num_episodes: int,
     greedy: bool,
@@ -56,8 +60,8 @@ def play(
     """
     total, steps, played = len(keys) * num_episodes, 0, []
     watch(0, total, 0)
-    number, before = min(num_envs, num_episodes), processes.children()
-    with processes.children_ended(before), _opened(env, number) as guarded:
+    number, before = min(num_envs, num_episodes), forkserver.children()
+    with forkserver.children_ended(before), _opened(env, number) as guarded:
         for index, key in enumerate(keys):
             learner = jax.tree.map(lambda x, i=index: x[i], learners)
             act = _policy(config, env.spec, learner, greedy)
@@ -77,7 +81,7 @@ def _opened(env: HostEnv, number: int) -> Iterator[list[Guarded]]:
         for i in range(number):
             guarded.append(Guarded(env))
             if error := guarded[-1].error:
-                host.forget()
+                host_envs.forget()
                 many = f"{number} environment{'s' * (number > 1)}"
                 name = f"env = {env.spec.name!r}"
                 raise EnvError(f"in an evaluation in {many}: {name}: environment {i}: {error}")
@@ -93,7 +97,7 @@ class _Episodes:
     def __init__(self, spec: EnvSpec, guarded: Sequence[Guarded], key, num_episodes, max_steps):
         key_action, key_reset = jax.random.split(key)
         self.spec, self.guarded, self.max_steps = spec, guarded, max_steps
-        self.seeds = host.seeds(key_reset, num_episodes)
+        self.seeds = host_envs.seeds(key_reset, num_episodes)
         self.keys = np.asarray(_keys_of_episodes(key_action, num_episodes))
         self.returns = np.zeros(num_episodes)
         self.lengths = np.zeros(num_episodes, np.int32)
@@ -114,10 +118,10 @@ class _Episodes:
             lengths = self.lengths[self.episode].astype(np.uint32)
             actions = act(self.obs, self.mask, self.keys[self.episode], lengths)
             if isinstance(self.spec.action_space, Box):
-                self._check_finite(actions, host.ACTION_NOT_FINITE)
+                self._check_finite(actions, host_envs.ACTION_NOT_FINITE)
             stepped = len(playing)
             playing = [i for i in playing if self._step(i, actions[i])]
-            self._check_finite(self.obs, host.OBSERVATION_NOT_FINITE)
+            self._check_finite(self.obs, host_envs.OBSERVATION_NOT_FINITE)
             yield stepped
 
     def _begin(self, i):
@@ -143,13 +147,13 @@ class _Episodes:
 
     def _take(self, i, obs, info):
         if error := info.get("error"):
-            raise host.failed(self._at(i), error)
+            raise host_envs.failed(self._at(i), error)
         self.obs[i] = obs
         if "mask" in info:
             self.mask[i] = info["mask"]
 
     def _check_finite(self, x, error):
-        if text := host.not_finite(x):
+        if text := host_envs.not_finite(x):
             i, values = text
             raise EnvError(f"{self._at(i)}: {error}: {values}")
 
@@ -173,7 +177,7 @@ def _policy(config, spec, learner, greedy) -> Callable:
     leaves, tree = jax.tree.flatten(learner)
     kinds = tuple((x.shape, np.dtype(x.dtype)) for x in leaves)
     act = _program(config, spec, tree, kinds, greedy)
-    vector = vectors.pack(learner)
+    vector = pytrees.pack(learner)
 
     def policy(obs, mask, keys, steps):
         return np.asarray(act(vector, obs, mask, keys, steps))
@@ -192,7 +196,7 @@ def _program(config, spec, tree, kinds, greedy):
 
     @jax.jit
     def act(vector, obs, mask, keys, steps):
-        learner = vectors.unpack(vector, like)
+        learner = pytrees.unpack(vector, like)
         chance = None if greedy else jax.vmap(noise)(keys, steps)
         action = rollout.choose(network, learner, obs, mask, chance)
         return action.reshape(len(obs), *spec.action_space.shape)

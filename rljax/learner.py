@@ -9,28 +9,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import layers, losses, networks, normalization, optimizers, returns, rollout
+from rljax import losses, networks, normalization, optimizers, returns, rollout
 from rljax.config import Config
-from rljax.networks import ActorCritic
+from rljax.envs.interface import EnvSpec
+from rljax.networks import ActorCritic, layers
 from rljax.types import (
-    Contribution,
-    EnvSpec,
+    BatchGradients,
+    BatchMetrics,
+    BatchMoments,
     EpisodeStats,
-    Figures,
-    Increments,
-    LearnerState,
+    TrainState,
     Transition,
 )
 
 
-def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> LearnerState:
+def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> TrainState:
     """Fresh parameters, optimiser state and moments.
 
     Raises:
         ValueError: as `networks.init` does.
     """
     params = networks.init(config, network, spec, key)
-    return LearnerState(
+    return TrainState(
         params=params,
         opt_state=optimizers.make(config).init(params),
         updates=jnp.int32(0),
@@ -39,13 +39,13 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
     )
 
 
-def contribute(
+def compute_gradients(
     config: Config,
     network: ActorCritic,
-    learner: LearnerState,
+    learner: TrainState,
     episodes: EpisodeStats,
     batch: Transition,
-) -> tuple[EpisodeStats, Contribution]:
+) -> tuple[EpisodeStats, BatchGradients]:
     """All that a batch gives, without changing the learner.
 
     Args:
@@ -55,16 +55,16 @@ def contribute(
     Returns:
         (the episodes under way after the batch, Contribution).
     """
-    grads, terms = gradients(config, network, learner, batch)
+    grads, terms = loss_gradients(config, network, learner, batch)
     increments, discounted_return = _measure(config, episodes, batch)
     episodes, finished = rollout.track(episodes, batch)
-    figures = Figures(*finished, *terms, grad_norm=optax.tree.norm(grads))
+    figures = BatchMetrics(*finished, *terms, grad_norm=optax.tree.norm(grads))
     episodes = episodes._replace(discounted_return=discounted_return)
-    return episodes, Contribution(grads, increments, figures)
+    return episodes, BatchGradients(grads, increments, figures)
 
 
-def gradients(
-    config: Config, network: ActorCritic, learner: LearnerState, batch: Transition
+def loss_gradients(
+    config: Config, network: ActorCritic, learner: TrainState, batch: Transition
 ) -> tuple[optax.Params, losses.LossTerms]:
     """The gradient of the actor-critic loss on a batch.
 
@@ -150,7 +150,7 @@ def successor_values(value, values, final_obs, truncated):
     return next_values
 
 
-def apply(config: Config, learner: LearnerState, gradients: optax.Updates) -> LearnerState:
+def apply(config: Config, learner: TrainState, gradients: optax.Updates) -> TrainState:
     """One step of the optimiser. Parameters and gradients may be any pytree, one vector too."""
     updates, opt_state = optimizers.make(config).update(
         gradients, learner.opt_state, learner.params
@@ -162,7 +162,7 @@ def apply(config: Config, learner: LearnerState, gradients: optax.Updates) -> Le
     )
 
 
-def observe(learner: LearnerState, increments: Increments) -> LearnerState:
+def observe(learner: TrainState, increments: BatchMoments) -> TrainState:
     """Adds a batch's increments to the running moments, where there are any."""
     obs_moments, return_moments = learner.obs_moments, learner.return_moments
     if increments.obs is not None:
@@ -183,7 +183,7 @@ def _measure(config, episodes, batch):
             discounted_return, batch.reward, done, config.gamma
         )
         returns = normalization.measure(all_returns.ravel())
-    return Increments(obs, returns), discounted_return
+    return BatchMoments(obs, returns), discounted_return
 
 
 def _merge_time_and_batch(x):

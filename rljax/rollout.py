@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import distributions, envs, layers, networks, normalization
+from rljax import envs, networks, normalization
 from rljax.config import Config
 from rljax.envs import Env
-from rljax.host import HostEnv
-from rljax.networks import ActorCritic
-from rljax.types import ActorState, EpisodeStats, LearnerState, Step, Transition
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.interface import Step
+from rljax.networks import ActorCritic, distributions, layers
+from rljax.types import ActorState, EpisodeStats, TrainState, Transition
 
 
-def make_agent(config: Config) -> tuple[Env | HostEnv, ActorCritic]:
+def make_env_and_network(config: Config) -> tuple[Env | HostEnv, ActorCritic]:
     """The environment and the network that a config names.
 
     Raises:
@@ -48,7 +49,7 @@ def no_episodes(num_envs: int) -> EpisodeStats:
 
 
 def policy(
-    network: ActorCritic, learner: LearnerState, obs: jax.Array, mask: jax.Array | None = None
+    network: ActorCritic, learner: TrainState, obs: jax.Array, mask: jax.Array | None = None
 ):
     """The distribution over actions for observations [B, *obs_shape], of which those that the mask
     [B, *mask_shape] allows."""
@@ -58,7 +59,7 @@ def policy(
 
 def act(
     network: ActorCritic,
-    learner: LearnerState,
+    learner: TrainState,
     obs: jax.Array,
     mask: jax.Array | None,
     noise: jax.Array,
@@ -76,7 +77,7 @@ def act(
 
 def choose(
     network: ActorCritic,
-    learner: LearnerState,
+    learner: TrainState,
     obs: jax.Array,
     mask: jax.Array | None,
     noise: jax.Array | None,
@@ -95,7 +96,7 @@ def on_host(env: HostEnv, actions: tuple[jax.Array, ...]) -> tuple[np.ndarray, n
 
 
 def collect(
-    config: Config, env: Env, network: ActorCritic, learner: LearnerState, actor: ActorState
+    config: Config, env: Env, network: ActorCritic, learner: TrainState, actor: ActorState
 ) -> tuple[ActorState, Transition]:
     """One rollout: `num_steps` steps of `num_envs` environments with the learner's policy.
 

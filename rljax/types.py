@@ -5,40 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rljax import spaces
 from rljax.config import FLOAT_FIELDS, STATIC_FIELDS, Config
-
-
-class EnvSpec(NamedTuple):
-    """What an environment takes and gives; hashable, so static under `jax.jit`."""
-
-    name: str
-    observation: spaces.Observation
-    action_space: spaces.ActionSpace
-    has_mask: bool = False
-    """It tells which actions are valid."""
-
-    @property
-    def obs_shape(self) -> tuple[int, ...]:
-        """Of an encoded observation."""
-        return self.observation.shape
-
-
-class Step(NamedTuple):
-    """An environment's answer to an action, after its auto-reset."""
-
-    obs: Any
-    """[..., *obs_shape] what the policy sees next: of the new episode after an episode's end."""
-    reward: Any
-    """[...] float32."""
-    terminated: Any
-    """[...] bool: the episode ended by the environment's own rule; its value is 0 from here on."""
-    truncated: Any
-    """[...] bool: the episode was cut, by a time limit as a rule; its value goes on."""
-    final_obs: Any
-    """[..., *obs_shape] the true successor, from before the reset."""
-    mask: Any = None
-    """bool [..., *mask_shape] the actions that are valid at `obs`; None where all are."""
 
 
 class Transition(NamedTuple):
@@ -80,7 +47,7 @@ class Moments(NamedTuple):
     var_error: Any = None
 
 
-class LearnerState(NamedTuple):
+class TrainState(NamedTuple):
     """What learning changes: shared by all actors."""
 
     params: Any
@@ -103,14 +70,14 @@ class ActorState(NamedTuple):
     episodes: EpisodeStats
 
 
-class Increments(NamedTuple):
+class BatchMoments(NamedTuple):
     """What a batch adds to the running moments; None where they are not kept."""
 
     obs: Moments | None
     returns: Moments | None
 
 
-class Figures(NamedTuple):
+class BatchMetrics(NamedTuple):
     """What a batch says of training: scalars. Figures of several batches are added up."""
 
     episodes: Any
@@ -127,13 +94,13 @@ class Figures(NamedTuple):
     """Global norm of the gradient, before clipping."""
 
 
-class Contribution(NamedTuple):
+class BatchGradients(NamedTuple):
     """What a batch gives to whoever holds the parameters."""
 
     gradients: Any
     """A pytree like the parameters, or the vector of its raveled leaves."""
-    increments: Increments
-    figures: Figures
+    increments: BatchMoments
+    figures: BatchMetrics
 
 
 class Metrics(NamedTuple):
@@ -165,7 +132,7 @@ class Metrics(NamedTuple):
 class AgentState(NamedTuple):
     """All that a run needs to go on."""
 
-    learner: LearnerState
+    learner: TrainState
     actor: ActorState
     sums: Metrics
     """Sums of the figures since the last row of metrics."""

@@ -29,7 +29,7 @@ def children_of(pid):
 
 def is_server(pid):
     with contextlib.suppress(OSError):
-        return b"rljax.preload" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"rljax.utils.preload" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from host_probes import RewardByAction
 
-from rljax import processes
+from rljax.utils import forkserver
 
 
 class Telling(RewardByAction):
@@ -22,7 +22,7 @@ class Telling(RewardByAction):
 
     def reset(self, *, seed=None, options=None):
         if seed is not None and parent_process():
-            settings = {name: str(value) for name, value in processes.jax_settings().items()}
+            settings = {name: str(value) for name, value in forkserver.jax_settings().items()}
             told = {"draws": [self.draws, self.draw()], "settings": settings}
             Path(self.folder, f"{seed}.json").write_text(json.dumps(told))
         return super().reset(seed=seed)

@@ -11,9 +11,10 @@ import numpy as np
 import probes
 import pytest
 
-from rljax import Config, a2c, checkpoints, evaluate
-from rljax.processes import EnvError
-from rljax.rollout import make_agent
+from rljax import Config, a2c, evaluation
+from rljax.rollout import make_env_and_network
+from rljax.runs import checkpoints
+from rljax.utils.forkserver import EnvError
 
 SMALL = Config(
     env="probes:RewardByObservation",
@@ -68,7 +69,7 @@ def test_a_program_that_fails_says_when_and_what_came_before_stays():
 
 
 def values(config, state, observations):
-    _, network = make_agent(config)
+    _, network = make_env_and_network(config)
     observations = jnp.array(observations, jnp.float32)[:, None]
     return np.asarray(network.apply(state.learner.params, observations, method="critic"))
 
@@ -94,7 +95,7 @@ def test_policy_learns_which_action_pays():
     config = dataclasses.replace(SMALL, env="probes:RewardByAction")
     state, metrics = TRAIN(config, jax.random.key(0))
     assert metrics.episodic_return[-1] > 0.9
-    act = evaluate.policy(config, state.learner, greedy=True)
+    act = evaluation.policy(config, state.learner, greedy=True)
     assert act(jnp.zeros(1), jax.random.key(0)) == 1
 
 
@@ -104,7 +105,7 @@ def test_policy_learns_a_continuous_target(action_bounds):
         SMALL, env="probes:Target", action_bounds=action_bounds, total_timesteps=16_000
     )
     state, _ = TRAIN(config, jax.random.key(0))
-    act = evaluate.policy(config, state.learner, greedy=True)
+    act = evaluation.policy(config, state.learner, greedy=True)
     assert act(jnp.zeros(1), jax.random.key(0)) == pytest.approx(2.0, abs=0.2)
 
 
@@ -132,7 +133,7 @@ def test_corridor_needs_a_stochastic_policy():
     )
     keys = jax.random.split(jax.random.key(0), 3)
     states, _ = jax.jit(jax.vmap(a2c.train, (None, 0)))(config, keys)
-    played = evaluate.evaluate(config, states.learner, keys, 1000, False)
+    played = evaluation.evaluate(config, states.learner, keys, 1000, False)
     assert np.all(played.returns.mean(axis=1) > -13.0)
 
 

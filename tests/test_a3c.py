@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rljax import optimizers, vectors
-from rljax.a3c import crew, holder, messages, roster, sums, training, transport
-from rljax.config import Config, Workers
+from rljax import optimizers
+from rljax.a3c import counts as counts_module
+from rljax.a3c import holder, messages, supervisor, training, transport, worker_pool
+from rljax.config import Config, WorkerConfig
 from rljax.presets import base
-from rljax.types import Increments, Moments
+from rljax.types import BatchMoments, Moments
+from rljax.utils import pytrees
 
 CONFIG = Config(
     env="probes:RewardByAction",
@@ -31,7 +33,7 @@ CONFIG = Config(
     optimizer="rmsprop_a3c",
     loss_reduction="sum",
 )
-WORKERS = Workers(num_workers=2, envs_per_worker=2)
+WORKERS = WorkerConfig(num_workers=2, envs_per_worker=2)
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +47,15 @@ def layout():
 
 
 def new_holder(state, layout, workers=WORKERS, config=CONFIG):
-    counts = sums.no_counts()
-    row = sums.empty_row()
+    counts = counts_module.no_counts()
+    row = counts_module.empty_row()
     return holder.ParameterHolder(config, workers, layout, state.learner, counts, row)
 
 
 def record_of(layout, gradient, worker=0, version=0, increments=(), figures=np.zeros(8)):  # noqa: B008
     record = np.zeros((), layout.record)
     record["worker"], record["version"] = worker, version
-    record["contribution"] = vectors.ravel((gradient, increments, figures))
+    record["contribution"] = pytrees.ravel((gradient, increments, figures))
     return record
 
 
@@ -62,7 +64,7 @@ def message(record):
 
 
 def gradients(layout, number, scale=1.0):
-    size = vectors.size(layout.published.params)
+    size = pytrees.size(layout.published.params)
     return scale * np.random.default_rng(0).normal(size=(number, size)).astype(np.float32)
 
 
@@ -70,8 +72,8 @@ def gradients(layout, number, scale=1.0):
 
 
 def test_a_vector_becomes_the_pytree_that_it_was(state, layout):
-    vector = vectors.ravel(state.learner.params)
-    again = vectors.unravel(vector, layout.published.params)
+    vector = pytrees.ravel(state.learner.params)
+    again = pytrees.unravel(vector, layout.published.params)
     assert jax.tree.structure(again) == jax.tree.structure(state.learner.params)
     for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(state.learner.params)):
         np.testing.assert_array_equal(here, there)
@@ -80,10 +82,10 @@ def test_a_vector_becomes_the_pytree_that_it_was(state, layout):
 def test_a_record_holds_an_actor(state, layout):
     actor = jax.tree.map(lambda x: x[1], state.actors)
     record = np.zeros((), layout.record)
-    record["actor"] = vectors.pack(actor)
+    record["actor"] = pytrees.pack(actor)
     sent = np.frombuffer(message(record), layout.record)[0]["actor"]
     for vector in (sent, jnp.asarray(sent)):
-        again = vectors.unpack(vector, layout.actor)
+        again = pytrees.unpack(vector, layout.actor)
         assert jax.tree.structure(again) == jax.tree.structure(actor)
         for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(actor)):
             np.testing.assert_array_equal(here, there, strict=True)
@@ -95,7 +97,7 @@ def test_any_bits_are_packed():
     tree = [rng.integers(-5, 5, (2, 3)).astype(kind) for kind in kinds]
     tree += [np.float32([np.nan, -0.0, np.inf]), jnp.asarray([1.5, -3], jnp.bfloat16)]
     tree = [np.asarray(x) for x in tree]
-    again = vectors.unpack(np.asarray(jax.jit(vectors.pack)(tree)), tree)
+    again = pytrees.unpack(np.asarray(jax.jit(pytrees.pack)(tree)), tree)
     for here, there in zip(again, tree):
         assert here.dtype == there.dtype
         assert here.tobytes() == there.tobytes()
@@ -103,9 +105,9 @@ def test_any_bits_are_packed():
 
 def test_random_keys_travel_as_raw_data():
     tree = {"key": jax.random.key(3), "x": jnp.arange(2)}
-    raw = vectors.plain(tree)
+    raw = pytrees.plain(tree)
     assert raw["key"].dtype == np.uint32
-    again = vectors.typed(raw, tree)
+    again = pytrees.typed(raw, tree)
     assert jax.random.uniform(again["key"]) == jax.random.uniform(tree["key"])
 
 
@@ -299,10 +301,10 @@ def test_gradients_are_applied_once_each_in_the_order_in_which_they_come(state, 
         params = state.learner.params
         opt_state = optimizer.init(params)
         for i in order:
-            tree = vectors.unravel(jnp.asarray(pushed[i]), layout.published.params)
+            tree = pytrees.unravel(jnp.asarray(pushed[i]), layout.published.params)
             updates, opt_state = optimizer.update(tree, opt_state, params)
             params = optax.apply_updates(params, updates)
-        return vectors.ravel(params)
+        return pytrees.ravel(params)
 
     np.testing.assert_allclose(held.published(), expected(range(10)), rtol=1e-5, atol=1e-7)
     other = np.abs(held.published() - expected(reversed(range(10))))
@@ -313,13 +315,13 @@ def test_gradients_are_applied_once_each_in_the_order_in_which_they_come(state, 
 
 def test_the_holder_speaks_pytrees_too(state, layout):
     vector = gradients(layout, 1)[0]
-    tree = vectors.unravel(vector, layout.published.params)
-    nothing = Increments(None, None)
+    tree = pytrees.unravel(vector, layout.published.params)
+    nothing = BatchMoments(None, None)
     one, other = new_holder(state, layout), new_holder(state, layout)
     assert one.apply(vector, nothing)
     assert other.apply(tree, nothing)
     np.testing.assert_array_equal(one.published(), other.published())
-    np.testing.assert_array_equal(vectors.ravel(one.state().params), one.published(), strict=False)
+    np.testing.assert_array_equal(pytrees.ravel(one.state().params), one.published(), strict=False)
     with pytest.raises(ValueError, match=r"a gradient of shape \(3,\): must have"):
         one.apply(vector[:3], nothing)
 
@@ -357,8 +359,11 @@ def test_a_malformed_message_changes_nothing(state, layout, change):
 
 def test_a_malformed_message_is_told_in_one_line(state, layout):
     lines, held = [], new_holder(state, layout)
-    run = roster.Roster(CONFIG, WORKERS, layout, held, None, state.actors, lines.append)
-    assert run.take(crew.Message(1, messages.GRADIENT, memoryview(b"no gradient")), None) is None
+    run = supervisor.Supervisor(CONFIG, WORKERS, layout, held, None, state.actors, lines.append)
+    assert (
+        run.take(worker_pool.Message(1, messages.GRADIENT, memoryview(b"no gradient")), None)
+        is None
+    )
     assert len(lines) == 1
     assert "worker 1 sent 11 bytes that are no gradient of this run" in lines[0]
     assert "\n" not in lines[0]
@@ -378,17 +383,19 @@ def test_restarts_are_counted_over_a_thousand_gradients(state, layout, between, 
     config, workers = CONFIG, dataclasses.replace(WORKERS, max_worker_restarts=2)
     held, lines = new_holder(state, layout, workers), []
     parameters = transport.SharedParameters(multiprocessing, len(held.published()))
-    run = roster.Roster(config, workers, layout, held, parameters, state.actors, lines.append)
+    run = supervisor.Supervisor(
+        config, workers, layout, held, parameters, state.actors, lines.append
+    )
     gradient = np.zeros_like(gradients(layout, 1)[0])
 
     def die():
-        return run.take(crew.Message(1, None, "was killed by SIGABRT"), NoCrew())
+        return run.take(worker_pool.Message(1, None, "was killed by SIGABRT"), NoCrew())
 
     def push(worker, number):
         data = record_of(layout, gradient, worker)
         for _ in range(number):
             data["version"] = held.version
-            run.take(crew.Message(worker, messages.GRADIENT, message(data)), None)
+            run.take(worker_pool.Message(worker, messages.GRADIENT, message(data)), None)
 
     assert die() is None
     push(0, 1000)  # another worker's do not count
@@ -421,13 +428,13 @@ def test_the_schedule_counts_what_was_rejected(state, layout):
     """The environment steps were taken: the next step is as small as if it had been applied."""
     vector = gradients(layout, 1)[0]
     nan = np.full_like(vector, np.nan)
-    nothing, held = Increments(None, None), new_holder(state, layout)
+    nothing, held = BatchMoments(None, None), new_holder(state, layout)
     for _ in range(30):
         assert not held.apply(nan, nothing)
     assert held.apply(vector, nothing)
     first = new_holder(state, layout)
     first.apply(vector, nothing)
-    start = np.asarray(vectors.ravel(state.learner.params))
+    start = np.asarray(pytrees.ravel(state.learner.params))
     rates = [float(optimizers.learning_rate(CONFIG, n)) for n in (0, 30)]
     assert rates[1] < 0.8 * rates[0]
     np.testing.assert_allclose(
@@ -440,8 +447,8 @@ def test_the_schedule_counts_what_was_rejected(state, layout):
 
 def test_staleness_scaling_divides_the_learning_rate(state, layout):
     workers = dataclasses.replace(WORKERS, staleness_scaling=True)
-    pushed, nothing = gradients(layout, 1), Increments(None, None)
-    start = np.asarray(vectors.ravel(state.learner.params))
+    pushed, nothing = gradients(layout, 1), BatchMoments(None, None)
+    start = np.asarray(pytrees.ravel(state.learner.params))
     moves = []
     for staleness in (0, 1, 4):
         held = new_holder(state, layout, workers)
@@ -461,7 +468,9 @@ def test_increments_of_the_moments_are_merged():
     seen = rng.normal(3, 2, (3, 50, *shape)).astype(np.float32)
     returns = rng.normal(-5, 3, (3, 50)).astype(np.float32)
     for i in range(3):
-        increments = Increments(*(Moments(50, x.mean(0), x.var(0)) for x in (seen[i], returns[i])))
+        increments = BatchMoments(
+            *(Moments(50, x.mean(0), x.var(0)) for x in (seen[i], returns[i]))
+        )
         record = record_of(layout, pushed[i], version=i, increments=increments)
         assert held.push(message(record), 0)
     found = held.state()
@@ -479,7 +488,7 @@ def test_a_row_has_the_means_of_its_gradients(state, layout):
         figures = np.float32([i, 10 * i, 4 * i, 1 + i, 2, 3, 4, 5 * i])
         record = record_of(layout, pushed[i], version=max(0, i - 1), figures=figures)
         held.push(message(record), 0)
-    row = sums.metrics(CONFIG, held.updates, sums.whole(held.row))
+    row = counts_module.row_metrics(CONFIG, held.updates, counts_module.whole(held.row))
     assert (row.updates, row.episodes) == (3, 3)
     assert (row.episodic_return, row.episodic_length) == (10, 4)
     assert (row.policy_loss, row.value_loss, row.entropy) == (2, 2, 3)
@@ -492,11 +501,11 @@ def test_a_row_has_the_means_of_its_gradients(state, layout):
 
 def test_a_row_of_nothing_but_nan_is_a_run_that_diverged(state):
     config = dataclasses.replace(CONFIG, total_timesteps=8000)
-    row = sums.empty_row()._replace(gradients=np.int64(20))
-    assert sums.metrics(config, 20, row).diverged_at == 20
-    assert sums.metrics(config, 19, row).diverged_at == 0  # the row is not at its end
+    row = counts_module.empty_row()._replace(gradients=np.int64(20))
+    assert counts_module.row_metrics(config, 20, row).diverged_at == 20
+    assert counts_module.row_metrics(config, 19, row).diverged_at == 0  # the row is not at its end
     finite = row._replace(finite=np.int64(1), applied=np.int64(1))
-    assert sums.metrics(config, 20, finite).diverged_at == 0
+    assert counts_module.row_metrics(config, 20, finite).diverged_at == 0
 
 
 # Settings
@@ -513,13 +522,13 @@ def test_a_row_of_nothing_but_nan_is_a_run_that_diverged(state):
 )
 def test_options_out_of_range(change, message):
     with pytest.raises(ValueError, match=message):
-        Workers(**change).validate()
+        WorkerConfig(**change).validate()
 
 
 @pytest.mark.parametrize("change", [dict(num_workers=2.0), dict(lockstep=1)])
 def test_options_of_another_type(change):
     with pytest.raises(TypeError, match="must be"):
-        Workers(**change).validate()
+        WorkerConfig(**change).validate()
 
 
 def test_the_papers_settings():

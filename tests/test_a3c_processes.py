@@ -18,9 +18,13 @@ import processes_of_tests as processes
 import pytest
 from rich.console import Console
 
-from rljax import a2c, a3c, checkpoints, evaluate, rollout, tables, vectors
-from rljax.a3c import messages, roster, sums, training
-from rljax.config import Config, Workers
+from rljax import a2c, a3c, evaluation, rollout
+from rljax.a3c import counts as counts_module
+from rljax.a3c import messages, supervisor, training
+from rljax.config import Config, WorkerConfig
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.utils import pytrees
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "a3c.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -67,14 +71,14 @@ def test_one_worker_in_lockstep_is_a2c_with_one_environment():
     config = dataclasses.replace(
         CONFIG, env="CartPole-v1", total_timesteps=50 * 5, num_steps=5, normalize_rewards=True
     )
-    workers = Workers(num_workers=1, lockstep=True)
+    workers = WorkerConfig(num_workers=1, lockstep=True)
     start = training.init(config, workers, jax.random.key(3))
     end, metrics = a3c.train(config, workers, jax.random.key(3))
     assert end.learner.updates == end.counts.applied == 50
 
-    env, _ = rollout.make_agent(config)
+    env, _ = rollout.make_env_and_network(config)
     like = jax.eval_shape(lambda key: rollout.init(env, 1, key), jax.random.key(0))
-    actor = vectors.typed(jax.tree.map(lambda x: x[0], start.actors), like)
+    actor = pytrees.typed(jax.tree.map(lambda x: x[0], start.actors), like)
     fresh = a2c.init(config, jax.random.key(3))
     learner = fresh.learner._replace(params=start.learner.params)
     state = fresh._replace(learner=learner, actor=actor)
@@ -173,7 +177,7 @@ def asynchronous():
     killed = noticed = None
     for state, metrics in a3c.chunks(
         config,
-        Workers(num_workers=2),
+        WorkerConfig(num_workers=2),
         jax.random.key(0),
         watch=statuses.append,
         warn=lambda text: warnings.append((time.monotonic(), text)),
@@ -192,7 +196,7 @@ def asynchronous():
 def test_masks_hold_in_workers(env):
     """Masked refuses what is not valid; Counter observes a Dict."""
     config = dataclasses.replace(CONFIG, env=env, total_timesteps=200)
-    state, metrics = a3c.train(config, Workers(num_workers=1), jax.random.key(0))
+    state, metrics = a3c.train(config, WorkerConfig(num_workers=1), jax.random.key(0))
     assert state.learner.updates == 50
     if env.endswith("Masked"):
         assert metrics.episodic_return[-1] == 4
@@ -218,7 +222,7 @@ def test_workers_learn_in_gymnasiums_environments(asynchronous):
     config, seen, _, _, _ = asynchronous
     learners = jax.tree.map(lambda x: x[None], seen[-1][0].learner)
     keys = jax.random.split(jax.random.key(1), 1)
-    played = evaluate.evaluate(config, learners, keys, 10, greedy=True)
+    played = evaluation.evaluate(config, learners, keys, 10, greedy=True)
     assert played.returns.tolist() == [[1.0] * 10]
     assert seen[-1][1].episodic_return > 0.8
 
@@ -232,14 +236,14 @@ def test_all_workers_are_gone_after_a_run(asynchronous):
 # What goes wrong
 
 
-def run_to_the_end(config, workers=Workers(num_workers=2)):  # noqa: B008
+def run_to_the_end(config, workers=WorkerConfig(num_workers=2)):  # noqa: B008
     return list(a3c.chunks(config, workers, jax.random.key(0)))
 
 
 def test_an_exception_in_an_environment_is_told_once_with_its_traceback():
     config = dataclasses.replace(CONFIG, env="host_probes:Raising")
     seen = []
-    chunks = a3c.chunks(config, Workers(num_workers=2), jax.random.key(0))
+    chunks = a3c.chunks(config, WorkerConfig(num_workers=2), jax.random.key(0))
     with pytest.raises(a3c.WorkerError) as caught:
         seen.extend(iter(chunks.__next__, None))
     text = str(caught.value)
@@ -258,7 +262,7 @@ def test_a_value_error_in_a_reset_has_its_traceback_too():
 
 def test_stale_gradients_can_be_rejected():
     config = dataclasses.replace(CONFIG, total_timesteps=8000)
-    workers = Workers(num_workers=2, max_staleness=0, staleness_scaling=True)
+    workers = WorkerConfig(num_workers=2, max_staleness=0, staleness_scaling=True)
     state, metrics = a3c.train(config, workers, jax.random.key(0))
     counts = state.counts
     assert counts.stale > 0
@@ -414,7 +418,7 @@ def test_a_worker_uses_one_core(tmp_path):
 def test_the_server_is_a_process_of_one_thread():
     """Which is what makes forking it safe: it imports all that is slow and starts nothing."""
     program = (
-        "from rljax import preload; import sys, os;"
+        "from rljax.utils import preload; import sys, os;"
         "print(preload.threads(os.getpid()), 'gymnax' in sys.modules, 'jax' in sys.modules,"
         " os.environ['JAX_PLATFORMS'])"
     )
@@ -426,16 +430,16 @@ def test_the_display_has_a_line_for_each_worker():
     from display import Display
 
     nothing = np.zeros(len(messages.PHASES))
-    worker = roster.WorkerStatus("working", 1000, 12, 34.5, 2, 0, nothing)
-    fresh = roster.WorkerStatus("restarting", 0, 0, float("nan"), 0, 1, nothing)
-    counts = sums.no_counts()
+    worker = supervisor.WorkerStatus("working", 1000, 12, 34.5, 2, 0, nothing)
+    fresh = supervisor.WorkerStatus("restarting", 0, 0, float("nan"), 0, 1, nothing)
+    counts = counts_module.no_counts()
     display = Display("title", 0, 100, quiet=False)
     display.console = Console(file=io.StringIO(), force_terminal=True, width=100)
     display.on_terminal = True
-    display.workers("seed 3", roster.Status([fresh, fresh], counts, 0, 0.0))
+    display.workers("seed 3", supervisor.Status([fresh, fresh], counts, 0, 0.0))
     display.watched = ("seed 3", display.watched[1] - 2, display.watched[2])  # two seconds ago
     later = counts._replace(applied=400, stale=3)
-    display.workers("seed 3", roster.Status([worker, fresh], later, 400, 1.5))
+    display.workers("seed 3", supervisor.Status([worker, fresh], later, 400, 1.5))
     display.console.print(display.group)
     text = display.console.file.getvalue()
     lines = [re.sub(r"\x1b\[[\d;]*m", "", line).split() for line in text.splitlines()]
@@ -508,7 +512,7 @@ def test_a_soak_loses_nothing(monkeypatch):
     monkeypatch.setattr(training.ParameterHolder, "push", noted_push)
     for state, metrics in a3c.chunks(  # noqa: B007  the last ones count
         config,
-        Workers(num_workers=2, max_worker_restarts=10, max_staleness=100),
+        WorkerConfig(num_workers=2, max_worker_restarts=10, max_staleness=100),
         jax.random.key(0),
         watch=statuses.append,
         warn=lambda text: warnings.append((time.monotonic(), text)),
@@ -534,7 +538,7 @@ def test_a_soak_loses_nothing(monkeypatch):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.learner))
     print(f"{counts.applied:,} applied, {counts.stale:,} stale, {disturber.in_a_push} in a push")
     learners = jax.tree.map(lambda x: x[None], state.learner)
-    played = evaluate.evaluate(config, learners, jax.random.split(jax.random.key(1), 1), 20, True)
+    played = evaluation.evaluate(config, learners, jax.random.split(jax.random.key(1), 1), 20, True)
     assert played.returns.mean() > 450
 
 

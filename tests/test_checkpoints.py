@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import checkpoints, files
-from rljax.checkpoints import DamagedError
+from rljax.runs import checkpoints
+from rljax.runs.checkpoints import DamagedError
+from rljax.utils import atomic_io, pytrees
 
 FILES = ["manifest.json", "state.safetensors"]
 
@@ -202,7 +203,7 @@ def test_loading_never_unpickles(tmp_path, name):
     data = pickle.dumps(Malice(tmp_path / "made"))
     sums = {"bytes": len(data), "sha256": checkpoints._sha256(data)}
     manifest = checkpoints._seal({"format": checkpoints.FORMAT, "files": {name: sums}})
-    files.write_folder(tmp_path / "16", {name: data, "manifest.json": manifest})
+    atomic_io.write_folder(tmp_path / "16", {name: data, "manifest.json": manifest})
     with pytest.raises(DamagedError, match=name if name.endswith(".safetensors") else "no name"):
         checkpoints.load(tmp_path / "16")
     assert not (tmp_path / "made").exists()
@@ -332,7 +333,7 @@ def test_nest_gives_dicts_by_the_parts_of_the_paths(tmp_path):
 def test_named_leaves():
     tree = {"agent": Pair([1, 2], None), "x": {"y": 3}}
     named = [("agent/first/0", 1), ("agent/first/1", 2), ("x/y", 3)]
-    assert list(checkpoints.named_leaves(tree)) == named
+    assert list(pytrees.named_leaves(tree)) == named
 
 
 def test_a_saver_keeps_the_newest(tmp_path):
@@ -349,13 +350,13 @@ def test_a_saver_keeps_the_newest(tmp_path):
 @pytest.fixture
 def held(monkeypatch):
     """Saving waits until this event is set."""
-    event, write_folder = threading.Event(), files.write_folder
+    event, write_folder = threading.Event(), atomic_io.write_folder
 
     def write_later(*args):
         assert event.wait(60)
         write_folder(*args)
 
-    monkeypatch.setattr(files, "write_folder", write_later)
+    monkeypatch.setattr(atomic_io, "write_folder", write_later)
     yield event
     event.set()
 
@@ -401,10 +402,10 @@ def test_a_saver_tells_at_the_next_call_that_the_disk_failed(tmp_path, monkeypat
         saver.save(16, state, {})
         saver.wait()
         with monkeypatch.context() as patched:
-            patched.setattr(files, "write_folder", raise_write_error)
+            patched.setattr(atomic_io, "write_folder", raise_write_error)
             saver.save(32, state, {})
             futures.wait([saver.under_way])
-            with pytest.raises(files.WriteError, match="000032 could not be written"):
+            with pytest.raises(atomic_io.WriteError, match="000032 could not be written"):
                 saver.save(48, state, {}) if by == "save" else getattr(saver, by)()
         assert checkpoints.existing(tmp_path) == [16]  # not removed: no newer one came
         saver.save(64, state, {})
@@ -425,4 +426,4 @@ def test_a_saver_checks_without_waiting(tmp_path, held):
 
 
 def raise_write_error(path, contents):
-    raise files.WriteError(f"{path} could not be written")
+    raise atomic_io.WriteError(f"{path} could not be written")

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import Config, distributions, envs, host, learner, rollout
-from rljax.host import HostEnv
-from rljax.spaces import Box
-from rljax.types import Step
+from rljax import Config, envs, learner, rollout
+from rljax.envs import host_envs
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.interface import Step
+from rljax.envs.spaces import Box
+from rljax.networks import distributions
 
 STEPS, ENVS, LIMIT = 40, 3, 15
 
@@ -72,7 +74,7 @@ def play(env, actions, seed):
     key, key_reset = jax.random.split(jax.random.key(seed))
     if isinstance(env, HostEnv):
         with env.open() as running:
-            obs, _ = running.reset(host.seeds(key_reset, ENVS))
+            obs, _ = running.reset(host_envs.seeds(key_reset, ENVS))
             steps = [running.step(action) for action in actions]
         return obs, jax.tree.map(lambda *x: np.stack(x), *steps)
 
@@ -144,13 +146,13 @@ def test_one_environment_in_both_forms_gives_the_same_transitions():
     """A Dict of observations, a mask, terminations and truncations; the policy's chance is the
     same in both."""
     config = Config(env="probes:Counter", num_envs=2, num_steps=40, hidden_sizes=(4,))
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     learning = learner.init(config, network, env.spec, jax.random.key(0))
     actor = rollout.init(env, config.num_envs, jax.random.key(1))
     _, in_jax = rollout.collect(config, env, network, learning, actor)
 
     config = dataclasses.replace(config, env="host_probes:Counter")
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     assert isinstance(env, HostEnv)
     key_action = jax.random.split(actor.key, 3)[1]
     noise = distributions.noise(env.spec.action_space, key_action, (config.num_steps, 2))

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from rljax.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian, noise
-from rljax.spaces import Box, Discrete, MultiDiscrete
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete
+from rljax.networks.distributions import (
+    Categorical,
+    Gaussian,
+    MultiCategorical,
+    TanhGaussian,
+    noise,
+)
 
 INF = float("inf")
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))

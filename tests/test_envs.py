@@ -17,8 +17,8 @@ from gymnax.environments.environment import Environment
 from gymnax.wrappers.purerl import StickyActionWrapper
 
 from rljax import envs
-from rljax.spaces import Box, Discrete, Numbers
-from rljax.types import EnvSpec, Step
+from rljax.envs.interface import EnvSpec, Step
+from rljax.envs.spaces import Box, Discrete, Numbers
 
 BUILT_IN = [name for name in gymnax.registered_envs if name != "MNISTBandit-bsuite"]
 NUM_ENVS = 3

@@ -9,7 +9,7 @@ import probes
 import pytest
 from gymnax.environments import spaces
 
-from rljax import Config, a2c, evaluate
+from rljax import Config, a2c, evaluation
 
 SMALL = Config(env="probes:RewardByAction", num_envs=4, num_steps=4, hidden_sizes=(8,))
 
@@ -47,7 +47,7 @@ def test_only_a_greedy_policy_needs_no_key(env):
     config = dataclasses.replace(SMALL, env=env)
     learner = a2c.init(config, jax.random.key(0)).learner
     obs = np.zeros((3, 1), np.float32)
-    greedy, sampling = (evaluate.policy(config, learner, greedy) for greedy in (True, False))
+    greedy, sampling = (evaluation.policy(config, learner, greedy) for greedy in (True, False))
     for one in (obs, obs[0]):
         np.testing.assert_array_equal(greedy(one), greedy(one, jax.random.key(0)))
     with pytest.raises(ValueError, match="only a greedy policy needs no key"):
@@ -59,7 +59,7 @@ def test_no_bias_toward_short_episodes():
     config = dataclasses.replace(SMALL, env=Lottery())
     learners = states_of(config).learner
     keys = jax.random.split(jax.random.key(1), 2)
-    played = evaluate.evaluate(config, learners, keys, 400, False)
+    played = evaluation.evaluate(config, learners, keys, 400, False)
     assert played.returns.shape == (2, 400)
     np.testing.assert_array_equal(np.unique(played.returns), [1.0, 21.0])
     np.testing.assert_array_equal(played.returns, played.lengths)
@@ -72,7 +72,7 @@ def test_an_endless_episode_is_ended():
     config = dataclasses.replace(SMALL, env=Endless())
     learners, keys = states_of(config).learner, jax.random.split(jax.random.key(1), 2)
     told = []
-    played = evaluate.evaluate(
+    played = evaluation.evaluate(
         config, learners, keys, 3, False, max_steps=50, watch=lambda *now: told.append(now)
     )
     assert told == [(0, 6, 0), (0, 6, 300)]
@@ -84,8 +84,8 @@ def test_greedy_and_sampled():
     config = dataclasses.replace(SMALL, env=probes.RewardByAction())
     learners = states_of(config).learner
     keys = jax.random.split(jax.random.key(1), 2)
-    greedy = evaluate.evaluate(config, learners, keys, 50, True)
-    sampled = evaluate.evaluate(config, learners, keys, 50, False)
+    greedy = evaluation.evaluate(config, learners, keys, 50, True)
+    sampled = evaluation.evaluate(config, learners, keys, 50, False)
     assert np.all(np.std(greedy.returns, axis=1) == 0)
     assert np.all(np.std(sampled.returns, axis=1) > 0.5)
 
@@ -95,15 +95,15 @@ def test_evaluation_changes_nothing_in_training():
     keys = jax.random.split(jax.random.key(0), 2)
     *_, (undisturbed, _) = a2c.chunks(config, keys)
     for state, metrics in a2c.chunks(config, keys):
-        eval_keys = evaluate.evaluation_keys(keys, int(metrics.updates[0]))
-        evaluate.evaluate(config, state.learner, eval_keys, 5, False)
+        eval_keys = evaluation.evaluation_keys(keys, int(metrics.updates[0]))
+        evaluation.evaluate(config, state.learner, eval_keys, 5, False)
     for x, y in zip(jax.tree.leaves(undisturbed.learner), jax.tree.leaves(state.learner)):
         np.testing.assert_array_equal(x, y)
 
 
 def test_evaluation_keys_are_none_of_training():
     keys = jax.random.split(jax.random.key(0), 3)
-    apart = evaluate.evaluation_keys(keys, 7)
+    apart = evaluation.evaluation_keys(keys, 7)
     children = jax.vmap(lambda key: jax.random.split(key, 64))(keys).ravel()
     seen = {tuple(x) for x in np.asarray(jax.random.key_data(children))}
     seen |= {tuple(x) for x in np.asarray(jax.random.key_data(keys))}
@@ -125,14 +125,14 @@ def test_policy_is_a_plain_call(action_bounds):
 
     config = dataclasses.replace(SMALL, env=Wide(), action_bounds=action_bounds)
     learner = a2c.init(config, jax.random.key(0)).learner
-    act = evaluate.policy(config, learner)
+    act = evaluation.policy(config, learner)
     one = act(np.zeros(1), jax.random.key(0))
     many = act(np.zeros((5, 1)), jax.random.key(0))
     assert one.shape == (2, 1)
     assert many.shape == (5, 2, 1)
     assert np.all(np.abs(many) <= 2.0)
     assert len(np.unique(many)) > 3
-    greedy = evaluate.policy(config, learner, greedy=True)
+    greedy = evaluation.policy(config, learner, greedy=True)
     np.testing.assert_allclose(greedy(np.zeros(1), jax.random.key(0)), 0.0, atol=1e-6)
 
 
@@ -154,7 +154,7 @@ def test_the_best_is_never_one_without_a_return(returns, chosen):
     found = None
     for i, value in enumerate(returns):
         learners = states.learner._replace(updates=np.full(2, i))
-        found = evaluate.best(found, learners, np.array([value, i]), 16 * i)
+        found = evaluation.best(found, learners, np.array([value, i]), 16 * i)
     assert found.learner.updates.tolist() == [chosen, 1]
     assert found.env_steps.tolist() == [16 * chosen, 16]
     np.testing.assert_array_equal(found.returns, [returns[chosen], 1])

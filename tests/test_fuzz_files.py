@@ -19,19 +19,22 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import flags
 import jax
 import numpy as np
-import pytest
-
-from rljax import Config, a2c, analysis, checkpoints, evaluate, files, runs, sweep, tables
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-import flags
 import plot
+import pytest
 import start
 import suite
 import sweep_options
 from flags import RunOptions
+
+from rljax import Config, a2c, analysis, evaluation, runs, sweep
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.utils import atomic_io
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 CONFIG = Config(
     env="probes:Configured",
@@ -68,7 +71,7 @@ def make_run(path):
         returns = np.full((2, 3), env_steps, np.float32)
         tables.append_evaluations(path, SEEDS, env_steps, env_steps // 16, returns)
         states = _states(env_steps // 16)
-        best = evaluate.best(best, states.learner, returns.mean(axis=1), env_steps)
+        best = evaluation.best(best, states.learner, returns.mean(axis=1), env_steps)
         facts = {
             "algorithm": "a2c",
             "config": runs.config_record(CONFIG),
@@ -83,7 +86,7 @@ def make_run(path):
         checkpoints.save(checkpoints.folder(path, env_steps), trees, facts)
     final = {"mean": 1.0, "iqm": 1.0, "ci95": [0.5, 1.5], "per_seed": [0.5, 1.5], "mode": "greedy"}
     summary = {"seeds": SEEDS, "env_steps": 320, "final_return": final, "wall_seconds": 2.5}
-    files.write_json(path / "summary.json", {**summary, "status": "completed"})
+    atomic_io.write_json(path / "summary.json", {**summary, "status": "completed"})
 
 
 def _row(seed, env_steps):
@@ -125,7 +128,7 @@ def make_sweep(path):
         metrics = metrics._replace(updates=np.array([[10], [20]]).repeat(len(some), 1))
         metrics = metrics._replace(diverged_at=np.zeros((2, len(some))))
         journal.add(sweep.Result(some, metrics, np.ones(len(some))), 1.0, 2.0)
-    files.write_json(path / "sweep.json", {"status": "running"})
+    atomic_io.write_json(path / "sweep.json", {"status": "running"})
 
 
 # What reads it
@@ -162,7 +165,7 @@ def resume_sweep(path):
         follower = script.Follower(asked, groups, folder, journal, None, 0, 0.0)
         if finals is not None:
             follower.note(finals)
-        files.json_bytes(follower.summary("running"))
+        atomic_io.json_bytes(follower.summary("running"))
 
 
 def read_and_rank(path):
@@ -497,7 +500,7 @@ def _try(read, folder):
     try:
         with guarded(folder):
             read(folder)
-    except (ValueError, TypeError, files.WriteError) as error:
+    except (ValueError, TypeError, atomic_io.WriteError) as error:
         if len(str(error).splitlines()) != 1:
             found = f"not one line: {str(error)!r}"
     except (Exception, HungError) as error:

@@ -33,10 +33,12 @@ from host_probes import (
 )
 from hypothesis import example, given, settings
 
-from rljax import a2c, envs, evaluate, host, learner, presets, processes, rollout
+from rljax import a2c, envs, evaluation, learner, presets, rollout
 from rljax.config import Config
-from rljax.host import HostEnv
-from rljax.spaces import Box, Discrete
+from rljax.envs import host_envs
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.spaces import Box, Discrete
+from rljax.utils import forkserver
 
 
 @pytest.mark.parametrize("env", ["gymnasium/CartPole-v1", "host_probes:Walk", Walk, lambda: Walk()])
@@ -93,7 +95,7 @@ class OtherObservations(RewardByAction):
         (Leaving, (), ValueError, "SystemExit: there is no licence"),
         (OtherObservations, (), ValueError, "unsupported observation space Text"),
         (OtherActions, (), ValueError, "unsupported action space Dict"),
-        ("host_probes:differing", (), processes.RefusedError, "environment 0: its spaces are"),
+        ("host_probes:differing", (), forkserver.RefusedError, "environment 0: its spaces are"),
     ],
 )
 def test_what_is_refused(env, params, error, message):
@@ -103,13 +105,13 @@ def test_what_is_refused(env, params, error, message):
 
 
 def test_what_only_a_process_finds_out_is_refused_there():
-    with pytest.raises(processes.RefusedError, match="environment 0: ValueError: there is no sim"):
+    with pytest.raises(forkserver.RefusedError, match="environment 0: ValueError: there is no sim"):
         envs.make("host_probes:NotInWorkers", num_envs=2, vectorization="async").open()
     assert not multiprocessing.active_children()
 
 
 def test_a_process_that_dies_as_it_is_made_is_named():
-    with pytest.raises(processes.RefusedError, match=r"environment \d: its process exited with s"):
+    with pytest.raises(forkserver.RefusedError, match=r"environment \d: its process exited with s"):
         envs.make("host_probes:LeavingInWorkers", num_envs=2, vectorization="async").open()
     assert not multiprocessing.active_children()
 
@@ -134,10 +136,10 @@ def test_a_name_that_stands_for_another_is_noticed_and_described_anew(monkeypatc
     path = "host_probes:Sized"
     assert envs.make(path).spec.action_space == Discrete(2)
     monkeypatch.setattr(Sized, "action_space", spaces.Discrete(5))
-    with pytest.raises(processes.RefusedError, match="its spaces are"):
+    with pytest.raises(forkserver.RefusedError, match="its spaces are"):
         envs.make(path).open()
     assert envs.make(path).spec.action_space == Discrete(5)
-    host.forget()
+    host_envs.forget()
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -294,13 +296,15 @@ def test_masked_actions_are_not_taken_and_carry_no_entropy(masked):
 def test_masked_actions_are_not_taken_in_evaluations(masked, greedy):
     config, state, _ = masked
     learners = jax.tree.map(lambda x: x[None], state.learner)
-    played = evaluate.evaluate(config, learners, jax.random.split(jax.random.key(1), 1), 5, greedy)
+    played = evaluation.evaluate(
+        config, learners, jax.random.split(jax.random.key(1), 1), 5, greedy
+    )
     assert played.returns.tolist() == [[4.0] * 5]
 
 
 def test_a_plain_policy_takes_a_mask(masked):
     config, state, _ = masked
-    policy, env = evaluate.policy(config, state.learner), Masked()
+    policy, env = evaluation.policy(config, state.learner), Masked()
     obs, info = env.reset()
     for t in range(4):
         action = policy(obs, jax.random.key(t), info["action_mask"])
@@ -311,7 +315,7 @@ def test_a_plain_policy_takes_a_mask(masked):
 def test_a_mask_that_comes_too_late_is_an_error():
     with envs.make(MaskedTooLate).open() as running:
         running.reset([0])
-        with pytest.raises(processes.EnvError, match="gave none when reset"):
+        with pytest.raises(forkserver.EnvError, match="gave none when reset"):
             running.step(np.zeros(1, np.int32))
 
 
@@ -322,7 +326,7 @@ def test_a_mask_that_gymnaxs_form_cannot_give_first():
 
 def test_masked_actions_of_gymnaxs_form_are_never_taken():
     config = Config(env="probes:Counter", num_envs=8, num_steps=50, hidden_sizes=(4,))
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     learning = learner.init(config, network, env.spec, jax.random.key(0))
     actor = rollout.init(env, config.num_envs, jax.random.key(1))
     _, batch = rollout.collect(config, env, network, learning, actor)
@@ -447,7 +451,7 @@ def test_what_goes_wrong_is_told_with_environment_and_step(env, message, vectori
     made = envs.make(f"host_probes:{env}", num_envs=2, vectorization=vectorization)
     with made.open() as running:
         running.reset([0, 1])
-        with pytest.raises(processes.EnvError, match=message) as caught:
+        with pytest.raises(forkserver.EnvError, match=message) as caught:
             steps(running, 4)
     assert str(caught.value).count("Traceback") <= 1
     assert not multiprocessing.active_children()
@@ -486,7 +490,7 @@ def test_wrong_answers_are_told(what, message):
         warnings.simplefilter("error")
         running.reset([0, 1])
         steps(running, 1)
-        with pytest.raises(processes.EnvError, match=message) as caught:
+        with pytest.raises(forkserver.EnvError, match=message) as caught:
             steps(running, 1)
     assert re.match(r"environment 1 of .* at step 2:[ \n]", str(caught.value))
     assert message.startswith("(?s)") or "\n" not in str(caught.value)
@@ -528,7 +532,7 @@ def test_exits_in_processes_are_told(what, message):
     made = envs.make("host_probes:Answering", (("what", what),), (), 1, "async")
     with made.open() as running:
         running.reset([0])
-        with pytest.raises(processes.EnvError, match=message):
+        with pytest.raises(forkserver.EnvError, match=message):
             steps(running, 2)
     assert not multiprocessing.active_children()
 
@@ -549,8 +553,8 @@ def test_an_interrupt_is_the_environments_unless_a_signal_came():
         running.reset([0])
         for by_signal, own, error in [
             (True, handler, KeyboardInterrupt),
-            (False, handler, processes.EnvError),
-            (False, signal.SIG_IGN, processes.EnvError),
+            (False, handler, forkserver.EnvError),
+            (False, signal.SIG_IGN, forkserver.EnvError),
             (True, signal.default_int_handler, KeyboardInterrupt),
         ]:
             Interrupted.by_signal = by_signal
@@ -574,14 +578,14 @@ def test_a_process_that_is_killed_is_noticed_at_once():
         running.step(np.zeros(3, np.int32))
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         begun = time.monotonic()
-        with pytest.raises(processes.EnvError, match=r"environment \d of .* killed by SIGKILL"):
+        with pytest.raises(forkserver.EnvError, match=r"environment \d of .* killed by SIGKILL"):
             steps(running, 3)
     assert time.monotonic() - begun < 5
     assert not multiprocessing.active_children()
 
 
 def test_seeds_are_of_their_key_and_apart():
-    first, again, other = (host.seeds(jax.random.key(k), 100) for k in (0, 0, 1))
+    first, again, other = (host_envs.seeds(jax.random.key(k), 100) for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert len({*first.tolist(), *other.tolist()}) == 200
     assert first.max() < 2**31
@@ -609,10 +613,10 @@ def test_a_loop_gives_a_time_major_batch():
 @pytest.mark.parametrize("greedy", [True, False])
 def test_evaluation_plays_whole_episodes(greedy):
     config = Config(env="host_probes:Walk", hidden_sizes=(4,))
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     keys = jax.random.split(jax.random.key(0), 2)
     learners = jax.vmap(lambda key: learner.init(config, network, env.spec, key))(keys)
-    played = evaluate.evaluate(config, learners, keys, 4, greedy)
+    played = evaluation.evaluate(config, learners, keys, 4, greedy)
     assert played.returns.tolist() == [[3.0] * 4] * 2
     assert played.lengths.tolist() == [[3] * 4] * 2
     assert played.finished.all()

@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 from host_probes import Answering, Counted, Endless, NothingLeft, RaisingAtThree, Single, Walk
 
-from rljax import envs, evaluate, host, learner, processes, rollout
+from rljax import envs, evaluation, learner, rollout
 from rljax.config import Config
+from rljax.envs import host_envs
+from rljax.utils import forkserver
 
 CONFIG = Config(env="host_probes:Counted", hidden_sizes=(4,), num_envs=3)
 
 
 def evaluated(config, episodes, greedy=True, num_seeds=1, **how):
     """The `Evaluation` of fresh learners."""
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     keys = jax.random.split(jax.random.key(0), num_seeds)
     learners = jax.vmap(lambda key: learner.init(config, network, env.spec, key))(keys)
-    return evaluate.evaluate(config, learners, keys, episodes, greedy, **how)
+    return evaluation.evaluate(config, learners, keys, episodes, greedy, **how)
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_all_episodes_count_and_each_has_its_chance(greedy):
     jax.tree.map(np.testing.assert_array_equal, one, four)
     jax.tree.map(np.testing.assert_array_equal, one, other[0])
     for key, lengths in zip(jax.random.split(jax.random.key(0), 2), one.lengths):
-        seeds = host.seeds(jax.random.split(key)[1], 30)
+        seeds = host_envs.seeds(jax.random.split(key)[1], 30)
         assert len(set(seeds.tolist())) == 30
         expected = [np.random.default_rng(int(seed)).integers(1, 10) for seed in seeds]
         assert lengths.tolist() == expected
@@ -150,14 +152,14 @@ def test_the_mask_is_not_looked_at_where_an_episode_ends(at_end, greedy):
     ],
 )
 def test_what_goes_wrong_is_told_with_environment_step_and_episode(env, message):
-    with pytest.raises(processes.EnvError, match=f"(?s)^in an evaluation: {message}"):
+    with pytest.raises(forkserver.EnvError, match=f"(?s)^in an evaluation: {message}"):
         evaluated(dataclasses.replace(CONFIG, env=env), 4)
 
 
 def test_one_that_cannot_be_opened_is_told_in_a_line(monkeypatch):
     monkeypatch.setattr(Single, "alive", 0)
     config = dataclasses.replace(CONFIG, env=Single)
-    with pytest.raises(processes.EnvError) as caught:
+    with pytest.raises(forkserver.EnvError) as caught:
         evaluated(config, 4, num_envs=2)
     assert re.fullmatch(
         "in an evaluation in 2 environments: env = 'Single': environment 1: RuntimeError: the port"

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rljax import a2c, a3c, envs, host_evaluation
-from rljax.config import Config, Workers
-from rljax.processes import EnvError, RefusedError
-from rljax.types import LearnerState
+from rljax.config import Config, WorkerConfig
+from rljax.envs import host_envs
+from rljax.types import TrainState
+from rljax.utils.forkserver import EnvError, RefusedError
 
 T, B = 9, 2
 QUICK = dict(deadline=None, derandomize=True, database=None)
@@ -143,12 +144,12 @@ def check_evaluating(plan, num_envs):
 
         return act
 
-    learner = LearnerState(np.zeros(1), (), np.zeros(1), None, None)
+    learner = TrainState(np.zeros(1), (), np.zeros(1), None, None)
     fault = plan.fault
     reached = fault and fault.where == "constructor" and fault.when <= min(num_envs, 4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host_evaluation, "_policy", policy)
-        patch.setattr(host_evaluation.host, "seeds", lambda key, number: np.arange(1, number + 1))
+        patch.setattr(host_envs, "seeds", lambda key, number: np.arange(1, number + 1))
         try:
             env = envs.make(builder(plan))
             key = jax.random.split(jax.random.key(0), 1)
@@ -214,7 +215,7 @@ def in_all_of_them(plan):
 
 
 def train_a3c(config):
-    workers = Workers(num_workers=1, envs_per_worker=B, max_worker_restarts=0)
+    workers = WorkerConfig(num_workers=1, envs_per_worker=B, max_worker_restarts=0)
     return a3c.train(config, workers, jax.random.key(0))
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import processes_of_tests as processes
 import pytest
 
-from rljax import a2c, checkpoints, evaluate, tables
-from rljax import processes as host_processes
+from rljax import a2c, evaluation
 from rljax.config import Config
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.utils import forkserver as host_processes
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "a2c.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -240,7 +242,7 @@ def test_episodes_that_never_end_are_told_and_cut(main, tmp_path, capfd, monkeyp
 def test_a_seeds_last_evaluation_that_a_signal_put_off(main, tmp_path, monkeypatch):
     """The next seed has not begun; --resume makes up for it."""
     flags = "--env host_probes:Counted --num-seeds 2 --eval-every 400 --quiet".split()
-    dirs, begun, play = [tmp_path / name for name in ("one", "other")], [], evaluate.evaluate
+    dirs, begun, play = [tmp_path / name for name in ("one", "other")], [], evaluation.evaluate
 
     def interrupted(*args, watch, **how):
         def stop(ended, episodes, steps):
@@ -253,7 +255,7 @@ def test_a_seeds_last_evaluation_that_a_signal_put_off(main, tmp_path, monkeypat
 
     assert main([*SMALL, *flags, "--run-dir", str(dirs[0])]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "evaluate", interrupted)
+        patch.setattr(evaluation, "evaluate", interrupted)
         assert main([*SMALL, *flags, "--run-dir", str(dirs[1])]) == 130
     assert checkpoints.existing(dirs[1])[-1] == 800
     assert main(["--resume", str(dirs[1]), "--quiet"]) == 0

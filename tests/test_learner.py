@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from rljax import Config, a2c, distributions, learner, networks, optimizers, rollout
-from rljax.spaces import Discrete, Numbers
-from rljax.types import EnvSpec, Transition
+from rljax import Config, a2c, learner, networks, optimizers, rollout
+from rljax.envs.interface import EnvSpec
+from rljax.envs.spaces import Discrete, Numbers
+from rljax.networks import distributions
+from rljax.types import Transition
 
 CONFIG = Config(num_envs=4, num_steps=6, hidden_sizes=(16,), learning_rate=3e-3, ent_coef=0.01)
 SPEC = EnvSpec("four numbers", Numbers((4,)), Discrete(2))
 NETWORK = networks.make(CONFIG, SPEC)
-GRADIENTS = jax.jit(learner.gradients, static_argnums=1)
+GRADIENTS = jax.jit(learner.loss_gradients, static_argnums=1)
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +137,14 @@ def test_what_acting_recorded_changes_no_gradient(env, settings):
     @jax.jit
     @jax.vmap
     def both(key):
-        agent = rollout.make_agent(config)
+        agent = rollout.make_env_and_network(config)
         state = a2c.init(config, key)
         _, batch = rollout.collect(config, *agent, state.learner, state.actor)
         assert jax.tree.leaves(batch.recorded)
-        anew = learner.gradients(config, agent[1], state.learner, batch._replace(recorded=None))
-        return learner.gradients(config, agent[1], state.learner, batch), anew
+        anew = learner.loss_gradients(
+            config, agent[1], state.learner, batch._replace(recorded=None)
+        )
+        return learner.loss_gradients(config, agent[1], state.learner, batch), anew
 
     reused, anew = both(jax.random.split(jax.random.key(0), 2))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), reused, anew)
@@ -154,7 +158,7 @@ def test_a_host_loop_over_gymnasium_feeds_the_same_learner():
     act = jax.jit(lambda params, obs: NETWORK.apply(params, obs, method="actor"))
     step = jax.jit(
         lambda state, batch: learner.apply(
-            config, state, learner.gradients(config, NETWORK, state, batch)[0]
+            config, state, learner.loss_gradients(config, NETWORK, state, batch)[0]
         )
     )
     for seed in range(3):

@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from rljax import losses
 from rljax.config import Config
-from rljax.distributions import Categorical, Gaussian, TanhGaussian
+from rljax.networks.distributions import Categorical, Gaussian, TanhGaussian
 
 BATCH, ACTIONS, LOW, HIGH = 4, 2, -1.0, 3.0
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import envs, layers, networks, runs
+from rljax import envs, networks, runs
 from rljax.config import Config
-from rljax.distributions import Categorical, Gaussian, TanhGaussian
-from rljax.spaces import Box, Discrete, MultiDiscrete, Numbers
-from rljax.types import EnvSpec
+from rljax.envs.interface import EnvSpec
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete, Numbers
+from rljax.networks import layers
+from rljax.networks.distributions import Categorical, Gaussian, TanhGaussian
 
 BATCH = 3
 THREE = Discrete(3)

@@ -16,9 +16,10 @@ import processes_of_tests as living
 import pytest
 from host_probes import RewardByAction
 
-from rljax import a2c, a3c, envs, processes, sweep
-from rljax.config import Config, Workers
-from rljax.sweep import crowd
+from rljax import a2c, a3c, envs, sweep
+from rljax.config import Config, WorkerConfig
+from rljax.sweep import trial_pool
+from rljax.utils import forkserver
 
 CONFIG = Config(
     env="telling_probes:Telling",
@@ -37,7 +38,7 @@ def on(config, folder, **changes):
 
 
 def train_a3c(folder, seed, **changes):
-    a3c.train(on(CONFIG, folder, **changes), Workers(num_workers=3), jax.random.key(seed))
+    a3c.train(on(CONFIG, folder, **changes), WorkerConfig(num_workers=3), jax.random.key(seed))
 
 
 def train_async(folder, seed):
@@ -74,7 +75,7 @@ def test_processes_have_generators_of_their_own_and_settings_from_here(tmp_path,
     environment variables say, and those of a context as well."""
     before = np.random.get_state()[1].tolist(), np.random.get_state()[2]
     with jax.default_matmul_precision("float32"), jax.threefry_partitionable(False):
-        here = {name: str(value) for name, value in processes.jax_settings().items()}
+        here = {name: str(value) for name, value in forkserver.jax_settings().items()}
         for name, seed in (("one", 1), ("again", 1), ("other", 2)):
             WAYS[way](tmp_path / name, seed)
     assert (np.random.get_state()[1].tolist(), np.random.get_state()[2]) == before
@@ -92,7 +93,7 @@ def test_processes_have_generators_of_their_own_and_settings_from_here(tmp_path,
 def test_a_worker_that_is_started_again_draws_other_numbers(tmp_path):
     """It was killed after it had pushed: its key went on."""
     config = on(CONFIG, tmp_path, total_timesteps=400_000)
-    workers, said, killed = Workers(num_workers=2), [], False
+    workers, said, killed = WorkerConfig(num_workers=2), [], False
     for state, metrics in a3c.chunks(config, workers, jax.random.key(1), warn=said.append):  # noqa: B007
         if not killed and metrics.updates > 1000:
             os.kill(max(living.children_of(os.getpid())), signal.SIGKILL)
@@ -132,7 +133,7 @@ def test_what_an_environment_in_a_process_starts_ends_with_it(tmp_path, how):
         assert started(tmp_path) <= set(living.parents())
         if how == "killed":
             os.kill(running._envs.processes[1].pid, signal.SIGKILL)
-            with pytest.raises(processes.EnvError, match=r"environment 1 of .* killed by SIGKILL"):
+            with pytest.raises(forkserver.EnvError, match=r"environment 1 of .* killed by SIGKILL"):
                 running.step(np.zeros(2, np.int32))
     assert are_gone(started(tmp_path))
 
@@ -141,7 +142,7 @@ def test_what_an_environment_in_a_process_starts_ends_with_it(tmp_path, how):
 def test_what_an_environment_in_a_worker_starts_ends_with_it(tmp_path, way):
     config = on(WITH_CHILDREN, tmp_path)
     if way == "a3c":
-        state, _ = a3c.train(config, Workers(num_workers=1), jax.random.key(0))
+        state, _ = a3c.train(config, WorkerConfig(num_workers=1), jax.random.key(0))
         assert state.counts.restarts == 0
     else:
         sweep.run(config, {"gamma": [0.9]}, [0], eval_episodes=0)
@@ -239,7 +240,7 @@ def test_a_stopped_worker_ends_with_its_parent():
 def test_an_exit_in_a_worker_ends_the_run_and_names_it(env, words):
     config = dataclasses.replace(CONFIG, env=env, total_timesteps=4000)
     with pytest.raises(a3c.WorkerError) as caught:
-        a3c.train(config, Workers(num_workers=1), jax.random.key(0))
+        a3c.train(config, WorkerConfig(num_workers=1), jax.random.key(0))
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("worker 0 failed after ")
     assert lines[0].endswith(f" steps in {env}:")
@@ -250,7 +251,7 @@ def test_an_exit_in_a_worker_ends_the_run_and_names_it(env, words):
 def test_a_worker_that_dies_in_between_ends_the_run_too():
     """It pushes a few gradients each time. `train` warns by itself."""
     config = dataclasses.replace(CONFIG, env="process_probes:Aborting", total_timesteps=4000)
-    workers = Workers(num_workers=1, max_worker_restarts=2)
+    workers = WorkerConfig(num_workers=1, max_worker_restarts=2)
     text = "worker 0 was killed by SIGABRT"
     with (
         pytest.warns(UserWarning, match=f"{text}; started again where its last gradient left it"),
@@ -270,7 +271,7 @@ def test_an_agent_fails_in_a_process_whatever_its_error_says():
         for why in whys
     ]
     agents.append(whole)
-    steps = list(crowd.train(agents, sweep.Execution(parallel=1, eval_episodes=0)))
+    steps = list(trial_pool.train(agents, sweep.Execution(parallel=1, eval_episodes=0)))
     said = [step.failure.why for step in steps if step.failure]
     kinds = ("ValueError", "UnsayableError", "SystemExit")
     assert said == [f"env = 'process_probes:Refusing': {kind}" for kind in kinds]
@@ -293,14 +294,16 @@ UNSENDABLE = dataclasses.replace(CONFIG, env=Unsendable())
 @pytest.mark.parametrize(
     "use",
     [
-        lambda: a3c.train(UNSENDABLE, Workers(num_workers=1), jax.random.key(0)),
+        lambda: a3c.train(UNSENDABLE, WorkerConfig(num_workers=1), jax.random.key(0)),
         lambda: envs.make(UNSENDABLE.env, num_envs=2, vectorization="async").open(),
         lambda: sweep.run(UNSENDABLE, {"gamma": [0.9]}, [0], eval_episodes=0),
     ],
     ids=["a3c", "async", "sweep"],
 )
 def test_what_cannot_be_sent_is_refused_whatever_its_error_is(use):
-    with pytest.raises((TypeError, processes.RefusedError), match=r"be sent to .* name it as") as e:
+    with pytest.raises(
+        (TypeError, forkserver.RefusedError), match=r"be sent to .* name it as"
+    ) as e:
         use()
     assert "(NotImplementedError)" in str(e.value)
 
@@ -309,7 +312,7 @@ def test_seeds_of_generators_are_apart():
     """As numbers of a key may be small, and one of them may be the number of something."""
     drawn, before = [], (np.random.get_state(), random.getstate())
     for numbers in ((0,), (0, 0), (0, 1), (1,), (1, 0), (2**32 - 1, 0)):
-        processes.seed_generators(*np.uint32(numbers))
+        forkserver.seed_generators(*np.uint32(numbers))
         drawn += [np.random.random(), random.random()]
     np.random.set_state(before[0])
     random.setstate(before[1])

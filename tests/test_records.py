@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from test_fuzz_files import CONFIG, make_run
 
-from rljax import checkpoints, files, runs, sweep, tables
-from rljax.checkpoints import DamagedError
+from rljax import runs, sweep
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.runs.checkpoints import DamagedError
+from rljax.utils import atomic_io
 
 DEEP = "[" * 50_000 + "]" * 50_000
 
@@ -204,7 +207,7 @@ def test_a_name_that_leads_elsewhere_is_not_saved(tmp_path):
     ],
 )
 def test_a_record_of_another_form_is_told(run, change, message):
-    files.write_json(run / "config.json", {**runs.read_record(run), **change})
+    atomic_io.write_json(run / "config.json", {**runs.read_record(run), **change})
     with pytest.raises(ValueError, match=message):
         runs.read_record(run)
 
@@ -224,8 +227,8 @@ def test_a_pipe_is_not_waited_for(run, name):
     read = runs.read_record if name == "config.json" else tables.read_metrics
     with pytest.raises(ValueError, match="Not a regular file"):
         read(run)
-    with pytest.raises(files.WriteError, match="Not a regular file"):
-        files.append(run / name, "x")
+    with pytest.raises(atomic_io.WriteError, match="Not a regular file"):
+        atomic_io.append(run / name, "x")
 
 
 def test_a_pipe_for_a_lock_is_refused(run):
@@ -243,7 +246,7 @@ def test_a_very_large_file_is_not_read(run):
 
 
 def test_a_table_that_grows_while_it_is_read_has_the_rows_of_before(run, monkeypatch):
-    rows, opened = len(tables.read_metrics(run)), files.opened
+    rows, opened = len(tables.read_metrics(run)), atomic_io.opened
 
     def opened_and_grown(path):
         file = opened(path)
@@ -267,7 +270,7 @@ def test_a_table_that_grows_while_it_is_read_has_the_rows_of_before(run, monkeyp
 
         return Growing()
 
-    monkeypatch.setattr(files, "opened", opened_and_grown)
+    monkeypatch.setattr(atomic_io, "opened", opened_and_grown)
     assert len(tables.read_metrics(run)) == rows
     assert len(tables.read_metrics(run)) == rows  # half a line is left out
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from rljax import render
+from rljax.envs import render
 
 
 def red_and_blue(image):

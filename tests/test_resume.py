@@ -12,7 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from rljax import Config, checkpoints, files, runs, tables
+from rljax import Config, runs
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.utils import atomic_io
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 sys.path.insert(0, str(EXPERIMENTS))
@@ -100,9 +103,9 @@ def test_a_signal_puts_off_an_evaluation_under_way(
     main, undisturbed, tmp_path, monkeypatch, number
 ):
     """The first of the run, and the one at its end."""
-    from rljax import evaluate
+    from rljax import evaluation
 
-    run_dir, begun, play = tmp_path / "run", [], evaluate.evaluate
+    run_dir, begun, play = tmp_path / "run", [], evaluation.evaluate
 
     def interrupted(*args, watch, **how):
         def stop(ended, episodes, steps):
@@ -114,7 +117,7 @@ def test_a_signal_puts_off_an_evaluation_under_way(
         return play(*args, watch=stop, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "evaluate", interrupted)
+        patch.setattr(evaluation, "evaluate", interrupted)
         assert main([*SMALL, "--run-dir", str(run_dir)]) == 143
     assert tables.read_metrics(run_dir)["env_steps"].iloc[-1] == 800 * number
     assert checkpoints.existing(run_dir)[-1] == 800 * number
@@ -309,7 +312,7 @@ def test_a_checkpoint_of_another_run_is_refused(main, stopped, capsys, change, e
     record = runs.read_record(stopped)
     for part, values in change.items():
         record[part] = {**record[part], **values} if isinstance(values, dict) else values
-    files.write_json(stopped / "config.json", record)
+    atomic_io.write_json(stopped / "config.json", record)
     before = contents(stopped)
     assert main(["--resume", str(stopped)]) == 2
     err = capsys.readouterr().err
@@ -380,8 +383,8 @@ def test_two_processes_cannot_train_in_one_directory(main, undisturbed, stopped,
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from rljax import files\n"
-            "with files.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)",
+            "import sys, time; from pathlib import Path; from rljax.utils import atomic_io\n"
+            "with atomic_io.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)",
             str(stopped / ".lock"),
         ],
         stdout=subprocess.PIPE,
@@ -406,7 +409,7 @@ def test_a_copy_elsewhere_is_the_run(main, undisturbed, stopped, tmp_path, monke
 def test_versions_that_changed_are_told(main, stopped, capsys):
     record = runs.read_record(stopped)
     record["versions"]["jax"] = "0.0.1"
-    files.write_json(stopped / "config.json", record)
+    atomic_io.write_json(stopped / "config.json", record)
     assert main(["--resume", str(stopped), "--quiet"]) == 0
     assert f"jax 0.0.1 -> {jax.__version__}: its bits may differ" in capsys.readouterr().err
 
@@ -418,12 +421,12 @@ def test_a_full_disk_stops_the_run_and_leaves_what_is_there_whole(
 
     def full(path, contents):
         if "1920" in path.name:
-            raise files.WriteError(f"{path} could not be written (No space left on device)")
+            raise atomic_io.WriteError(f"{path} could not be written (No space left on device)")
         write_folder(path, contents)
 
-    write_folder = files.write_folder
+    write_folder = atomic_io.write_folder
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_folder", full)
+        patch.setattr(atomic_io, "write_folder", full)
         assert main([*SMALL, "--run-dir", str(run_dir)]) == 1
     err = capsys.readouterr().err
     assert "No space left on device" in err
@@ -472,15 +475,15 @@ def test_evaluate_refuses_in_one_line(undisturbed, capsys, flags, expected):
 def test_a_signal_ends_evaluate(undisturbed, capsys, monkeypatch):
     import evaluate as script
 
-    from rljax import evaluate
+    from rljax import evaluation
 
-    play = evaluate.evaluate
+    play = evaluation.evaluate
 
     def interrupted(*args, watch, **how):
         os.kill(os.getpid(), signal.SIGTERM)
         return play(*args, watch=watch, **how)
 
-    monkeypatch.setattr(evaluate, "evaluate", interrupted)
+    monkeypatch.setattr(evaluation, "evaluate", interrupted)
     assert script.main([str(undisturbed), "--episodes", "3"]) == 143
     assert capsys.readouterr().err == "interrupted\n"
     assert not (undisturbed / "evaluation.json").exists()
@@ -514,10 +517,10 @@ def test_a_run_with_rows_has_a_checkpoint(main, tmp_path, monkeypatch, capsys):
     """Where the very first one fails, there are no rows either, and the run starts anew."""
 
     def full(path, contents):
-        raise files.WriteError(f"{path} could not be written (No space left on device)")
+        raise atomic_io.WriteError(f"{path} could not be written (No space left on device)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_folder", full)
+        patch.setattr(atomic_io, "write_folder", full)
         assert main([*SMALL, "--run-dir", str(tmp_path / "run")]) == 1
     assert len(tables.read_metrics(tmp_path / "run")) == 0
     assert main(["--resume", str(tmp_path / "run"), "--quiet"]) == 0
@@ -567,7 +570,7 @@ def test_plot_tells_runs_apart_by_what_differs(main, undisturbed, stopped, tmp_p
 
     record = runs.read_record(stopped)
     record["config"] |= {"learning_rate": 0.5, "env_kwargs": {"size": 4}}
-    files.write_json(stopped / "config.json", record)
+    atomic_io.write_json(stopped / "config.json", record)
     output = tmp_path / "curves.v1"
     assert script.main([str(undisturbed), str(stopped), "--output", str(output)]) == 0
     assert (tmp_path / "curves.v1.png").read_bytes().startswith(b"\x89PNG")

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import Config, a2c, a3c, evaluate, learner, networks, rollout
-from rljax.config import Workers
-from rljax.processes import EnvError
-from rljax.rollout import make_agent
+from rljax import Config, a2c, a3c, evaluation, learner, networks, rollout
+from rljax.config import WorkerConfig
+from rljax.rollout import make_env_and_network
 from rljax.types import EpisodeStats, Transition
+from rljax.utils.forkserver import EnvError
 
 
 def test_track_against_a_loop():
@@ -36,7 +36,7 @@ def test_track_against_a_loop():
 def test_collect_on_a_scripted_environment():
     """Time-major; the true successor in final_obs; the next rollout goes on where this ended."""
     config = Config(env="probes:Scripted", num_envs=2, num_steps=5, hidden_sizes=(4,))
-    env, network = make_agent(config)
+    env, network = make_env_and_network(config)
     learning = learner.init(config, network, env.spec, jax.random.key(0))
     actor = rollout.init(env, config.num_envs, jax.random.key(1))
     actor, first = rollout.collect(config, env, network, learning, actor)
@@ -54,7 +54,7 @@ def test_collect_on_a_scripted_environment():
 def test_actions_follow_the_policy():
     """The share of action 1 in a long rollout is its probability, within 4 standard errors."""
     config = Config(env="probes:Scripted", num_envs=64, num_steps=64, hidden_sizes=(4,))
-    env, network = make_agent(config)
+    env, network = make_env_and_network(config)
     learning = learner.init(config, network, env.spec, jax.random.key(0))
     params = jax.tree.map(lambda x: x, learning.params)
     params["params"]["actor_head"]["bias"] = jnp.array([0.0, 1.0])
@@ -68,7 +68,7 @@ def test_actions_follow_the_policy():
 
 def test_continuous_actions_reach_the_environment_in_its_shape():
     config = Config(env="Pendulum-v1", num_envs=3, num_steps=2, hidden_sizes=(4,))
-    env, network = make_agent(config)
+    env, network = make_env_and_network(config)
     assert isinstance(network, networks.ActorCritic)
     learning = learner.init(config, network, env.spec, jax.random.key(0))
     actor = rollout.init(env, config.num_envs, jax.random.key(1))
@@ -91,8 +91,8 @@ def test_64_bits_are_refused(env):
         with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
             next(a2c.chunks(config, jax.random.split(jax.random.key(0), 1)))
         with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
-            a3c.train(config, Workers(num_workers=1, envs_per_worker=16), jax.random.key(0))
+            a3c.train(config, WorkerConfig(num_workers=1, envs_per_worker=16), jax.random.key(0))
         with pytest.raises(EnvError, match=r"jax_enable_x64 = True: must be off"):
-            evaluate.evaluate(config, learners, keys, 1, greedy=True)
+            evaluation.evaluate(config, learners, keys, 1, greedy=True)
     finally:
         jax.config.update("jax_enable_x64", False)

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from rljax import Config, a2c, checkpoints, evaluate, files, runs, tables
-from rljax.checkpoints import DamagedError
+from rljax import Config, a2c, evaluation, runs
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.runs.checkpoints import DamagedError
 from rljax.types import AgentState, Moments
+from rljax.utils import atomic_io, pytrees
 
 ROW = {name: i for i, name in enumerate(tables.METRICS)}
 HEADER = ",".join(tables.METRICS) + "\n"
@@ -62,14 +65,14 @@ def test_create_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, made, na
     """Of what was there before, all is left."""
     (tmp_path / made).mkdir(exist_ok=True, parents=True)
     before = sorted(tmp_path.rglob("*"))
-    write = files.write
+    write = atomic_io.write
 
     def fail(path, data):
         if path.name == name:
-            raise files.WriteError(f"{path} could not be written")
+            raise atomic_io.WriteError(f"{path} could not be written")
         write(path, data)
 
-    monkeypatch.setattr(files, "write", fail)
+    monkeypatch.setattr(atomic_io, "write", fail)
     with pytest.raises(ValueError, match=f"cannot be written .*{name}"):
         runs.create(tmp_path / "a" / "b", RECORD)
     assert sorted(tmp_path.rglob("*")) == before
@@ -127,7 +130,7 @@ def test_read_record_says_what_is_wrong(tmp_path, name, text, message):
     ],
 )
 def test_a_config_survives_json(run_dir, config):
-    files.write_json(run_dir / "config.json", {**RECORD, "config": runs.config_record(config)})
+    atomic_io.write_json(run_dir / "config.json", {**RECORD, "config": runs.config_record(config)})
     assert runs.read_config(runs.read_record(run_dir)) == config
 
 
@@ -254,8 +257,8 @@ def test_evaluations_after_a_full_disk_have_a_header(run_dir, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "open", lambda *_, **__: full(), raising=False)
-        with pytest.raises(files.WriteError):
+        patched.setattr(atomic_io, "open", lambda *_, **__: full(), raising=False)
+        with pytest.raises(atomic_io.WriteError):
             tables.append_evaluations(run_dir, [5], 160, 10, np.ones((1, 2)))
     tables.append_evaluations(run_dir, [5], 320, 20, np.ones((1, 2)))
     assert (run_dir / "evaluations.csv").read_text().startswith(",".join(tables.EVALUATIONS))
@@ -288,7 +291,7 @@ def test_cut_takes_the_tables_back_to_their_marks(run_dir, half):
     marked, marks = table_bytes(run_dir), json.loads(json.dumps(tables.mark(run_dir)))
     fill(run_dir)
     for name in marks:
-        files.append(run_dir / name, half)
+        atomic_io.append(run_dir / name, half)
     tables.check(run_dir, marks)
     assert table_bytes(run_dir) != marked
     tables.cut(run_dir, marks)
@@ -395,7 +398,7 @@ def whole(tmp_path_factory):
         )
         states[env_steps] = agents(env_steps)
         learners = states[env_steps].learner
-        best = evaluate.best(best, learners, np.array(returns), env_steps)
+        best = evaluation.best(best, learners, np.array(returns), env_steps)
         save(path, env_steps, states[env_steps], best)
     return Run(path, states)
 
@@ -415,7 +418,7 @@ def damage(path):
 def assert_holds(nested, tree):
     """The nested dicts hold just the leaves of the tree."""
     number = 0
-    for name, leaf in checkpoints.named_leaves(tree):
+    for name, leaf in pytrees.named_leaves(tree):
         inner = nested
         for part in name.split("/"):
             inner = inner[part]
@@ -458,7 +461,7 @@ def test_the_config_is_the_checkpoints_own(copy):
     """A run that was raised to more steps had other settings before."""
     raised = dataclasses.replace(CONFIG, total_timesteps=640)
     record = {**RECORD, "config": runs.config_record(raised)}
-    files.write_json(copy.path / "config.json", record)
+    atomic_io.write_json(copy.path / "config.json", record)
     assert runs.load(copy.path).config == CONFIG
 
 
@@ -474,7 +477,7 @@ def test_a_loaded_policy_acts_as_the_saved_one(whole, checkpoint, seed, env_step
     key = jax.random.key(1)
     for greedy in (True, False):
         loaded = runs.load_policy(whole.path, checkpoint, seed, greedy)(OBS, key)
-        expected = evaluate.policy(CONFIG, learner, greedy)(OBS, key)
+        expected = evaluation.policy(CONFIG, learner, greedy)(OBS, key)
         assert len(np.unique(expected)) == 2
         np.testing.assert_array_equal(loaded, expected)
 
@@ -482,7 +485,7 @@ def test_a_loaded_policy_acts_as_the_saved_one(whole, checkpoint, seed, env_step
 def test_each_checkpoint_and_seed_has_its_own_policy(whole):
     policies = [runs.load_policy(whole.path, n, seed, True) for n in (160, 320) for seed in SEEDS]
     unlike = learner_of(whole.states[160], 0)._replace(obs_moments=None)
-    policies.append(evaluate.policy(CONFIG, unlike, True))
+    policies.append(evaluation.policy(CONFIG, unlike, True))
     assert len({tuple(map(int, act(OBS, jax.random.key(0)))) for act in policies}) == 5
 
 
@@ -577,7 +580,7 @@ def test_exported_parameters_are_those_of_one_seed(
     learner = learner_of(whole.states[env_steps], index)
     moments = {"mean": learner.obs_moments.mean, "var": learner.obs_moments.var}
     expected = {"params": learner.params, "obs_moments": moments}
-    expected = {n.replace("/", "."): x for n, x in checkpoints.named_leaves(expected)}
+    expected = {n.replace("/", "."): x for n, x in pytrees.named_leaves(expected)}
     assert {"params.params.actor_torso.Dense_0.kernel", "obs_moments.mean"} < set(arrays)
     assert set(arrays) - {"obs_moments.count"} == set(expected)
     for name, array in expected.items():
@@ -603,5 +606,5 @@ def test_exporting_without_normalisation_gives_parameters_alone(plain, tmp_path)
 
 
 def test_exporting_names_a_path_that_cannot_be_written(plain, tmp_path):
-    with pytest.raises(files.WriteError, match=r"nowhere/p\.safetensors could not be written"):
+    with pytest.raises(atomic_io.WriteError, match=r"nowhere/p\.safetensors could not be written"):
         runs.export_params(plain, tmp_path / "nowhere" / "p.safetensors")

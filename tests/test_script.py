@@ -15,7 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from rljax import Config, a2c, checkpoints, evaluate, tables
+from rljax import Config, a2c, evaluation
+from rljax.loggers import tables
+from rljax.runs import checkpoints
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "a2c.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -188,7 +190,7 @@ def test_one_seed_has_no_interval(num_seeds, capsys):
     import common
     import display
 
-    played = evaluate.Evaluation(np.ones((num_seeds, 3)), None, np.ones((num_seeds, 3), bool))
+    played = evaluation.Evaluation(np.ones((num_seeds, 3)), None, np.ones((num_seeds, 3), bool))
     final = common.summarize_returns(played, "greedy", 100)
     assert final["ci95"] == (None if num_seeds == 1 else [1, 1])
     seeds = list(range(num_seeds))
@@ -212,10 +214,10 @@ def test_a_signal_while_the_end_is_written_loses_nothing(main, tmp_path, monkeyp
 
 
 def test_a_signal_during_evaluation_keeps_what_was_trained(main, tmp_path, monkeypatch):
-    from rljax import evaluate
+    from rljax import evaluation
 
     interrupt = lambda *_, **how: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
-    monkeypatch.setattr(evaluate, "evaluate", interrupt)
+    monkeypatch.setattr(evaluation, "evaluate", interrupt)
     assert main([*SMALL, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 130
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["env_steps"]) == ("interrupted", 3008)

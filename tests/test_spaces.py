@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces as declared
 
-from rljax import spaces
-from rljax.spaces import Box, Discrete, MultiDiscrete, Numbers, OneHot, Parts
+from rljax.envs import spaces
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete, Numbers, OneHot, Parts
 
 INF = float("inf")
 NESTED = declared.Dict(

@@ -10,9 +10,10 @@ import probes
 import pytest
 from jax.sharding import Mesh
 
-from rljax import Config, a2c, analysis, devices, evaluate, sweep
-from rljax.config import Workers
-from rljax.sweep import crowd, population, results
+from rljax import Config, a2c, analysis, evaluation, sweep
+from rljax.config import WorkerConfig
+from rljax.sweep import population, results, trial_pool
+from rljax.utils import sharding
 
 BASE = Config(
     env="probes:RewardByAction", total_timesteps=320, num_envs=4, num_steps=4, hidden_sizes=(8,)
@@ -59,8 +60,8 @@ def test_the_evaluation_is_that_of_the_trained_agent(table):
     """As the training script makes it, from the same keys."""
     state, _ = alone(RATES[2], 5)
     learners = jax.tree.map(lambda x: x[None], state.learner)
-    keys = evaluate.evaluation_keys(jax.random.key(5)[None], BASE.num_updates)
-    played = evaluate.evaluate(BASE, learners, keys, 6, greedy=True)
+    keys = evaluation.evaluation_keys(jax.random.key(5)[None], BASE.num_updates)
+    played = evaluation.evaluate(BASE, learners, keys, 6, greedy=True)
     assert table["eval_return"].iloc[-1] == pytest.approx(played.returns.mean())
     is_last = table["env_steps"] == 320
     assert table["eval_return"].isna().tolist() == (~is_last).tolist()
@@ -112,7 +113,7 @@ def test_a_batch_that_fails_is_named_and_leaves_the_others_alone():
 
 def test_one_device_gives_what_two_give(table, monkeypatch):
     """Bit for bit, with as many agents on each."""
-    monkeypatch.setattr(devices, "mesh", lambda: Mesh(np.array(jax.local_devices()[:1]), "agents"))
+    monkeypatch.setattr(sharding, "mesh", lambda: Mesh(np.array(jax.local_devices()[:1]), "agents"))
     one = sweep.run(BASE, {"learning_rate": RATES}, [3, 5], parallel=2, eval_episodes=6)
     pd.testing.assert_frame_equal(one, table)
 
@@ -129,8 +130,8 @@ def test_batches_shrink_to_the_memory_that_there_is(table, monkeypatch):
     monkeypatch.setattr(population, "_programs", note)
     config = dataclasses.replace(BASE, learning_rate=0.0, gamma=0.0)
     zeros = dict.fromkeys((f.name for f in dataclasses.fields(Config) if f.type is float), 0.0)
-    one = make(dataclasses.replace(config, **zeros), 1, devices.mesh()).bytes
-    monkeypatch.setattr(devices, "memory", lambda mesh: 3 * one)
+    one = make(dataclasses.replace(config, **zeros), 1, sharding.mesh()).bytes
+    monkeypatch.setattr(sharding, "memory", lambda mesh: 3 * one)
     again = sweep.run(BASE, {"learning_rate": RATES}, [3, 5], parallel=6, eval_episodes=6)
     assert sizes[0] == 3
     assert sizes[-1] < 3
@@ -271,8 +272,8 @@ def test_environments_that_python_steps_are_swept_in_processes():
     for name in results.FIGURES:
         np.testing.assert_allclose(rows[name], getattr(metrics, name), rtol=1e-3, atol=1e-4)
     learners = jax.tree.map(lambda x: x[None], state.learner)
-    keys = evaluate.evaluation_keys(jax.random.key(1)[None], config.num_updates)
-    played = evaluate.evaluate(config, learners, keys, 5, greedy=True)
+    keys = evaluation.evaluation_keys(jax.random.key(1)[None], config.num_updates)
+    played = evaluation.evaluate(config, learners, keys, 5, greedy=True)
     assert rows["eval_return"].iloc[-1] == pytest.approx(played.returns.mean())
 
 
@@ -302,14 +303,14 @@ def test_an_agent_that_fails_is_named_and_the_others_go_on(env, message):
     points = [{"env": env}, {"env": "host_probes:RewardByAction"}]
     groups = sweep.plan(base, points, [0, 1])
     agents = [agent for group in groups for agent in group.agents]
-    steps = list(crowd.train(agents, sweep.Execution(parallel=1, eval_episodes=0)))
+    steps = list(trial_pool.train(agents, sweep.Execution(parallel=1, eval_episodes=0)))
     assert [step.failure.agent.number for step in steps if step.failure] == [0, 1]
     results = [step.result for step in steps if step.result]
     assert [agent.number for result in results for agent in result.agents] == [2, 3]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [None, Workers(num_workers=2)])
+@pytest.mark.parametrize("workers", [None, WorkerConfig(num_workers=2)])
 def test_an_agent_that_diverges_ends_no_other_in_processes(workers):
     """Pendulum refuses actions of NaN: the agent ends where it is."""
     base = dataclasses.replace(HOST, env="gymnasium/Pendulum-v1", total_timesteps=320)
@@ -326,7 +327,7 @@ def test_an_agent_that_diverges_ends_no_other_in_processes(workers):
 def test_a3c_is_swept_in_processes():
     base = dataclasses.replace(BASE, num_envs=1, total_timesteps=400)
     axes = {"num_workers": [1, 2], "learning_rate": [1e-3, 1e-2]}
-    table = sweep.run(base, axes, [0], workers=Workers(), parallel=2, eval_episodes=5)
+    table = sweep.run(base, axes, [0], workers=WorkerConfig(), parallel=2, eval_episodes=5)
     assert set(table["agent"]) == {0, 1, 2, 3}
     assert {"staleness_mean", "staleness_max"} < set(table)
     last = table.groupby("agent").last()
@@ -336,13 +337,13 @@ def test_a3c_is_swept_in_processes():
 
 
 def test_processes_are_as_many_as_the_cores(monkeypatch):
-    monkeypatch.setattr(crowd.os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(trial_pool.os, "sched_getaffinity", lambda pid: set(range(8)))
     (agent,) = sweep.plan(HOST, [{"gamma": 0.9}], [0])[0].agents
-    assert crowd.usual_parallel(agent) == 8
+    assert trial_pool.usual_parallel(agent) == 8
     config = dataclasses.replace(HOST, vectorization="async")
-    assert crowd.usual_parallel(agent._replace(config=config)) == 2
-    assert crowd.usual_parallel(agent._replace(workers=Workers(num_workers=3))) == 2
-    assert crowd.usual_parallel(agent._replace(workers=Workers(num_workers=30))) == 1
+    assert trial_pool.usual_parallel(agent._replace(config=config)) == 2
+    assert trial_pool.usual_parallel(agent._replace(workers=WorkerConfig(num_workers=3))) == 2
+    assert trial_pool.usual_parallel(agent._replace(workers=WorkerConfig(num_workers=30))) == 1
 
 
 def test_an_environment_object_that_cannot_be_sent_is_refused():
@@ -350,4 +351,4 @@ def test_an_environment_object_that_cannot_be_sent_is_refused():
     (agent,) = sweep.plan(HOST, [{"gamma": 0.9}], [0])[0].agents
     agent = agent._replace(config=dataclasses.replace(HOST, env=env))
     with pytest.raises(TypeError, match="name it as"):
-        next(crowd.train([agent], sweep.Execution()))
+        next(trial_pool.train([agent], sweep.Execution()))

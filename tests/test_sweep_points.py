@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rljax import Config, sweep
-from rljax.config import Workers
+from rljax.config import WorkerConfig
 
 AXES = {"learning_rate": sweep.log(1e-4, 1e-1), "ent_coef": [0.0, 0.5], "num_steps": (4, 8)}
 
@@ -159,7 +159,7 @@ def test_an_entry_of_a_dict_is_an_axis():
 
 
 def test_a3c_has_the_axes_of_its_workers():
-    base, workers = Config(num_envs=1), Workers()
+    base, workers = Config(num_envs=1), WorkerConfig()
     points = sweep.grid({"num_workers": [1, 2], "envs_per_worker": [1, 4]})
     groups = sweep.plan(base, points, [0], workers)
     agents = [group.agents[0] for group in groups]

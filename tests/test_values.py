@@ -5,18 +5,19 @@ import json
 import sys
 from pathlib import Path
 
+import flags
 import numpy as np
 import probes
 import pytest
+import space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rljax import Config, envs, files, runs, sweep, values
+from rljax import Config, envs, runs, sweep
 from rljax.sweep import points, results
+from rljax.utils import atomic_io, values
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-import flags
-import space
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(
@@ -63,9 +64,9 @@ def test_a_value_comes_back_from_a_config_and_from_json(value):
     config = Config(env_kwargs={"x": value}).validate()
     assert isinstance(hash(config), int)
     assert same(values.thawed(config.env_kwargs)["x"], value)
-    record = json.loads(files.json_bytes(runs.config_record(config)))
+    record = json.loads(atomic_io.json_bytes(runs.config_record(config)))
     assert same(runs.read_config({"config": record}).env_kwargs, config.env_kwargs)
-    point = json.loads(files.json_bytes(points.recorded({"env_kwargs.x": value})))
+    point = json.loads(atomic_io.json_bytes(points.recorded({"env_kwargs.x": value})))
     assert same(points.restored(point)["env_kwargs.x"], value)
 
 
@@ -198,7 +199,7 @@ def test_points_of_a_file_have_lists_and_infinity(tmp_path):
     expected = {"env_kwargs.x": [1, True], "max_grad_norm": float("inf"), "hidden_sizes": (8,)}
     assert same(space.listed(path, 10), [expected])
     again = json.loads(
-        files.json_bytes([points.recorded(point) for point in space.listed(path, 9)])
+        atomic_io.json_bytes([points.recorded(point) for point in space.listed(path, 9)])
     )
     assert same(space.restored(again, "again"), [expected])
 
@@ -207,7 +208,7 @@ def test_settings_that_are_not_finite_come_back_from_valid_json():
     config = dataclasses.replace(
         Config(), max_grad_norm=np.float32("inf"), learning_rate=np.float32(0.1)
     )
-    text = files.json_bytes(runs.config_record(config))
+    text = atomic_io.json_bytes(runs.config_record(config))
     record = json.loads(text, parse_constant=pytest.fail)
     assert (record["max_grad_norm"], record["learning_rate"]) == ("inf", float(np.float32(0.1)))
     assert runs.read_config({"config": record}) == config

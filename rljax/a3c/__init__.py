@@ -25,10 +25,10 @@ of RMSProp that all share, and publishes a new version.
 from importlib import import_module
 
 _HOMES = {
-    "WorkerError": "crew",
+    "WorkerError": "worker_pool",
     "ParameterHolder": "holder",
     "State": "training",
-    "Status": "roster",
+    "Status": "supervisor",
     "begin_row": "training",
     "check": "training",
     "chunks": "training",

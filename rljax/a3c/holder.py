@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import learner, optimizers, vectors
+from rljax import learner, optimizers
 from rljax.a3c import messages
-from rljax.a3c.sums import STALENESS_BINS, Counts, Row, empty_row, light
-from rljax.config import Config, Workers
-from rljax.types import Increments, LearnerState
+from rljax.a3c.counts import STALENESS_BINS, Counts, Row, empty_row, light
+from rljax.config import Config, WorkerConfig
+from rljax.types import BatchMoments, TrainState
+from rljax.utils import pytrees
 
 
 class ParameterHolder:
@@ -25,16 +26,16 @@ class ParameterHolder:
     def __init__(
         self,
         config: Config,
-        workers: Workers,
+        workers: WorkerConfig,
         layout: messages.Layout,
-        state: LearnerState,
+        state: TrainState,
         counts: Counts,
         row: Row,
     ):
         self.config, self.workers, self.layout = config, workers, layout
         self.counts, self.row = light(counts), light(row)
         cpu = jax.devices("cpu")[0]
-        vector = vectors.host_vector(state.params)
+        vector = pytrees.host_vector(state.params)
         self.learner = jax.device_put(state._replace(params=vector), cpu)
         self._apply = _applier(config, workers, cpu)
 
@@ -71,13 +72,13 @@ class ParameterHolder:
         if record is None or record["worker"] != worker or record["version"] > self.version:
             self.counts = self.counts._replace(malformed=self.counts.malformed + 1)
             return None
-        given = vectors.unravel(record["contribution"], self.layout.contribution)
+        given = pytrees.unravel(record["contribution"], self.layout.contribution)
         staleness = self.version - int(record["version"])
         applied = self.apply(given.gradients, given.increments, staleness)
         self._count(given.figures, applied, staleness)
         return record, given.figures
 
-    def apply(self, gradients: Any, increments: Increments, staleness: int = 0) -> bool:
+    def apply(self, gradients: Any, increments: BatchMoments, staleness: int = 0) -> bool:
         """Applies a gradient, unless it is too old or not finite.
 
         Args:
@@ -88,7 +89,7 @@ class ParameterHolder:
         Returns:
             Whether it was applied.
         """
-        vector, params = vectors.host_vector(gradients), self.learner.params
+        vector, params = pytrees.host_vector(gradients), self.learner.params
         if vector.shape != params.shape:
             raise ValueError(f"a gradient of shape {vector.shape}: must have {params.size} numbers")
         counts, allowed = self.counts, self.workers.max_staleness
@@ -111,12 +112,12 @@ class ParameterHolder:
 
     def published(self) -> np.ndarray:
         """The vector that workers get."""
-        return vectors.host_vector(messages.published(self.learner))
+        return pytrees.host_vector(messages.published(self.learner))
 
-    def state(self) -> LearnerState:
+    def state(self) -> TrainState:
         """The learner, in NumPy; its parameters as a pytree, the optimiser's state as it is."""
         state = jax.device_get(self.learner)
-        params = vectors.unravel(state.params, self.layout.published.params)
+        params = pytrees.unravel(state.params, self.layout.published.params)
         return state._replace(params=params)
 
     def _reject(self):
@@ -143,7 +144,7 @@ class ParameterHolder:
 
 def _applier(config, workers, device):
     """The jitted (state, gradient, increments, staleness) -> state."""
-    floats, config_of = vectors.settings(config)
+    floats, config_of = pytrees.settings(config)
     floats = jax.device_put(floats, device)
 
     @jax.jit

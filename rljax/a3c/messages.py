@@ -11,16 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rljax import learner, rollout, vectors
+from rljax import learner, rollout
 from rljax.config import Config
-from rljax.types import (
-    ActorState,
-    Contribution,
-    Figures,
-    Increments,
-    LearnerState,
-    Moments,
-)
+from rljax.types import ActorState, BatchGradients, BatchMetrics, BatchMoments, Moments, TrainState
+from rljax.utils import pytrees
 
 GRADIENT, FAILED, REFUSED = range(3)
 """Kinds of messages: a record, and a text: of an exception, or of an environment or network that
@@ -48,7 +42,7 @@ class Layout(NamedTuple):
 
     published: Published
     """A pytree of `jax.ShapeDtypeStruct`."""
-    contribution: Contribution
+    contribution: BatchGradients
     """Of one rollout; gradients and figures as vectors."""
     actor: ActorState
     """Of one worker, plain."""
@@ -71,31 +65,31 @@ class Job(NamedTuple):
 
 def layout(config: Config) -> Layout:
     """The layout for a config, whose `num_envs` are those of one worker."""
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def shapes(key):
         state = learner.init(config, network, env.spec, key)
-        return published(state), vectors.plain(rollout.init(env, config.num_envs, key))
+        return published(state), pytrees.plain(rollout.init(env, config.num_envs, key))
 
     parts, actor = jax.eval_shape(shapes, key)
-    numbers = (vectors.size(parts.params), len(Figures._fields))
+    numbers = (pytrees.size(parts.params), len(BatchMetrics._fields))
     gradients, figures = (jax.ShapeDtypeStruct((n,), np.float32) for n in numbers)
-    contribution = Contribution(gradients, Increments(*parts[1:]), figures)
+    contribution = BatchGradients(gradients, BatchMoments(*parts[1:]), figures)
     record = np.dtype(
         [
             ("worker", np.int64),
             ("version", np.int64),
-            ("contribution", np.float32, (vectors.size(contribution),)),
+            ("contribution", np.float32, (pytrees.size(contribution),)),
             ("seconds", np.float32, (len(PHASES),)),
-            ("actor", np.uint32, (vectors.size(actor),)),
+            ("actor", np.uint32, (pytrees.size(actor),)),
         ],
         align=True,
     )
     return Layout(parts, contribution, actor, record)
 
 
-def published(state: LearnerState) -> Published:
+def published(state: TrainState) -> Published:
     """What is published of a learner."""
     return Published(state.params, _plain(state.obs_moments), _plain(state.return_moments))
 
@@ -105,7 +99,7 @@ def _plain(moments):
     return moments and Moments(moments.count, moments.mean, moments.var)
 
 
-def learner_of(vector: jax.Array, shapes: Published) -> LearnerState:
+def learner_of(vector: jax.Array, shapes: Published) -> TrainState:
     """The learner that was published as a vector; only good for `learner.contribute`."""
-    parts = vectors.unravel(vector, shapes)
-    return LearnerState(parts.params, (), 0, parts.obs_moments, parts.return_moments)
+    parts = pytrees.unravel(vector, shapes)
+    return TrainState(parts.params, (), 0, parts.obs_moments, parts.return_moments)

@@ -9,14 +9,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax import learner, optimizers, processes, rollout, vectors
-from rljax.a3c import messages, sums, transport
-from rljax.a3c.crew import Crew
+from rljax import learner, optimizers, rollout
+from rljax.a3c import messages, transport
+from rljax.a3c.counts import Counts, Row, empty_row, no_counts, row_metrics, whole
 from rljax.a3c.holder import ParameterHolder
-from rljax.a3c.roster import Roster, Status
-from rljax.a3c.sums import Counts, Row, empty_row, no_counts, whole
-from rljax.config import Config, Workers
-from rljax.types import ActorState, LearnerState, Metrics
+from rljax.a3c.supervisor import Status, Supervisor
+from rljax.a3c.worker_pool import WorkerPool
+from rljax.config import Config, WorkerConfig
+from rljax.types import ActorState, Metrics, TrainState
+from rljax.utils import forkserver, pytrees
 
 CHUNK_SECONDS = 0.25
 """Between two looks at what a run has come to: short enough for a display and Ctrl-C."""
@@ -25,7 +26,7 @@ CHUNK_SECONDS = 0.25
 class State(NamedTuple):
     """All that a run needs to go on, in NumPy."""
 
-    learner: LearnerState
+    learner: TrainState
     """`updates` counts the gradients that arrived; the optimiser's state is of their vector."""
     actors: ActorState
     """[W, ...] of each worker at its last push; random keys as raw data."""
@@ -33,7 +34,7 @@ class State(NamedTuple):
     row: Row
 
 
-def init(config: Config, workers: Workers, key: jax.Array) -> State:
+def init(config: Config, workers: WorkerConfig, key: jax.Array) -> State:
     """A fresh learner and fresh episodes of each worker.
 
     Raises:
@@ -47,18 +48,18 @@ def init(config: Config, workers: Workers, key: jax.Array) -> State:
 
 @partial(jax.jit, static_argnames="num_workers")
 def _fresh(config, key, num_workers):
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     key_learner, key_actors = jax.random.split(key)
     keys = jax.random.split(key_actors, num_workers)
     actors = jax.vmap(lambda key: rollout.init(env, config.num_envs, key))(keys)
     state = learner.init(config, network, env.spec, key_learner)
-    opt_state = optimizers.make(config).init(vectors.ravel(state.params))
-    return state._replace(opt_state=opt_state), vectors.plain(actors)
+    opt_state = optimizers.make(config).init(pytrees.ravel(state.params))
+    return state._replace(opt_state=opt_state), pytrees.plain(actors)
 
 
 def chunks(
     config: Config,
-    workers: Workers,
+    workers: WorkerConfig,
     key: jax.Array | None,
     state: State | None = None,
     watch: Callable[[Status], None] = lambda status: None,
@@ -92,11 +93,11 @@ def chunks(
         return
     layout = messages.layout(config)
     holder = ParameterHolder(config, workers, layout, state.learner, state.counts, state.row)
-    parameters = transport.SharedParameters(processes.context, vectors.size(layout.published))
+    parameters = transport.SharedParameters(forkserver.context, pytrees.size(layout.published))
     parameters.publish(holder.version, holder.published())
-    roster = Roster(config, workers, layout, holder, parameters, state.actors, warn)
+    roster = Supervisor(config, workers, layout, holder, parameters, state.actors, warn)
     usual = layout.record.itemsize
-    with Crew(parameters, usual, max(usual, messages.LONGEST_TEXT)) as crew:
+    with WorkerPool(parameters, usual, max(usual, messages.LONGEST_TEXT)) as crew:
         for index in range(workers.num_workers):
             if failure := roster.start(index, crew):
                 raise failure
@@ -107,14 +108,14 @@ def chunks(
             watch(roster.status(crew.waiting()))
             counts, row = whole(holder.counts), whole(holder.row)
             state = State(holder.state(), roster.whole_actors(), counts, row)
-            yield state, sums.metrics(config, holder.updates, row)
+            yield state, row_metrics(config, holder.updates, row)
             if failure is not None:
                 raise failure
             if holder.row_ended:
                 holder.begin_row()
 
 
-def train(config: Config, workers: Workers, key: jax.Array) -> tuple[State, Metrics]:
+def train(config: Config, workers: WorkerConfig, key: jax.Array) -> tuple[State, Metrics]:
     """A whole run.
 
     Returns:
@@ -136,7 +137,7 @@ def is_row(config: Config, metrics: Metrics) -> bool:
     return bool(np.isfinite(metrics.learning_rate)) and config.ends_row(int(metrics.updates))
 
 
-def check(config: Config, workers: Workers) -> None:
+def check(config: Config, workers: WorkerConfig) -> None:
     """That the settings are good, and fit each other.
 
     Raises:
@@ -194,5 +195,5 @@ def begin_row(config: Config, state: State) -> tuple[State, Metrics]:
     Returns:
         (state, Metrics of the row so far).
     """
-    row = sums.metrics(config, int(state.learner.updates), state.row)
+    row = row_metrics(config, int(state.learner.updates), state.row)
     return state._replace(row=empty_row()), row

@@ -12,10 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import distributions, failures, host, learner, preload, processes, rollout, vectors
+from rljax import learner, rollout
 from rljax.a3c import messages, transport
-from rljax.host import HostEnv
-from rljax.types import Step
+from rljax.envs import host_envs
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.interface import Step
+from rljax.networks import distributions
+from rljax.utils import errors, forkserver, preload, pytrees
 
 
 def run(
@@ -39,20 +42,20 @@ def run(
         if preload.threads(os.getppid()) > 1:
             raise RuntimeError("forked from a process of several threads")
         job = pickle.loads(job)
-        processes.take_over(job.settings)
-        processes.seed_generators(*job.actor.key)
+        forkserver.take_over(job.settings)
+        forkserver.seed_generators(*job.actor.key)
         try:
-            env, network = rollout.make_agent(job.config)
+            env, network = rollout.make_env_and_network(job.config)
             is_host = isinstance(env, HostEnv)
             running = env.open() if is_host else None
         except (ValueError, TypeError) as error:
-            _send(queue, messages.REFUSED, failures.text_of(error))
+            _send(queue, messages.REFUSED, errors.text_of(error))
             return
         step = _host_step(job, env, network, running) if is_host else _jax_step(job, env, network)
         _work(index, queue, turns, parameters, job, step)
     except transport.Stopped:
         pass
-    except processes.EnvError as error:
+    except forkserver.EnvError as error:
         _send(queue, messages.FAILED, str(error))
     except BaseException:  # sys.exit is a failure too: it would be started again and again
         _send(queue, messages.FAILED, traceback.format_exc())
@@ -101,8 +104,8 @@ def _jax_step(job, env, network) -> Callable:
     Returns:
         parameters -> (contribution as a vector, packed actor, seconds of acting by phase).
     """
-    config, size = job.config, vectors.size(job.layout.published)
-    floats, config_of = vectors.settings(config)
+    config, size = job.config, pytrees.size(job.layout.published)
+    floats, config_of = pytrees.settings(config)
     floats = jnp.asarray(floats)
     like = jax.eval_shape(lambda key: rollout.init(env, config.num_envs, key), jax.random.key(0))
 
@@ -110,13 +113,13 @@ def _jax_step(job, env, network) -> Callable:
     def work(floats, vector, actor):
         config = config_of(floats)
         state = messages.learner_of(vector, job.layout.published)
-        actor = vectors.typed(vectors.unpack(actor, job.layout.actor), like)
+        actor = pytrees.typed(pytrees.unpack(actor, job.layout.actor), like)
         actor, batch = rollout.collect(config, env, network, state, actor)
-        episodes, given = learner.contribute(config, network, state, actor.episodes, batch)
-        actor = vectors.plain(actor._replace(episodes=episodes))
-        return vectors.ravel(given), vectors.pack(actor)
+        episodes, given = learner.compute_gradients(config, network, state, actor.episodes, batch)
+        actor = pytrees.plain(actor._replace(episodes=episodes))
+        return pytrees.ravel(given), pytrees.pack(actor)
 
-    held = vectors.pack(job.actor)
+    held = pytrees.pack(job.actor)
     jax.block_until_ready(work(floats, np.zeros(size, np.float32), held))  # compiles
 
     def step(vector):
@@ -133,7 +136,7 @@ def _host_step(job, env, network, running) -> Callable:
     Parameters stay one vector: slicing it is quicker than to hand over a dozen arrays.
     """
     config = job.config
-    floats, config_of = vectors.settings(config)
+    floats, config_of = pytrees.settings(config)
     floats = jnp.asarray(floats)
     space, num_envs = env.spec.action_space, config.num_envs
     shape = (config.num_steps, num_envs)
@@ -153,12 +156,12 @@ def _host_step(job, env, network, running) -> Callable:
     def work(floats, vector, episodes, batch):
         config = config_of(floats)
         state = messages.learner_of(vector, job.layout.published)
-        episodes, given = learner.contribute(config, network, state, episodes, batch)
-        return vectors.ravel(given), episodes
+        episodes, given = learner.compute_gradients(config, network, state, episodes, batch)
+        return pytrees.ravel(given), episodes
 
     key, key_reset = jax.random.split(jax.random.wrap_key_data(job.actor.key))
     key = jax.random.key_data(key)
-    obs, mask = running.reset(host.seeds(key_reset, num_envs))
+    obs, mask = running.reset(host_envs.seeds(key_reset, num_envs))
     episodes = rollout.no_episodes(num_envs)
     clock = time.perf_counter
 
@@ -193,7 +196,7 @@ def _host_step(job, env, network, running) -> Callable:
         return Step(obs, np.zeros(num_envs, np.float32), no, no, obs, mask)
 
     now = key, obs, mask, episodes
-    zeros = np.zeros(vectors.size(job.layout.published), np.float32)
+    zeros = np.zeros(pytrees.size(job.layout.published), np.float32)
     jax.block_until_ready(rollout_and_gradient(zeros, no_step, *now))  # compiles
     return step
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from rljax import files
 from rljax.analysis.statistics import estimate, interval, iqm, performance_profile
 from rljax.analysis.tidy import (
     all_returns,
@@ -22,6 +21,7 @@ from rljax.analysis.tidy import (
     split,
     without_return,
 )
+from rljax.utils import atomic_io
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -335,7 +335,7 @@ def _dress(axes, title):
 
 def _save(figure, paths):
     for path in paths:
-        files.write(path, _picture(figure, path.suffix[1:]))
+        atomic_io.write(path, _picture(figure, path.suffix[1:]))
     return figure
 
 

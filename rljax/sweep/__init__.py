@@ -19,11 +19,11 @@ in a process.
 from importlib import import_module
 
 _HOMES = {
-    "Agent": "agents",
-    "Execution": "agents",
+    "Trial": "trials",
+    "Execution": "trials",
     "FailedError": "running",
     "Failure": "results",
-    "Group": "agents",
+    "Group": "trials",
     "Journal": "journal",
     "Progress": "results",
     "Range": "points",
@@ -37,7 +37,7 @@ _HOMES = {
     "latin_hypercube": "points",
     "linear": "points",
     "log": "points",
-    "plan": "agents",
+    "plan": "trials",
     "random": "points",
     "read": "results",
     "run": "running",

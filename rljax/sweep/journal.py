@@ -9,8 +9,9 @@ import hashlib
 import os
 from pathlib import Path
 
-from rljax import checkpoints, files
+from rljax.runs import checkpoints
 from rljax.sweep.results import Result, lines
+from rljax.utils import atomic_io
 
 TABLE, JOURNAL = "results.csv", "finished.jsonl"
 _ENTRY = ("agents", "bytes", "sha256", "train_seconds", "wall_seconds")
@@ -39,8 +40,8 @@ class Journal:
         if not entries:
             if not self.journal.exists() and self._has_rows():
                 raise ValueError(f"{self.table} has rows, and {self.journal} is missing")
-            files.write(self.table, header.encode())
-            files.write(self.journal, b"")
+            atomic_io.write(self.table, header.encode())
+            atomic_io.write(self.journal, b"")
         self.size = entries[-1]["bytes"] if entries else len(header.encode())
         self.hash, there = self._sum()
         is_whole = there == self.size
@@ -49,7 +50,7 @@ class Journal:
         for entry in entries:
             self.agents += entry["agents"]
             self.train_seconds, self.wall_seconds = entry["train_seconds"], entry["wall_seconds"]
-        with files.writing(self.table):
+        with atomic_io.writing(self.table):
             os.truncate(self.table, self.size)
             os.truncate(self.journal, whole)
 
@@ -74,10 +75,10 @@ class Journal:
 
     def _entries(self):
         """(what the whole lines say, how many bytes they are)."""
-        data = b"".join(_parts(self.journal, files.LARGEST))
+        data = b"".join(_parts(self.journal, atomic_io.LARGEST))
         data = data[: data.rfind(b"\n") + 1]  # the rest is of a process that was killed
         try:
-            entries = [files.parse_json(line) for line in data.splitlines()]
+            entries = [atomic_io.parse_json(line) for line in data.splitlines()]
         except ValueError as error:
             raise ValueError(f"{self.journal} is damaged: {error}") from error
         if not all(map(_is_entry, entries)):
@@ -99,8 +100,8 @@ class Journal:
         """
         text = lines(result)
         data = text.encode()
-        files.append(self.table, text)
-        with files.writing(self.table), open(self.table, "rb") as file:
+        atomic_io.append(self.table, text)
+        with atomic_io.writing(self.table), open(self.table, "rb") as file:
             os.fsync(file.fileno())
         self.hash.update(data)
         self.size += len(data)
@@ -108,14 +109,14 @@ class Journal:
         numbers = [agent.number for agent in result.agents]
         seconds = round(train_seconds, 3), round(wall_seconds, 3)
         entry = dict(zip(_ENTRY, (numbers, self.size, self.hash.hexdigest(), *seconds)))
-        files.append(self.journal, files.json_bytes(entry).decode())
+        atomic_io.append(self.journal, atomic_io.json_bytes(entry).decode())
         self.agents += numbers
 
 
 def _parts(path, most=None):
     """The bytes of a file that may be large; none where there is no such file."""
     try:
-        with files.opened(path) as file:
+        with atomic_io.opened(path) as file:
             if most is not None and os.fstat(file.fileno()).st_size > most:
                 raise ValueError(f"{path} is damaged: it is very large")
             while part := file.read(2**20):

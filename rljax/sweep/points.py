@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax import values
-from rljax.config import FLOAT_FIELDS, Config, Workers, unknown
+from rljax.config import FLOAT_FIELDS, Config, WorkerConfig, unknown
+from rljax.utils import values
 
 Point = dict[str, Any]
 
@@ -181,7 +181,7 @@ def _values(name, axis):
 
 def field(name: str) -> dataclasses.Field | None:
     """The field of `Config` or `Workers` that an axis is of; None for an entry of a dict."""
-    known = {**Workers.__dataclass_fields__, **Config.__dataclass_fields__}
+    known = {**WorkerConfig.__dataclass_fields__, **Config.__dataclass_fields__}
     return known.get(name)
 
 
@@ -199,7 +199,7 @@ def check_name(name: str, algorithm: str = "a3c") -> None:
     """
     known = list(Config.__dataclass_fields__)
     if algorithm == "a3c":
-        known += Workers.__dataclass_fields__
+        known += WorkerConfig.__dataclass_fields__
     parent, dot, entry = name.partition(".")
     if (parent in DICTS and dot and entry) or (name in known and name not in DICTS):
         return
@@ -208,7 +208,9 @@ def check_name(name: str, algorithm: str = "a3c") -> None:
     raise ValueError(unknown("setting", name, known))
 
 
-def apply(base: Config, workers: Workers | None, point: Point) -> tuple[Config, Workers | None]:
+def apply(
+    base: Config, workers: WorkerConfig | None, point: Point
+) -> tuple[Config, WorkerConfig | None]:
     """The settings of a point, checked.
 
     Args:

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from rljax import a2c, devices, evaluate
+from rljax import a2c, evaluation
 from rljax.config import FLOAT_FIELDS, Config
-from rljax.devices import AGENTS, WHOLE
-from rljax.processes import EnvError
-from rljax.sweep.agents import Agent, Execution
 from rljax.sweep.results import Failure, Progress, Result
+from rljax.sweep.trials import Execution, Trial
+from rljax.utils import sharding
+from rljax.utils.forkserver import EnvError
+from rljax.utils.sharding import AGENTS, WHOLE
 
 CPU_ENVS = 128
 CPU_BYTES = 4 * 2**20
@@ -44,18 +45,18 @@ def usual_parallel(config: Config) -> int:
     return max(1, each) * jax.local_device_count()
 
 
-def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
+def train(agents: Sequence[Trial], how: Execution) -> Iterator[Progress]:
     """Trains the agents of a group, batch after batch, and evaluates them.
 
     All batches are of one size, rounded up to whole devices, and those that lack agents are filled
     up with copies: they are one compiled program. Where it fails, all agents of the batch do.
     """
-    mesh = devices.mesh()
+    mesh = sharding.mesh()
     wanted = how.parallel or usual_parallel(agents[0].config)
     each = -(-min(wanted, len(agents)) // mesh.size)
     without_floats = dataclasses.replace(agents[0].config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
     programs = _programs(without_floats, each, mesh)
-    while each > 1 and programs.bytes > (limit := MEMORY_SHARE * devices.memory(mesh)):
+    while each > 1 and programs.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
         each = max(1, int(each * limit / programs.bytes))
         programs = _programs(without_floats, each, mesh)
     size, pace = each * mesh.size, _Pace()
@@ -81,7 +82,7 @@ def _train_batch(programs, agents, size, pace, how):
         length = min(pace.updates, config.num_updates - done)
         begun = time.perf_counter()
         span = np.array([done, done + length], np.int32)
-        with devices.failures_named(f"in the updates after {done:,}"):
+        with sharding.failures_named(f"in the updates after {done:,}"):
             states, rows = jax.block_until_ready(programs.advance(configs, states, rows, span))
         seconds = time.perf_counter() - begun
         pace.note(length, seconds)
@@ -89,8 +90,8 @@ def _train_batch(programs, agents, size, pace, how):
         yield Progress(length * config.batch_size * len(agents), seconds)
     eval_returns = None
     if how.eval_episodes:
-        eval_keys = evaluate.evaluation_keys(keys, config.num_updates)
-        played = evaluate.evaluate(
+        eval_keys = evaluation.evaluation_keys(keys, config.num_updates)
+        played = evaluation.evaluate(
             config,
             states.learner,
             eval_keys,
@@ -147,8 +148,8 @@ def _programs(config: Config, each: int, mesh: Mesh) -> _Programs:
         return jax.lax.fori_loop(span[0], span[1], update, (states, rows))
 
     by_agent = PartitionSpec(None, "agents")
-    init = devices.spread(init, mesh, (AGENTS, AGENTS), (AGENTS, by_agent))
-    advance = devices.spread(
+    init = sharding.spread(init, mesh, (AGENTS, AGENTS), (AGENTS, by_agent))
+    advance = sharding.spread(
         advance, mesh, (AGENTS, AGENTS, by_agent, WHOLE), (AGENTS, by_agent), donate=(1, 2)
     )
     size = each * mesh.size

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax import files
-from rljax.sweep.agents import Agent
+from rljax.loggers.tables import FIGURES, STALENESS
 from rljax.sweep.points import Point, label
-from rljax.tables import FIGURES, STALENESS
+from rljax.sweep.trials import Trial
 from rljax.types import Metrics
+from rljax.utils import atomic_io
 
 _KINDS = dict.fromkeys(("agent", "point", "seed", "env_steps", "updates", "episodes"), int)
 _KINDS["diverged"] = bool
@@ -25,7 +25,7 @@ _LONGEST = 2**20  # bytes of a line
 class Result(NamedTuple):
     """What came of agents whose training is finished, in NumPy."""
 
-    agents: list[Agent]
+    agents: list[Trial]
     metrics: Metrics
     """[R, A] one row for each log point."""
     eval_returns: np.ndarray | None
@@ -35,7 +35,7 @@ class Result(NamedTuple):
 class Failure(NamedTuple):
     """An agent that could not be trained to its end."""
 
-    agent: Agent
+    agent: Trial
     why: str
 
 
@@ -153,7 +153,7 @@ def read(path: Path) -> Any:
     path = Path(path)
     path = path / "results.csv" if path.is_dir() else path
     try:
-        with files.opened(path) as file:
+        with atomic_io.opened(path) as file:
             lines = _whole_lines(file)
             names = list(pd.read_csv(lines, nrows=0))
             settings = names[3 : names.index("env_steps")]

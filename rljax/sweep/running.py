@@ -7,12 +7,12 @@ from typing import Any
 import jax
 
 from rljax import a2c, a3c, rollout
-from rljax.config import MAX_EPISODE_STEPS, Config, Workers, reworded
-from rljax.host import HostEnv
-from rljax.sweep import crowd, population, results
-from rljax.sweep.agents import Agent, Execution, Group, plan
+from rljax.config import MAX_EPISODE_STEPS, Config, WorkerConfig, reworded
+from rljax.envs.host_envs import HostEnv
+from rljax.sweep import population, results, trial_pool
 from rljax.sweep.points import Point, Range, grid
 from rljax.sweep.results import Progress
+from rljax.sweep.trials import Execution, Group, Trial, plan
 
 
 class FailedError(RuntimeError):
@@ -24,7 +24,7 @@ def run(
     axes: Mapping[str, Sequence | Range] | Sequence[Point],
     seeds: Iterable[int],
     *,
-    workers: Workers | None = None,
+    workers: WorkerConfig | None = None,
     parallel: int | None = None,
     eval_episodes: int = 20,
     greedy: bool = True,
@@ -96,8 +96,8 @@ def chunks(groups: Sequence[Group], how: Execution) -> Iterator[Progress]:
             yield from train_group(group.agents, how)
 
 
-def train_group(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
+def train_group(agents: Sequence[Trial], how: Execution) -> Iterator[Progress]:
     """Trains the agents of one group: the one place that knows how a group is executed."""
-    env, _ = rollout.make_agent(agents[0].config)
+    env, _ = rollout.make_env_and_network(agents[0].config)
     in_processes = agents[0].workers is not None or isinstance(env, HostEnv)
-    yield from (crowd if in_processes else population).train(agents, how)
+    yield from (trial_pool if in_processes else population).train(agents, how)

@@ -6,7 +6,7 @@ import numpy as np
 
 from rljax import optimizers
 from rljax.config import Config
-from rljax.types import Figures, Metrics
+from rljax.types import BatchMetrics, Metrics
 
 STALENESS_BINS = 256
 """Of the histogram; the last one takes all that is older."""
@@ -49,12 +49,12 @@ class Row(NamedTuple):
     staleness_max: Any
 
 
-def metrics(config: Config, updates: int, row: Row) -> Metrics:
+def row_metrics(config: Config, updates: int, row: Row) -> Metrics:
     """Metrics of a row from its sums, after so many gradients of the run."""
-    figures = Figures(*row.figures)
+    figures = BatchMetrics(*row.figures)
     rate = optimizers.learning_rate(config, updates - (row.gradients + 1) / 2)  # the mean: linear
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is the NaN that says none
-        means = Figures(*(row.figures / row.finite))
+        means = BatchMetrics(*(row.figures / row.finite))
         returns, lengths = row.figures[1:3] / figures.episodes
         mean = Metrics(
             updates=np.int32(updates),
@@ -81,7 +81,7 @@ def no_counts() -> Counts:
 
 
 def empty_row() -> Row:
-    return whole(Row(0, 0, np.zeros(len(Figures._fields)), 0, 0, 0))
+    return whole(Row(0, 0, np.zeros(len(BatchMetrics._fields)), 0, 0, 0))
 
 
 def whole(sums: Any) -> Any:

@@ -9,22 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rljax import (
-    checkpoints,
-    devices,
-    distributions,
-    envs,
-    host_evaluation,
-    networks,
-    rollout,
-    spaces,
-)
+from rljax import envs, host_evaluation, networks, rollout
 from rljax.config import MAX_EPISODE_STEPS, Config
-from rljax.host import HostEnv
+from rljax.envs import spaces
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.spaces import Numbers
 from rljax.host_evaluation import Watch
-from rljax.processes import EnvError
-from rljax.spaces import Numbers
-from rljax.types import LearnerState, Moments
+from rljax.networks import distributions
+from rljax.runs import checkpoints
+from rljax.types import Moments, TrainState
+from rljax.utils import pytrees, sharding
+from rljax.utils.forkserver import EnvError
 
 MAX_ENVS = 16
 """Environments that Python steps, in which an evaluation plays at once, if nothing is said."""
@@ -55,7 +50,7 @@ class Evaluation(NamedTuple):
 class Best(NamedTuple):
     """Of each of S seeds the learner that did best in an evaluation so far, in NumPy."""
 
-    learner: LearnerState
+    learner: TrainState
     """[S, ...] what a policy needs: parameters and moments of observations."""
     returns: np.ndarray
     """[S] its mean return."""
@@ -64,7 +59,7 @@ class Best(NamedTuple):
 
 
 def best(
-    before: Best | None, learners: LearnerState, returns: np.ndarray, env_steps: int, at: int = 0
+    before: Best | None, learners: TrainState, returns: np.ndarray, env_steps: int, at: int = 0
 ) -> Best:
     """The best so far, after an evaluation. Among equals the first stays; a return that is NaN is
     never better than a number.
@@ -91,7 +86,7 @@ def best(
     return jax.tree.map(choose, now, before)
 
 
-def learners(config: Config, state: Mapping) -> LearnerState:
+def learners(config: Config, state: Mapping) -> TrainState:
     """The learners in a saved state, without what only training needs.
 
     Args:
@@ -102,7 +97,7 @@ def learners(config: Config, state: Mapping) -> LearnerState:
         ValueError: the parameters are not those of the config's network; the message names the
             first one that differs.
     """
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     saved = state["learner"]
     num_seeds = len(saved["updates"])
 
@@ -110,8 +105,8 @@ def learners(config: Config, state: Mapping) -> LearnerState:
     like = jax.eval_shape(init, jax.random.key(0))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), like)
     moments = saved.get("obs_moments")
-    return LearnerState(
-        params=checkpoints.restore(dict(checkpoints.named_leaves(saved["params"])), like),
+    return TrainState(
+        params=checkpoints.restore(dict(pytrees.named_leaves(saved["params"])), like),
         opt_state=(),
         updates=saved["updates"],
         obs_moments=Moments(**moments) if moments else None,
@@ -119,7 +114,7 @@ def learners(config: Config, state: Mapping) -> LearnerState:
     )
 
 
-def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Callable:
+def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callable:
     """The learner's policy as a plain function `policy(obs, key=None, mask=None) -> action`.
 
     It takes one encoded observation [*obs_shape] or a batch [B, *obs_shape] and gives actions
@@ -136,7 +131,7 @@ def policy(config: Config, learner: LearnerState, greedy: bool = False) -> Calla
     Raises:
         ValueError: when called to sample without a key.
     """
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
     spec, space = env.spec, env.spec.action_space
 
     @jax.jit
@@ -183,7 +178,7 @@ def evaluation_keys(keys: jax.Array, updates: int) -> jax.Array:
 
 def evaluate(
     config: Config,
-    learners: LearnerState,
+    learners: TrainState,
     keys: jax.Array,
     num_episodes: int,
     greedy: bool,
@@ -240,7 +235,7 @@ def evaluate(
     watch(0, len(keys) * num_episodes, 0)
     playing = begin(settings, keys)
     while True:
-        with devices.failures_named(f"env = {config.env!r}, in an evaluation"):
+        with sharding.failures_named(f"env = {config.env!r}, in an evaluation"):
             playing = play_on(settings, learners, playing, np.int32(max_steps))
             played, steps = jax.device_get((playing.played, playing.steps))
         watch(int(played.finished.sum()), played.finished.size, int(played.lengths.sum()))
@@ -266,13 +261,13 @@ def _programs(mesh, num_episodes, greedy):
     play_on = partial(_play_on, greedy=greedy)
     if mesh is None:
         return jax.jit(begin), jax.jit(play_on)
-    whole, parts = devices.WHOLE, devices.AGENTS
-    begin = devices.spread(begin, mesh, (whole, parts), parts)
-    return begin, devices.spread(play_on, mesh, (whole, parts, parts, whole), parts)
+    whole, parts = sharding.WHOLE, sharding.AGENTS
+    begin = sharding.spread(begin, mesh, (whole, parts), parts)
+    return begin, sharding.spread(play_on, mesh, (whole, parts, parts, whole), parts)
 
 
 def _begin(config, keys, num_episodes):
-    env, _ = rollout.make_agent(config)
+    env, _ = rollout.make_env_and_network(config)
 
     def begin(key):
         key, key_reset = jax.random.split(key)
@@ -286,7 +281,7 @@ def _begin(config, keys, num_episodes):
 
 def _play_on(config, learners, playing, max_steps, greedy):
     """A piece of an evaluation: short enough for Ctrl-C."""
-    env, network = rollout.make_agent(config)
+    env, network = rollout.make_env_and_network(config)
 
     def play(learner, playing):
         end = jnp.minimum(playing.steps + PIECE, max_steps)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rljax.failures import SIGNALS, text_of
+from rljax.utils.errors import SIGNALS, text_of
 
 JAX_SETTINGS = (
     "jax_compilation_cache_dir",
@@ -60,8 +60,8 @@ class RefusedError(ValueError):
 
 def start_server() -> None:
     """Starts the process that others are forked from, unless there is one. It imports
-    `rljax.preload`, for a second or two; a program that will train can call this early."""
-    multiprocessing.forkserver.set_forkserver_preload(["rljax.preload"])
+    `rljax.utils.preload`, for a second or two; a program that will train can call this early."""
+    multiprocessing.forkserver.set_forkserver_preload(["rljax.utils.preload"])
     multiprocessing.resource_tracker.ensure_running()  # first: starting it lets signals through
     with signals_held_back():
         multiprocessing.forkserver.ensure_running()

@@ -17,8 +17,8 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from rljax import spaces
-from rljax.failures import WRONG, in_a_line, is_interrupt, what_is_wrong
+from rljax.envs import spaces
+from rljax.utils.errors import WRONG, in_a_line, is_interrupt, what_is_wrong
 
 _TOO_LARGE = float(2**128 - 2**103)
 """From here on float32 has but infinity."""

@@ -5,7 +5,7 @@ take, and so does a pipe.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,6 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.config import Config
+
+
+def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of a pytree, each with its path in it, such as "learner/updates"."""
+    import jax
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 def settings(config: Config) -> tuple[np.ndarray, Callable[[jax.Array], Config]]:

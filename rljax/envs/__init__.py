@@ -12,12 +12,13 @@ from typing import Any
 import gymnasium
 import jax
 
-from rljax import host, jax_envs, processes, values
 from rljax.config import KeyValues, load_attribute, load_module, unknown
-from rljax.failures import is_interrupt, what_is_wrong
-from rljax.guarded import close
-from rljax.host import HostEnv
-from rljax.jax_envs import Env
+from rljax.envs import host_envs, jax_envs
+from rljax.envs.guarded import close
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.jax_envs import Env
+from rljax.utils import forkserver, values
+from rljax.utils.errors import is_interrupt, what_is_wrong
 
 _DOWNLOADS = "MNISTBandit-bsuite"
 _EXTRAS = {
@@ -70,14 +71,14 @@ def make(
     with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
         found = _find(env)
         key = _key(env, found, env_kwargs)
-        made = host.known(key, _builder(found, env_kwargs), num_envs, vectorization)
+        made = host_envs.known(key, _builder(found, env_kwargs), num_envs, vectorization)
         if made and not env_params:
             return made
-        before = processes.children()
+        before = forkserver.children()
         source = _build(env, found, values.thawed(env_kwargs))
         if isinstance(source, gymnasium.Env):
             params = dict(env_params)
-            with processes.children_ended(before):
+            with forkserver.children_ended(before):
                 return _host_env(env, found, source, env_kwargs, params, num_envs, vectorization)
         params = _override(getattr(source, "default_params", None), dict(env_params))
         name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
@@ -195,7 +196,7 @@ def _host_env(env, found, built, kwargs, params, num_envs, vectorization):
         raise ValueError(f"env_params = {params}: gymnasium's environments have none")
     name = env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
     key = _key(env, found, kwargs)
-    return host.make(name, built, _builder(found, kwargs), num_envs, vectorization, key)
+    return host_envs.make(name, built, _builder(found, kwargs), num_envs, vectorization, key)
 
 
 def _builder(found, kwargs):

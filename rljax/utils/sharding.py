@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rljax.processes import EnvError
+from rljax.utils.forkserver import EnvError
 
 AGENTS = PartitionSpec("agents")
 """An array whose leading axis is spread."""

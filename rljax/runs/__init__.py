@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax import checkpoints, files, tables
 from rljax.config import Config
-from rljax.records import check, config_record, read_config
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.runs.records import check, config_record, read_config
+from rljax.utils import atomic_io
 
 __all__ = [
     "Saved",
@@ -67,7 +69,7 @@ def create(run_dir: Path, record: Mapping) -> Path:
         with lock(run_dir):  # another process may make it at the same moment
             _check_free(run_dir)
             ours = ours or [run_dir / name for name in (".lock", "config.json", "metrics.csv")]
-            files.write_json(run_dir / "config.json", record)
+            atomic_io.write_json(run_dir / "config.json", record)
             if record.get("algorithm") != "sweep":
                 tables.begin(run_dir, record.get("algorithm", "a2c"))
     except OSError as error:
@@ -83,7 +85,7 @@ def create(run_dir: Path, record: Mapping) -> Path:
 
 def _check_free(run_dir):
     there = [path for path in run_dir.iterdir() if path.name != ".lock"]
-    if not all(files.is_leftover(path) for path in there):
+    if not all(atomic_io.is_leftover(path) for path in there):
         held = "already holds a run" if (run_dir / "config.json").exists() else "is not empty"
         raise ValueError(f"run directory {str(run_dir)!r} {held}")
 
@@ -99,7 +101,7 @@ def lock(run_dir: Path) -> Iterator[None]:
     name = f"run directory {str(run_dir)!r}"
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.lock(Path(run_dir) / ".lock"))
+            stack.enter_context(atomic_io.lock(Path(run_dir) / ".lock"))
         except BlockingIOError as error:
             raise ValueError(f"{name} is in use by {error}") from error
         except OSError as error:
@@ -115,7 +117,7 @@ def read_record(run_dir: Path) -> dict:
     """
     path = Path(run_dir) / "config.json"
     try:
-        record = files.read_json(path)
+        record = atomic_io.read_json(path)
     except OSError as error:
         what = "is no run directory" if Path(run_dir).is_dir() else "is no directory"
         raise ValueError(f"{str(run_dir)!r} {what}: {path} ({error.strerror})") from error
@@ -175,10 +177,11 @@ def check_network(run_dir: Path, config: Config) -> None:
             observations were not divided by 255, as they would be now.
         ValueError, TypeError: as `rollout.make_agent` does.
     """
-    from rljax import networks, rollout, spaces
-    from rljax.host import HostEnv
+    from rljax import networks, rollout
+    from rljax.envs import spaces
+    from rljax.envs.host_envs import HostEnv
 
-    env, _ = rollout.make_agent(config)
+    env, _ = rollout.make_env_and_network(config)
     now, then = networks.describe(config, env.spec), read_record(run_dir).get("network")
     if then is not None and then != now:
         raise ValueError(
@@ -213,13 +216,13 @@ def load_policy(
     """
     import jax
 
-    from rljax import evaluate
+    from rljax import evaluation
 
     saved = load(run_dir, checkpoint)
     index = _index(saved, seed)
     check_network(run_dir, saved.config)
-    learner = jax.tree.map(lambda leaf: leaf[index], evaluate.learners(saved.config, saved.state))
-    return evaluate.policy(saved.config, learner, greedy)
+    learner = jax.tree.map(lambda leaf: leaf[index], evaluation.learners(saved.config, saved.state))
+    return evaluation.policy(saved.config, learner, greedy)
 
 
 def export_params(
@@ -252,8 +255,8 @@ def export_params(
         "seed": saved.seeds[index],
         "env_steps": saved.env_steps[index],
     }
-    files.write(path, safetensors.numpy.save(arrays))
-    files.write_json(path.with_suffix(".json"), record)
+    atomic_io.write(path, safetensors.numpy.save(arrays))
+    atomic_io.write_json(path.with_suffix(".json"), record)
     return path
 
 

@@ -20,12 +20,13 @@ import jax
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv, async_vector_env
 
-from rljax import processes, spaces
-from rljax.failures import WRONG, in_a_line, is_interrupt, text_of, what_is_wrong
-from rljax.guarded import Guarded, InTurn, close, reset_answer
-from rljax.processes import EnvError, RefusedError
-from rljax.spaces import Box
-from rljax.types import EnvSpec, Step
+from rljax.envs import spaces
+from rljax.envs.guarded import Guarded, InTurn, close, reset_answer
+from rljax.envs.interface import EnvSpec, Step
+from rljax.envs.spaces import Box
+from rljax.utils import forkserver
+from rljax.utils.errors import WRONG, in_a_line, is_interrupt, text_of, what_is_wrong
+from rljax.utils.forkserver import EnvError, RefusedError
 
 GRACE = 2.0
 """Seconds that processes have to close their environments."""
@@ -264,12 +265,12 @@ def seeds(key: jax.Array, num_envs: int) -> np.ndarray:
 def _vectorize(env: HostEnv, seeds: Sequence[int]) -> VectorEnv:
     if env.vectorization == "sync":
         return InTurn(env, env.num_envs)
-    processes.start_server()
+    forkserver.start_server()
     options = {
         "autoreset_mode": AutoresetMode.SAME_STEP,
         "shared_memory": True,
         "context": "forkserver",
-        "worker": partial(_work, processes.jax_settings(), [int(seed) for seed in seeds]),
+        "worker": partial(_work, forkserver.jax_settings(), [int(seed) for seed in seeds]),
     }
     name = f"env = {env.spec.name!r}"
     try:
@@ -277,12 +278,12 @@ def _vectorize(env: HostEnv, seeds: Sequence[int]) -> VectorEnv:
     except Exception as error:
         text = f"{name}: it cannot be sent to another process ({text_of(error)})"
         raise RefusedError(f"{text}; name it as 'package.module:attribute'") from error
-    before = processes.children()
+    before = forkserver.children()
     try:
-        with processes.main_module_left_out():
+        with forkserver.main_module_left_out():
             return _InProcesses(env, packed, **options)
     except BaseException as error:
-        for process in processes.children() - before:
+        for process in forkserver.children() - before:
             process.kill()
         if isinstance(error, EOFError | OSError):
             text = f"{name}: a process with an environment cannot be started, or died: {error!r}"
@@ -319,7 +320,7 @@ def _gone(workers):
     gone = wait(sentinels, timeout=GRACE)
     i = sentinels.index(gone[0]) if gone else 0
     workers[i].join(0)
-    return i, processes.how_it_ended(workers[i].exitcode)
+    return i, forkserver.how_it_ended(workers[i].exitcode)
 
 
 class _Seeding(gymnasium.Wrapper):
@@ -327,17 +328,17 @@ class _Seeding(gymnasium.Wrapper):
 
     def reset(self, *, seed=None, options=None):
         if seed is not None:
-            processes.seed_generators(seed)
+            forkserver.seed_generators(seed)
         return self.env.reset(seed=seed, options=options)
 
 
 def _work(settings, seeds, index, make_one, *args):
     """A process with an environment, from its first line on."""
-    processes.begin()
-    from rljax import preload  # noqa: F401  if the server was started by others
+    forkserver.begin()
+    from rljax.utils import preload  # noqa: F401  if the server was started by others
 
-    processes.take_over(settings)
-    processes.seed_generators(seeds[index], 1)  # not what it will draw after the reset
+    forkserver.take_over(settings)
+    forkserver.seed_generators(seeds[index], 1)  # not what it will draw after the reset
     with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
         async_vector_env._async_worker(index, lambda: _Seeding(make_one()), *args)
 

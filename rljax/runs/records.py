@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rljax import checkpoints, tables, values
-from rljax.checkpoints import DamagedError, is_count
 from rljax.config import FLOAT_FIELDS, Config, unknown
+from rljax.loggers import tables
+from rljax.runs import checkpoints
+from rljax.runs.checkpoints import DamagedError, is_count
+from rljax.utils import values
 
 _DICTS = ("env_kwargs", "env_params")
 

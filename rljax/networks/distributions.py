@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.spaces import ActionSpace, Box
+from rljax.envs.spaces import ActionSpace, Box
 
 _LOG_2PI = float(np.log(2 * np.pi))
 _FEW = 32

@@ -13,14 +13,14 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rljax import files
+from rljax.utils import atomic_io
 
 FORMAT = 1
 """Of the folder. One that this version does not know is refused."""
@@ -150,8 +150,10 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, new: Collection[str] = 
     """
     import jax
 
+    from rljax.utils import pytrees
+
     saved = dict(_typed(name, array) for name, array in arrays.items())
-    wanted = dict(named_leaves(like))
+    wanted = dict(pytrees.named_leaves(like))
     for name, leaf in wanted.items():
         if name not in saved and not set(new).isdisjoint(name.split("/")):
             saved[name] = np.zeros(leaf.shape, leaf.dtype)
@@ -183,14 +185,6 @@ def nest(arrays: Mapping[str, np.ndarray]) -> dict:
             raise ValueError(f"{name!r} is both a leaf and a part of a path in the tree")
         inner[last] = _typed(name, array, keys=False)[1]
     return tree
-
-
-def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """The leaves of a pytree, each with its path in it, such as "learner/updates"."""
-    import jax
-
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 class Saver:
@@ -228,7 +222,7 @@ class Saver:
     def _write(self, env_steps, arrays, facts):
         _write(folder(self.run_dir, env_steps), arrays, facts)
         for old in existing(self.run_dir)[: -self.keep]:
-            files.remove_folder(folder(self.run_dir, old))
+            atomic_io.remove_folder(folder(self.run_dir, old))
 
     def __enter__(self):
         return self
@@ -250,12 +244,12 @@ def _write(path, trees, facts):
     if taken:
         raise ValueError(f"facts = {dict(facts)}: a manifest has its own {' and '.join(taken)}")
     contents["manifest.json"] = _seal({"format": FORMAT, "files": sums, **facts})
-    files.write_folder(path, contents)
+    atomic_io.write_folder(path, contents)
 
 
 def _seal(facts):
     """A JSON file that ends with the SHA-256 of the rest."""
-    return _with_sum(files.json_bytes(facts, indent=1).removesuffix(_END))
+    return _with_sum(atomic_io.json_bytes(facts, indent=1).removesuffix(_END))
 
 
 def _with_sum(begin):
@@ -268,7 +262,7 @@ def _unseal(path):
     data = _read(path)
     is_whole = _with_sum(data.rpartition(_SUM)[0]) == data
     try:
-        facts = files.parse_json(data)
+        facts = atomic_io.parse_json(data)
         is_known = facts["format"] == FORMAT and type(facts["format"]) is type(FORMAT)
     except (ValueError, KeyError, TypeError):
         raise DamagedError(f"{path} is damaged: it is no manifest") from None
@@ -316,9 +310,9 @@ def _sha256(data):
 def _read(path, size=None):
     """A file's bytes, if they are as many as they must be; of a manifest that is any number."""
     try:
-        with files.opened(path) as file:
+        with atomic_io.opened(path) as file:
             there = os.fstat(file.fileno()).st_size
-            if size is None and there > files.LARGEST:
+            if size is None and there > atomic_io.LARGEST:
                 raise DamagedError(f"{path} is damaged: it has {there} bytes")
             if size not in (None, there):
                 raise DamagedError(f"{path} has {there} bytes, not {size}")
@@ -335,8 +329,10 @@ def _flatten(tree):
     its type goes into the name: "path|threefry2x32" for random keys, "path|bfloat16"."""
     import jax
 
+    from rljax.utils import pytrees
+
     arrays = {}
-    for name, leaf in named_leaves(jax.device_get(tree)):
+    for name, leaf in pytrees.named_leaves(jax.device_get(tree)):
         if "|" in name:
             raise ValueError(f"a leaf of the tree has a '|' in its path {name!r}")
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import spaces
 from rljax.config import Config, load_attribute, unknown
-from rljax.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
-from rljax.layers import Dense, orthogonal
-from rljax.spaces import ActionSpace, Box, Discrete, Numbers, Parts
-from rljax.types import EnvSpec
+from rljax.envs import spaces
+from rljax.envs.interface import EnvSpec
+from rljax.envs.spaces import ActionSpace, Box, Discrete, Numbers, Parts
+from rljax.networks.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
+from rljax.networks.layers import Dense, orthogonal
 
 ACTIVATIONS = {
     "tanh": nn.tanh,

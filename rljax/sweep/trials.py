@@ -3,12 +3,12 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from rljax.config import MAX_EPISODE_STEPS, STATIC_FIELDS, Config, Workers, reworded
+from rljax.config import MAX_EPISODE_STEPS, STATIC_FIELDS, Config, WorkerConfig, reworded
 from rljax.sweep import points as spaces
 from rljax.sweep.points import Point
 
 
-class Agent(NamedTuple):
+class Trial(NamedTuple):
     """A point with a seed."""
 
     number: int
@@ -19,7 +19,7 @@ class Agent(NamedTuple):
     """The point itself."""
     seed: int
     config: Config
-    workers: Workers | None
+    workers: WorkerConfig | None
     """Of A3C."""
 
     def __str__(self):
@@ -50,11 +50,11 @@ class Group(NamedTuple):
 
     static: Point
     """What they have in common of their points."""
-    agents: list[Agent]
+    agents: list[Trial]
 
 
 def plan(
-    base: Config, points: Sequence[Point], seeds: Iterable[int], workers: Workers | None = None
+    base: Config, points: Sequence[Point], seeds: Iterable[int], workers: WorkerConfig | None = None
 ) -> list[Group]:
     """All agents, every point with every seed, in groups.
 
@@ -73,7 +73,7 @@ def plan(
     for seed in seeds:
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed = {seed}: must be at least 0 and below 2**32")
-    groups: dict[tuple, list[Agent]] = {}
+    groups: dict[tuple, list[Trial]] = {}
     for index, point in enumerate(points):
         if set(point) != set(points[0]):
             raise ValueError(f"point {index}: must be of the same settings as the first one")
@@ -88,7 +88,7 @@ def plan(
         static = (getattr(config, name) for name in STATIC_FIELDS)
         key = (*static, config.typed_kwargs, own_workers)
         groups.setdefault(key, []).extend(
-            Agent(index * len(seeds) + i, index, point, seed, config, own_workers)
+            Trial(index * len(seeds) + i, index, point, seed, config, own_workers)
             for i, seed in enumerate(seeds)
         )
     return [Group(_shared(agents), agents) for agents in groups.values()]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
-from rljax import processes
 from rljax.a3c import transport
+from rljax.utils import forkserver
 
 GRACE = 1.0
 """Seconds that workers have to stop by themselves."""
@@ -39,7 +39,7 @@ class _Worker(NamedTuple):
     """The end of a pipe: a byte is a turn, its closing the order to stop."""
 
 
-class Crew:
+class WorkerPool:
     """The workers of a run. A context: leaving it stops them all."""
 
     def __init__(self, parameters: transport.SharedParameters, usual: int, longest: int):
@@ -55,7 +55,7 @@ class Crew:
         self._end = Finalize(None, self._stop, exitpriority=10)
 
     def __enter__(self):
-        processes.start_server()
+        forkserver.start_server()
         return self
 
     def __exit__(self, *exception):
@@ -71,18 +71,18 @@ class Crew:
             TypeError: the job cannot be sent to another process.
             OSError, EOFError: the worker, or the server, died meanwhile.
         """
-        job = processes.packed(job)
-        take, put = processes.context.Pipe(duplex=False)
-        turns_take, turns_put = processes.context.Pipe(duplex=False)
+        job = forkserver.packed(job)
+        take, put = forkserver.context.Pipe(duplex=False)
+        turns_take, turns_put = forkserver.context.Pipe(duplex=False)
         ends = [take, put, turns_take, turns_put]
-        process = processes.context.Process(
+        process = forkserver.context.Process(
             target=_run,
             args=(index, put, turns_take, self.parameters, job),
             name=f"worker {index}",
             daemon=True,
         )
         try:
-            with processes.signals_held_back():
+            with forkserver.signals_held_back():
                 process.start()
         except (OSError, EOFError):
             for end in ends:
@@ -114,7 +114,7 @@ class Crew:
             yield Message(index, None, "was stopped, as nothing after that can be understood")
         elif dead or worker.reader.ended:
             self._remove(index)
-            yield Message(index, None, processes.how_it_ended(worker.process.exitcode))
+            yield Message(index, None, forkserver.how_it_ended(worker.process.exitcode))
 
     def grant(self, index: int) -> None:
         """Gives a worker a turn."""
@@ -151,9 +151,9 @@ class Crew:
 
 def _run(index, put, turns, parameters, job):
     """A worker process, from its first line on."""
-    processes.begin()
-    from rljax import preload  # noqa: F401  before anything imports JAX, the job as well
+    forkserver.begin()
     from rljax.a3c import worker
+    from rljax.utils import preload  # noqa: F401  before anything imports JAX, the job as well
 
     worker.run(index, transport.Queue(put, turns), turns, parameters, job)
     os._exit(0)  # nothing is left to do in order, and taking JAX down takes its time

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax import processes, vectors
 from rljax.a3c import messages
-from rljax.a3c.crew import Crew, Message, WorkerError
-from rljax.a3c.sums import Counts, whole
+from rljax.a3c.counts import Counts, whole
+from rljax.a3c.worker_pool import Message, WorkerError, WorkerPool
+from rljax.utils import forkserver, pytrees
 
 RESTARTS_WITHIN = 1000
 """Gradients of a worker, within which it is started again `max_worker_restarts` times at most."""
@@ -41,7 +41,7 @@ class Status(NamedTuple):
     """Messages that wait."""
 
 
-class Roster:
+class Supervisor:
     """The workers of a run, as far as the holder's process knows them."""
 
     def __init__(self, config, workers, layout, holder, parameters, actors, warn):
@@ -56,10 +56,10 @@ class Roster:
         self.restarted_at = [[] for _ in split]  # by gradients pushed until then
 
     def job(self, index):
-        settings, lockstep = processes.jax_settings(), self.workers.lockstep
+        settings, lockstep = forkserver.jax_settings(), self.workers.lockstep
         return messages.Job(self.config, self.layout, self.actor(index), lockstep, settings)
 
-    def start(self, index: int, crew: Crew) -> Exception | None:
+    def start(self, index: int, crew: WorkerPool) -> Exception | None:
         """Starts a worker; the error that ends the run, if it does."""
         try:
             crew.start(index, self.job(index))
@@ -70,7 +70,7 @@ class Roster:
     def actor(self, index):
         """Where a worker was at its last push."""
         if index in self.packed:
-            self.actors[index] = vectors.unpack(self.packed.pop(index), self.layout.actor)
+            self.actors[index] = pytrees.unpack(self.packed.pop(index), self.layout.actor)
         return self.actors[index]
 
     def whole_actors(self):
@@ -78,7 +78,7 @@ class Roster:
         actors = [self.actor(index) for index in range(self.workers.num_workers)]
         return jax.tree.map(lambda *x: np.stack(x), *actors)
 
-    def take(self, message: Message, crew: Crew) -> Exception | None:
+    def take(self, message: Message, crew: WorkerPool) -> Exception | None:
         """Deals with what happened to a worker; the error that ends the run, if it does."""
         index, kind, content = message
         if kind is None:
@@ -87,7 +87,7 @@ class Roster:
             text = bytes(content).decode(errors="replace")
             return WorkerError(f"worker {index} failed {self._where(index)}:\n{text}")
         if kind == messages.REFUSED:
-            refusal = processes.RefusedError if self.holder.updates == 0 else WorkerError
+            refusal = forkserver.RefusedError if self.holder.updates == 0 else WorkerError
             return refusal(f"worker {index}: {bytes(content).decode(errors='replace')}")
         self._push(index, content)
         return None

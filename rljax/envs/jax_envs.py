@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import spaces
-from rljax.checkpoints import named_leaves
 from rljax.config import reworded
-from rljax.failures import what_is_wrong
-from rljax.spaces import Box
-from rljax.types import EnvSpec, Step
+from rljax.envs import spaces
+from rljax.envs.interface import EnvSpec, Step
+from rljax.envs.spaces import Box
+from rljax.utils.errors import what_is_wrong
+from rljax.utils.pytrees import named_leaves
 
 _RESET = ("obs", "state")
 _STEP_ENV = ("obs", "state", "reward", "terminated", "info")

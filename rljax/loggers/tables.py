@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rljax import checkpoints, files
+from rljax.runs import checkpoints
+from rljax.utils import atomic_io
 
 FIGURES = (
     "episodic_return",
@@ -47,7 +48,7 @@ def begin(run_dir: Path, algorithm: str = "a2c") -> None:
     """Makes the tables, empty."""
     columns = METRICS + STALENESS if algorithm == "a3c" else METRICS
     (run_dir / "evaluations.csv").unlink(missing_ok=True)
-    files.write(run_dir / "metrics.csv", ",".join(columns).encode() + b"\n")
+    atomic_io.write(run_dir / "metrics.csv", ",".join(columns).encode() + b"\n")
 
 
 def read_metrics(run_dir: Path):
@@ -62,7 +63,7 @@ def read_metrics(run_dir: Path):
     path = Path(run_dir) / "metrics.csv"
     counts = ("seed", "env_steps", "updates", "episodes")
     try:
-        text = files.read(path, files.LARGEST).decode().rpartition("\n")[0]
+        text = atomic_io.read(path, atomic_io.LARGEST).decode().rpartition("\n")[0]
         reader = csv.DictReader(io.StringIO(text, newline=None), strict=True)
         rows, names = list(reader), dict.fromkeys((*METRICS, *(reader.fieldnames or ())))
         for row in rows:
@@ -84,7 +85,7 @@ def append_metrics(run_dir: Path, rows: Iterable[Mapping]) -> None:
     text, rows = io.StringIO(), list(rows)
     columns = METRICS + STALENESS if rows and STALENESS[0] in rows[0] else METRICS
     csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
-    files.append(run_dir / "metrics.csv", text.getvalue())
+    atomic_io.append(run_dir / "metrics.csv", text.getvalue())
 
 
 def append_evaluations(
@@ -101,7 +102,7 @@ def append_evaluations(
         f"{seed},{env_steps},{updates},{len(row)},{row.mean()}\n"
         for seed, row in zip(seeds, returns)
     )
-    files.append(path, header + "".join(rows))
+    atomic_io.append(path, header + "".join(rows))
 
 
 def mark(run_dir: Path) -> dict:
@@ -110,11 +111,11 @@ def mark(run_dir: Path) -> dict:
     marks = {}
     for name in TABLES:
         if (run_dir / name).exists():
-            with files.writing(run_dir / name), files.opened(run_dir / name) as file:
+            with atomic_io.writing(run_dir / name), atomic_io.opened(run_dir / name) as file:
                 data = file.read()
                 os.fsync(file.fileno())
             marks[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    files.sync_folder(run_dir)
+    atomic_io.sync_folder(run_dir)
     return marks
 
 
@@ -127,7 +128,7 @@ def check(run_dir: Path, marks: Mapping) -> None:
     """
     for name, wanted in marks.items():
         path = run_dir / name
-        data = files.read(path, files.LARGEST)[: wanted["bytes"]] if path.exists() else b""
+        data = atomic_io.read(path, atomic_io.LARGEST)[: wanted["bytes"]] if path.exists() else b""
         if len(data) < wanted["bytes"] or hashlib.sha256(data).hexdigest() != wanted["sha256"]:
             raise checkpoints.DamagedError(
                 f"{path} was changed or cut: it does not begin with the rows of the checkpoint"
@@ -137,7 +138,7 @@ def check(run_dir: Path, marks: Mapping) -> None:
 def cut(run_dir: Path, marks: Mapping) -> None:
     """Takes the tables back to where they were when they were marked."""
     for name in TABLES:
-        with files.writing(run_dir / name):
+        with atomic_io.writing(run_dir / name):
             if name in marks:
                 os.truncate(run_dir / name, marks[name]["bytes"])
             else:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rljax import failures, host, processes
-from rljax.sweep.agents import Agent, Execution
+from rljax.envs import host_envs
 from rljax.sweep.results import Failure, Progress, Result
+from rljax.sweep.trials import Execution, Trial
+from rljax.utils import errors, forkserver
 
 TICK = 0.25
 """Seconds between two looks, at most."""
@@ -26,7 +27,7 @@ TICK = 0.25
 class Job(NamedTuple):
     """What a process is given."""
 
-    agent: Agent
+    agent: Trial
     how: Execution
 
 
@@ -36,7 +37,7 @@ class _Process(NamedTuple):
     """This end of it."""
 
 
-def usual_parallel(agent: Agent) -> int:
+def usual_parallel(agent: Trial) -> int:
     """How many agents keep all cores busy."""
     config, workers = agent.config, agent.workers
     each = workers.num_workers if workers else 1
@@ -45,7 +46,7 @@ def usual_parallel(agent: Agent) -> int:
     return max(1, len(os.sched_getaffinity(0)) // each)
 
 
-def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
+def train(agents: Sequence[Trial], how: Execution) -> Iterator[Progress]:
     """Trains the agents of a group, and evaluates them; closing the generator ends their processes.
 
     An agent that fails, by an exception or with its process, is told of and left out; the others
@@ -55,10 +56,10 @@ def train(agents: Sequence[Agent], how: Execution) -> Iterator[Progress]:
         TypeError: an environment or network object cannot be sent to a process.
     """
     left = [agent for agent in agents if agent.number not in how.done]
-    jobs = [(agent, processes.packed(Job(agent, how._replace(done=())))) for agent in left]
+    jobs = [(agent, forkserver.packed(Job(agent, how._replace(done=())))) for agent in left]
     jobs.reverse()  # the next one is taken from the end
     number = min(how.parallel or usual_parallel(agents[0]), len(jobs))
-    processes.start_server()
+    forkserver.start_server()
     with contextlib.ExitStack() as stack:
         at_work = {}
         for _ in range(number):
@@ -84,7 +85,7 @@ def _look(at_work, jobs, stack):
             env_steps, metrics, eval_return, failure = one.pipe.recv()
         except (EOFError, OSError):
             one.process.join()
-            failure = f"its process {processes.how_it_ended(one.process.exitcode)}"
+            failure = f"its process {forkserver.how_it_ended(one.process.exitcode)}"
             del at_work[one]
             one = _start(stack)
         if failure is not None:
@@ -100,9 +101,9 @@ def _look(at_work, jobs, stack):
 
 def _start(stack):
     """A process, which ends with the stack."""
-    here, there = processes.context.Pipe()
-    process = processes.context.Process(target=_run, args=(there, processes.jax_settings()))
-    with processes.signals_held_back(), processes.main_module_left_out():
+    here, there = forkserver.context.Pipe()
+    process = forkserver.context.Process(target=_run, args=(there, forkserver.jax_settings()))
+    with forkserver.signals_held_back(), forkserver.main_module_left_out():
         process.start()
     there.close()
 
@@ -131,10 +132,10 @@ def _run(pipe, settings: Mapping[str, Any]):
 
     NumPy's and Python's global generators are seeded from each agent's seed.
     """
-    processes.begin()
-    from rljax import preload  # noqa: F401  before anything imports JAX, the job as well
+    forkserver.begin()
+    from rljax.utils import preload  # noqa: F401  before anything imports JAX, the job as well
 
-    processes.take_over(settings)
+    forkserver.take_over(settings)
     from rljax import a3c
 
     with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
@@ -142,8 +143,8 @@ def _run(pipe, settings: Mapping[str, Any]):
             packed = pipe.recv_bytes()
             try:
                 _train(pipe, pickle.loads(packed))
-            except (processes.EnvError, a3c.WorkerError, ValueError, TypeError) as error:
-                pipe.send((0, None, None, failures.text_of(error)))
+            except (forkserver.EnvError, a3c.WorkerError, ValueError, TypeError) as error:
+                pipe.send((0, None, None, errors.text_of(error)))
             except BaseException:  # sys.exit is the agent's failure, and not the process's
                 pipe.send((0, None, None, traceback.format_exc()))
 
@@ -151,10 +152,10 @@ def _run(pipe, settings: Mapping[str, Any]):
 def _train(pipe, job):
     """Trains an agent; sends environment steps as they come, and at the end rows of metrics
     [R, 1]."""
-    from rljax import a2c, a3c, evaluate
+    from rljax import a2c, a3c, evaluation
 
     config, workers, key = job.agent.config, job.agent.workers, jax.random.key(job.agent.seed)
-    processes.seed_generators(job.agent.seed)
+    forkserver.seed_generators(job.agent.seed)
     if workers is None:
         chunks, is_row = a2c.chunks(config, key[None]), a2c.is_row
     else:
@@ -168,7 +169,7 @@ def _train(pipe, job):
             if is_row(config, metrics):
                 rows[updates] = metrics
     except a3c.WorkerError as error:
-        if metrics is None or host.ACTION_NOT_FINITE not in str(error):
+        if metrics is None or host_envs.ACTION_NOT_FINITE not in str(error):
             raise
         metrics = metrics._replace(diverged_at=np.int32(max(1, done)))
     is_whole = done == config.num_updates
@@ -180,8 +181,8 @@ def _train(pipe, job):
         rows = [jax.tree.map(lambda x: np.asarray(x)[None], row) for row in rows]
     how = job.how
     if how.eval_episodes and is_whole:
-        keys = evaluate.evaluation_keys(key[None], config.num_updates)
-        played = evaluate.evaluate(
+        keys = evaluation.evaluation_keys(key[None], config.num_updates)
+        played = evaluation.evaluate(
             config,
             learners,
             keys,
