@@ -3,13 +3,11 @@
 python experiments/a3c_classic_control.py
 """
 
-from pathlib import Path
+import sys
 
-import a3c
-import suite
+from rljax.cli import suite
 
 ENVS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
-DEFAULT = suite.Options(envs=ENVS, num_seeds=5, run_dir=Path("runs/a3c_classic_control"))
 
 if __name__ == "__main__":
-    suite.script(DEFAULT, __doc__, a3c)
+    sys.exit(suite.main("a3c", __doc__, ENVS, num_seeds=5, run_dir="runs/a3c_classic_control"))

@@ -4,9 +4,9 @@ python experiments/classic_control.py
 python experiments/classic_control.py --envs CartPole-v1 Acrobot-v1 --num-seeds 5
 """
 
-from pathlib import Path
+import sys
 
-import suite
+from rljax.cli import suite
 
 ENVS = (
     "CartPole-v1",
@@ -18,4 +18,4 @@ ENVS = (
 )
 
 if __name__ == "__main__":
-    suite.script(suite.Options(ENVS, 10, Path("runs/classic_control")), __doc__)
+    sys.exit(suite.main("a2c", __doc__, ENVS, num_seeds=10, run_dir="runs/classic_control"))

@@ -1,12 +1,12 @@
-"""Trains A2C on environments of gymnasium's, each with its preset; needs the extra box2d.
+"""Trains A2C on gymnasium environments, each with its preset; needs the extra box2d.
 
 python experiments/gymnasium_envs.py
 python experiments/gymnasium_envs.py --envs gymnasium/LunarLander-v3
 """
 
-from pathlib import Path
+import sys
 
-import suite
+from rljax.cli import suite
 
 ENVS = (
     "gymnasium/CartPole-v1",
@@ -18,4 +18,4 @@ ENVS = (
 )
 
 if __name__ == "__main__":
-    suite.script(suite.Options(ENVS, 5, Path("runs/gymnasium_envs")), __doc__)
+    sys.exit(suite.main("a2c", __doc__, ENVS, num_seeds=5, run_dir="runs/gymnasium_envs"))

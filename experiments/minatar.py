@@ -4,11 +4,11 @@ python experiments/minatar.py
 python experiments/minatar.py --envs Breakout-MinAtar --num-seeds 2
 """
 
-from pathlib import Path
+import sys
 
-import suite
+from rljax.cli import suite
 
 ENVS = ("Breakout-MinAtar", "Asterix-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar")
 
 if __name__ == "__main__":
-    suite.script(suite.Options(ENVS, 5, Path("runs/minatar")), __doc__)
+    sys.exit(suite.main("a2c", __doc__, ENVS, num_seeds=5, run_dir="runs/minatar"))

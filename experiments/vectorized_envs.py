@@ -1,4 +1,4 @@
-"""Four CartPoles of gymnasium's, each in a process of its own, reset and stepped all at once."""
+"""Four gymnasium CartPoles, each in a process of its own, reset and stepped all at once."""
 
 import numpy as np
 

@@ -1,45 +1,37 @@
 """Actor-critic agents in JAX: A2C jitted end to end, and A3C in processes.
 
-The submodules load on first use, so that reading a configuration or printing a help text
-does not wait for JAX.
+    run = rljax.train("a2c", env="CartPole-v1", num_seeds=4)
+    run.plot()
+
+Submodules load on first use, so that reading a configuration or printing a help text does not
+wait for JAX.
 """
 
 import sys
 from importlib import import_module
 
+_HOMES = {
+    "Config": "config",
+    "WorkerConfig": "config",
+    "load": "runs",
+    "preset": "presets",
+    "resume": "runs",
+    "train": "runs",
+}
 _SUBMODULES = (
-    "a2c",
-    "a3c",
-    "analysis",
-    "config",
-    "envs",
-    "evaluation",
-    "host_evaluation",
-    "learner",
-    "loggers",
-    "losses",
-    "networks",
-    "normalization",
-    "optimizers",
-    "presets",
-    "returns",
-    "rollout",
-    "runs",
-    "sweep",
-    "types",
-    "utils",
+    *("a2c", "a3c", "analysis", "config", "envs", "evaluation", "learner", "loggers", "losses"),
+    *("networks", "normalization", "optimizers", "presets", "returns", "rollout", "runs", "sweep"),
+    *("types", "utils"),
 )
 
-__all__ = ["Config", "preset", *_SUBMODULES]
+__all__ = [*_HOMES, *_SUBMODULES]
 
 
 def __getattr__(name):
-    if name == "preset":
-        return import_module("rljax.presets").preset
-    if name == "Config":
-        if "jax" in sys.modules:
-            import_module("rljax.types")  # makes Config a pytree
-        return import_module("rljax.config").Config
+    if name == "Config" and "jax" in sys.modules:
+        import_module("rljax.types")  # makes Config a pytree
+    if name in _HOMES:
+        return getattr(import_module(f"rljax.{_HOMES[name]}"), name)
     if name in _SUBMODULES:
         return import_module(f"rljax.{name}")
     raise AttributeError(f"module 'rljax' has no attribute {name!r}")

@@ -5,23 +5,21 @@ This module imports neither JAX nor Flax, so that a script can read its flags an
 """
 
 import dataclasses
-import difflib
-import importlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
-from rljax.utils import errors, values
+from rljax.utils import values
+from rljax.utils.checks import check, check_range, shown
 
 KeyValues = tuple[tuple[str, Any], ...]
 """Of what `values` describes."""
 
 
 MAX_EPISODE_STEPS = 10_000
-"""An evaluation's episode that has not ended by itself after so many steps is cut, if nothing is
-said: ten times the limit of MuJoCo's and most others, and a million steps for a hundred episodes,
-which one may still wait for. Atari's limit is 27,000 steps, which one must ask for."""
+"""An evaluation's episode that has not ended after this number of steps is cut, if nothing is said:
+ten times the limit of MuJoCo's and most other environments. Atari's limit is 27,000 steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +60,8 @@ class Config:
     """Weight of the value loss."""
     normalize_advantage: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1."""
+    loss: str = "actor_critic"
+    """The loss: actor_critic, 'package.module:attribute' or a function (see rljax/losses.py)."""
     loss_reduction: Literal["mean", "sum"] = "mean"
     """Over the batch: A2C takes the mean, the A3C paper the sum."""
 
@@ -108,7 +108,7 @@ class Config:
                 for key, item in value:
                     if hasattr(item, "dtype"):  # before JAX finds that it cannot be hashed
                         raise TypeError(
-                            f"{name}: {key} = {_shown(item)}: must be a value and no array; it is"
+                            f"{name}: {key} = {shown(item)}: must be a value and no array; it is"
                             f" static, and what a sweep varies as its axis {name}.{key}"
                         )
             object.__setattr__(self, name, value)
@@ -137,15 +137,6 @@ class Config:
         """Updates of the whole run: total_timesteps, rounded up to whole batches."""
         return -(-self.total_timesteps // self.batch_size)
 
-    @property
-    def log_interval(self) -> int:
-        """Updates averaged into one row of metrics: a run of 100 or more has 50 to 100 rows."""
-        return -(-self.num_updates // 100)
-
-    def ends_row(self, updates: int) -> bool:
-        """Whether a row of metrics ends after so many updates of the run."""
-        return updates % self.log_interval == 0 or updates == self.num_updates
-
     def validate(self) -> "Config":
         """Checks every setting; runs on the host, before anything is traced.
 
@@ -156,16 +147,22 @@ class Config:
             ValueError: a setting is out of its range; the message names it and what is allowed.
             TypeError: a setting is of another type.
         """
-        for field in dataclasses.fields(self):
-            _check_type(field, getattr(self, field.name))
-        for name in ("total_timesteps", "num_envs", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        objects = ("env", "network", "loss")  # names, or objects
+        check(self, *objects, total_timesteps=1, num_envs=1, num_steps=1)
+        for name in objects:
+            if not isinstance(getattr(self, name), Hashable):
+                what = "must be hashable, such as a frozen dataclass"
+                raise TypeError(f"{name} = {shown(getattr(self, name))}: {what}")
+        for name in ("env_kwargs", "env_params"):
+            _check_env_values(name, getattr(self, name))
+        sizes = self.hidden_sizes
+        if not isinstance(sizes, tuple) or not all(type(size) is int for size in sizes):
+            raise TypeError(f"hidden_sizes = {shown(sizes)}: must be a tuple of whole numbers")
         if any(size < 1 for size in self.hidden_sizes):
             raise ValueError(f"hidden_sizes = {self.hidden_sizes}: must all be at least 1")
         for size in (self.num_envs, self.num_steps, *self.hidden_sizes):
             if size >= 2**31:
-                raise ValueError(f"{_shown(size)}: num_envs, num_steps and sizes are below 2**31")
+                raise ValueError(f"{shown(size)}: num_envs, num_steps and sizes are below 2**31")
         if self.batch_size > self.total_timesteps:
             raise ValueError(
                 f"num_envs * num_steps = {self.batch_size}: one rollout must not be longer than"
@@ -176,26 +173,21 @@ class Config:
                 f"total_timesteps = {self.total_timesteps}: must be less than 2**31 rollouts of"
                 f" {self.batch_size}"
             )
-        for name in ("gamma", "gae_lambda", "rmsprop_decay"):
-            _check_range(name, getattr(self, name), "in [0, 1]", lambda x: (x >= 0) & (x <= 1))
-        for name in ("learning_rate", "ent_coef", "vf_coef"):
-            _check_range(name, getattr(self, name), "finite and at least 0", _finite_from_zero)
-        _check_range("optimizer_eps", self.optimizer_eps, "finite and above 0", _finite_above_zero)
-        _check_range("max_grad_norm", self.max_grad_norm, "above 0", lambda x: x > 0)
-        _check_range("log_std_init", self.log_std_init, "finite", np.isfinite)
+        for name, (allowed, is_allowed) in _RANGES.items():
+            check_range(name, getattr(self, name), allowed, is_allowed)
         return self
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerConfig:
-    """The processes of A3C, and what becomes of their gradients."""
+    """The worker processes of A3C, and how their gradients are applied."""
 
     num_workers: int = 4
     """Worker processes."""
     envs_per_worker: int = 1
     """Environments that step together in each worker."""
     max_staleness: int | None = None
-    """Gradients of parameters older than so many versions are rejected; by default none is."""
+    """Gradients whose parameters are older by more versions are rejected; by default none is."""
     staleness_scaling: bool = False
     """Divide the learning rate by a gradient's staleness, where that is above 1 (arXiv
     1511.05950)."""
@@ -204,142 +196,68 @@ class WorkerConfig:
     lockstep: bool = False
     """Workers take turns, so that the same seed gives the same bits."""
 
+    def __str__(self):
+        return f"{self.num_workers} worker{'s' * (self.num_workers > 1)}"
+
     def validate(self) -> "WorkerConfig":
         """Checks every option.
 
         Raises:
             ValueError, TypeError: as `Config.validate` does.
         """
-        least = {"num_workers": 1, "envs_per_worker": 1, "max_staleness": 0}
-        for field in dataclasses.fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if name == "max_staleness" and value is None:
-                continue
-            if field.type is bool:
-                _check_type(field, value)
-                continue
-            if type(value) is not int:
-                raise TypeError(f"{name} = {value!r}: must be a whole number")
-            if value < least.get(name, 0):
-                raise ValueError(f"{name} = {value}: must be at least {least.get(name, 0)}")
+        check(self, num_workers=1, envs_per_worker=1, max_staleness=0, max_worker_restarts=0)
         return self
 
+    def settle(self, config: Config) -> Config:
+        """The config of a run with these workers: `num_envs` are those of each worker.
 
+        Raises:
+            ValueError, TypeError: as `validate` and `Config.validate` do; they do not fit.
+        """
+        self.validate()
+        if config.num_envs not in (1, self.envs_per_worker):
+            raise ValueError(f"num_envs = {config.num_envs}: A3C has envs_per_worker instead")
+        if config.vectorization != "sync":
+            raise ValueError(
+                f"vectorization = {config.vectorization!r}: A3C's workers are processes"
+            )
+        return dataclasses.replace(config, num_envs=self.envs_per_worker).validate()
+
+
+def default_log_interval(config: Config) -> int:
+    """Updates averaged into one row of metrics: a run of 100 or more has 50 to 100 rows."""
+    return -(-config.num_updates // 100)
+
+
+def at_row_end(config: Config, updates: int, log_interval: int) -> bool:
+    """Whether a row of metrics ends after this number of updates of the run."""
+    return updates % log_interval == 0 or updates == config.num_updates
+
+
+_FINITE = ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0))
+_SHARE = ("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
+_RANGES = {
+    **dict.fromkeys(("gamma", "gae_lambda", "rmsprop_decay"), _SHARE),
+    **dict.fromkeys(("learning_rate", "ent_coef", "vf_coef"), _FINITE),
+    "optimizer_eps": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
+    "max_grad_norm": ("above 0", lambda x: x > 0),
+    "log_std_init": ("finite", np.isfinite),
+}
+"""What is allowed of a float, by its name."""
 FLOAT_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is float)
 STATIC_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is not float)
 
 
-def unknown(kind: str, name: str, known: list[str]) -> str:
-    """An error message for an unknown name that offers the nearest known ones."""
-    by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
-    offer = f"known are {', '.join(known) or 'none'}"
-    if near:
-        offer = f"did you mean {' or '.join(by_lower[k] for k in near)}?"
-    return f"unknown {kind} {name!r}: {offer}"
-
-
-def reworded(error: Exception, text: str) -> Exception:
-    """An error to raise instead of another, with other words: a TypeError or a ValueError, for the
-    constructors of their subclasses need not take a text."""
-    return (TypeError if isinstance(error, TypeError) else ValueError)(text)
-
-
-def differing(records: Sequence[Mapping]) -> list[str]:
-    """The names whose values are not the same in all records; one that is absent is None."""
-    names = dict.fromkeys(name for record in records for name in record)
-    return [n for n in names if any(r.get(n) != records[0].get(n) for r in records)]
-
-
-def load_attribute(path: str):
-    """The object that 'package.module:attribute' names.
-
-    Raises:
-        ValueError: there is no such module or attribute.
-    """
-    module_name, _, attribute = path.partition(":")
-    found = load_module(path, module_name)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{path!r}: {module_name} has no attribute {attribute!r}")
-        found = getattr(found, part)
-    return found
-
-
-def load_module(path: str, module_name: str):
-    """The module that a path names.
-
-    Raises:
-        ValueError: there is none, or it cannot be imported; the message names the path.
-    """
-    try:
-        return importlib.import_module(module_name)
-    except (ModuleNotFoundError, TypeError, ValueError) as error:
-        raise ValueError(f"{path!r}: {error}") from error
-    except BaseException as error:  # whatever the module does, exits among it
-        if errors.is_interrupt(error):
-            raise
-        raise ValueError(f"{path!r}: {errors.in_a_line(error)}") from error
-
-
-def _check_type(field, value):
-    name = field.name
-    if name in ("env", "network"):  # a name or an object; `make` judges which
-        if not isinstance(value, Hashable):
-            what = "must be hashable, such as a frozen dataclass"
-            raise TypeError(f"{name} = {_shown(value)}: {what}")
-    elif field.type is float:
-        if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-            raise TypeError(f"{name} = {_shown(value)}: must be a number")
-        if isinstance(value, int) and abs(value) >= 2**1024:
-            raise ValueError(f"{name} = {_shown(value)}: must be a number that a float can be")
-    elif field.type is int:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name} = {_shown(value)}: must be a whole number")
-    elif field.type is bool:
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} = {_shown(value)}: must be True or False")
-    elif name == "hidden_sizes":
-        if not isinstance(value, tuple) or not all(type(size) is int for size in value):
-            raise TypeError(f"{name} = {_shown(value)}: must be a tuple of whole numbers")
-    elif name in ("env_kwargs", "env_params"):
-        if not _is_pairs(value) or not all(isinstance(key, str) for key, _ in value):
-            raise TypeError(f"{name} = {_shown(value)}: must be a dict, its keys strings")
-        for key, item in value:
-            if name == "env_params" and not isinstance(item, bool | int | float | str):
-                allowed = "must be a number, a bool or a string"
-                raise TypeError(f"{name}: {key} = {_shown(item)}: {allowed}")
-            if not values.is_value(item):
-                raise TypeError(f"{name}: {key} = {_shown(item)}: must be {values.ALLOWED}")
-    elif value not in field.type.__args__:
-        raise ValueError(unknown(name, _shown(value).strip("'"), list(field.type.__args__)))
+def _check_env_values(name, pairs):
+    if not _is_pairs(pairs) or not all(isinstance(key, str) for key, _ in pairs):
+        raise TypeError(f"{name} = {shown(pairs)}: must be a dict, its keys strings")
+    for key, item in pairs:
+        if name == "env_params" and not isinstance(item, bool | int | float | str):
+            allowed = "must be a number, a bool or a string"
+            raise TypeError(f"{name}: {key} = {shown(item)}: {allowed}")
+        if not values.is_value(item):
+            raise TypeError(f"{name}: {key} = {shown(item)}: must be {values.ALLOWED}")
 
 
 def _is_pairs(value):
     return isinstance(value, tuple) and all(isinstance(x, tuple) and len(x) == 2 for x in value)
-
-
-def _shown(value):
-    """In one short line."""
-    try:
-        text = " ".join(repr(value).split())
-    except RecursionError:
-        text = "something nested very deeply"
-    return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def _check_range(name, value, allowed, is_allowed):
-    try:
-        value = np.asarray(value)
-    except TypeError:
-        return  # traced: there is no value yet
-    if not np.all(is_allowed(value)):
-        raise ValueError(f"{name} = {value}: must be {allowed}")
-
-
-def _finite_from_zero(x):
-    return np.isfinite(x) & (x >= 0)
-
-
-def _finite_above_zero(x):
-    return np.isfinite(x) & (x > 0)

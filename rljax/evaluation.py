@@ -22,8 +22,7 @@ from rljax.utils import pytrees, sharding
 from rljax.utils.forkserver import EnvError
 
 MAX_ENVS = 16
-"""Environments that Python steps, in which an evaluation plays at once, if nothing is said."""
-
+"""Environments that Python steps, which an evaluation opens at once, if nothing is said."""
 PIECE = 500
 """Steps of an evaluation between two looks of the host."""
 _SETTINGS = (
@@ -33,8 +32,8 @@ _SETTINGS = (
 """All that an evaluation depends on: runs that differ otherwise share what is compiled for it."""
 
 FRESH = 2**32 - 1
-"""For `evaluation_keys`: episodes that no evaluation during a run has played; no run has so many
-updates."""
+"""For `evaluation_keys`: episodes that no evaluation in training has; no run has that many updates.
+"""
 _EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many children to reach it
 
 
@@ -45,45 +44,6 @@ class Evaluation(NamedTuple):
     lengths: Any
     finished: Any
     """bool: the episode ended by itself, and was not cut."""
-
-
-class Best(NamedTuple):
-    """Of each of S seeds the learner that did best in an evaluation so far, in NumPy."""
-
-    learner: TrainState
-    """[S, ...] what a policy needs: parameters and moments of observations."""
-    returns: np.ndarray
-    """[S] its mean return."""
-    env_steps: np.ndarray
-    """[S] when that was."""
-
-
-def best(
-    before: Best | None, learners: TrainState, returns: np.ndarray, env_steps: int, at: int = 0
-) -> Best:
-    """The best so far, after an evaluation. Among equals the first stays; a return that is NaN is
-    never better than a number.
-
-    Args:
-        learners: the leaves are [S, ...].
-        returns: mean returns of those that were evaluated: of all S, or of some from `at` on.
-        at: the first of them. The others' returns are NaN until they have been evaluated.
-    """
-    learners = jax.device_get(learners._replace(opt_state=(), return_moments=None))
-    num_seeds = len(learners.updates)
-    found, steps = np.full(num_seeds, np.nan), np.zeros(num_seeds, int)
-    evaluated = slice(at, at + len(returns))
-    found[evaluated], steps[evaluated] = returns, env_steps
-    now = Best(learners, found, steps)
-    if before is None:
-        return now
-    better = np.zeros(num_seeds, bool)
-    better[evaluated] = (np.isnan(before.returns) | (now.returns > before.returns))[evaluated]
-
-    def choose(new, old):
-        return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(choose, now, before)
 
 
 def learners(config: Config, state: Mapping) -> TrainState:
@@ -118,15 +78,15 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
     """The learner's policy as a plain function `policy(obs, key=None, mask=None) -> action`.
 
     It takes one encoded observation [*obs_shape] or a batch [B, *obs_shape] and gives actions
-    numbered from 0, one or a batch. Of gymnasium's environments it takes one observation just as
+    numbered from 0, one or a batch. Of an environment that Python steps it takes one observation as
     the environment gives it, or a batch of them [B, ...] if its space is a Box, and gives actions
     as the environment takes them. The mask, [*mask_shape] or in gymnasium's form, says which
     actions are valid; by default all are.
 
     Args:
         config: the one that the learner was trained with.
-        learner: of one agent; take one member of a vmapped state by indexing its leaves.
-        greedy: the distribution's mode rather than a sample. The key is then not used.
+        learner: of one agent, such as a member of a vmapped state.
+        greedy: the distribution's mode rather than a sample; the key is not used then.
 
     Raises:
         ValueError: when called to sample without a key.
@@ -166,14 +126,15 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
     return policy
 
 
-def evaluation_keys(keys: jax.Array, updates: int) -> jax.Array:
-    """Keys for an evaluation after so many updates, apart from all that training draws.
+def evaluation_keys(keys: jax.Array, updates: int | np.ndarray) -> jax.Array:
+    """Keys for an evaluation, apart from all that training uses.
 
     Args:
         keys: [S] the keys that training started from.
+        updates: of all seeds, or [S] of each, at the evaluation; or `FRESH`.
     """
     apart = jax.vmap(lambda key: jax.random.fold_in(key, _EVALUATION))(keys)
-    return jax.vmap(lambda key: jax.random.fold_in(key, updates))(apart)
+    return jax.vmap(jax.random.fold_in)(apart, np.broadcast_to(np.uint32(updates), keys.shape))
 
 
 def evaluate(
@@ -190,20 +151,19 @@ def evaluate(
 ) -> Evaluation:
     """Full episodes with each of S learners, on environments of their own.
 
-    Without bias toward short episodes: exactly N are begun, and all N count, whenever they end.
-    (The first N episodes to end among fewer environments would be the short ones.) Each has an
-    environment in JAX of its own; of environments that Python steps, which can be costly or few, a
-    bounded number is open at once, as `host_evaluation.play` says.
+    Exactly N episodes are begun, and all N count, whenever they end: the first N to end would be
+    the short ones. In JAX each has an environment of its own; of environments that Python steps a
+    bounded number is open at once (`host_evaluation`).
 
     Args:
         learners: the leaves are [S, ...].
         keys: [S] one per learner, apart from the keys of training.
         num_episodes: N.
         greedy: the distribution's mode rather than samples.
-        mesh: devices that learners and keys are spread over, of environments in JAX; S is a
-            multiple of their number.
+        mesh: devices over which learners and keys are spread, in JAX; S is a multiple of their
+            number.
         num_envs: that Python steps, open at once; by default the config's, MAX_ENVS at most.
-        max_steps: an episode that has not ended by itself after so many steps is cut.
+        max_steps: an episode that has not ended after this number of steps is cut.
         watch: called at the beginning and then between steps, with (episodes that have ended, all
             episodes, steps so far); what it raises ends the evaluation.
 
@@ -229,41 +189,41 @@ def evaluate(
             raise EnvError(f"in an evaluation: {error}") from error
         if isinstance(env, HostEnv):
             own = num_envs, max_steps, watch
-            played = host_evaluation.play(settings, env, learners, keys, num_episodes, greedy, *own)
-            return Evaluation(*played)
-    begin, play_on = _programs(mesh, num_episodes, greedy)
+            found = host_evaluation.play(settings, env, learners, keys, num_episodes, greedy, *own)
+            return Evaluation(*found)
+    begin, advance = _programs(mesh, num_episodes, greedy)
     watch(0, len(keys) * num_episodes, 0)
-    playing = begin(settings, keys)
+    progress = begin(settings, keys)
     while True:
         with sharding.failures_named(f"env = {config.env!r}, in an evaluation"):
-            playing = play_on(settings, learners, playing, np.int32(max_steps))
-            played, steps = jax.device_get((playing.played, playing.steps))
-        watch(int(played.finished.sum()), played.finished.size, int(played.lengths.sum()))
-        if played.finished.all() or steps.max() >= max_steps:
-            return played
+            progress = advance(settings, learners, progress, np.int32(max_steps))
+            result, steps = jax.device_get((progress.result, progress.steps))
+        watch(int(result.finished.sum()), result.finished.size, int(result.lengths.sum()))
+        if result.finished.all() or steps.max() >= max_steps:
+            return result
 
 
-class _Playing(NamedTuple):
-    """An evaluation under way."""
+class _Progress(NamedTuple):
+    """An evaluation in progress."""
 
     env_state: Any
     obs: Any
     key: Any
-    played: Evaluation
+    result: Evaluation
     steps: Any
 
 
 @lru_cache(maxsize=8)
 def _programs(mesh, num_episodes, greedy):
-    """(config, keys) -> `_Playing`, and (config, learners, `_Playing`, the most steps of an
+    """(config, keys) -> `_Progress`, and (config, learners, `_Progress`, the most steps of an
     episode) -> the same, later."""
     begin = partial(_begin, num_episodes=num_episodes)
-    play_on = partial(_play_on, greedy=greedy)
+    advance = partial(_advance, greedy=greedy)
     if mesh is None:
-        return jax.jit(begin), jax.jit(play_on)
+        return jax.jit(begin), jax.jit(advance)
     whole, parts = sharding.WHOLE, sharding.AGENTS
     begin = sharding.spread(begin, mesh, (whole, parts), parts)
-    return begin, sharding.spread(play_on, mesh, (whole, parts, parts, whole), parts)
+    return begin, sharding.spread(advance, mesh, (whole, parts, parts, whole), parts)
 
 
 def _begin(config, keys, num_episodes):
@@ -273,27 +233,27 @@ def _begin(config, keys, num_episodes):
         key, key_reset = jax.random.split(key)
         env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes))
         zeros = jnp.zeros(num_episodes)
-        played = Evaluation(zeros, zeros.astype(jnp.int32), zeros.astype(bool))
-        return _Playing(env_state, obs, key, played, jnp.int32(0))
+        result = Evaluation(zeros, zeros.astype(jnp.int32), zeros.astype(bool))
+        return _Progress(env_state, obs, key, result, jnp.int32(0))
 
     return jax.vmap(begin)(keys)
 
 
-def _play_on(config, learners, playing, max_steps, greedy):
+def _advance(config, learners, progress, max_steps, greedy):
     """A piece of an evaluation: short enough for Ctrl-C."""
     env, network = rollout.make_env_and_network(config)
 
-    def play(learner, playing):
-        end = jnp.minimum(playing.steps + PIECE, max_steps)
+    def finish(learner, progress):
+        end = jnp.minimum(progress.steps + PIECE, max_steps)
         return jax.lax.while_loop(
-            lambda now: jnp.logical_not(jnp.all(now.played.finished)) & (now.steps < end),
+            lambda now: jnp.logical_not(jnp.all(now.result.finished)) & (now.steps < end),
             partial(_step, env, network, learner, greedy),
-            playing,
+            progress,
         )
 
-    played = jax.vmap(play)(learners, playing)
+    progress = jax.vmap(finish)(learners, progress)
     # One count for all, that of the member that needs the most steps.
-    return played._replace(steps=jnp.full_like(played.steps, jnp.max(played.steps)))
+    return progress._replace(steps=jnp.full_like(progress.steps, jnp.max(progress.steps)))
 
 
 def _step(env, network, learner, greedy, now):
@@ -305,10 +265,10 @@ def _step(env, network, learner, greedy, now):
     action = action.reshape(num_episodes, *env.spec.action_space.shape)
     draws = env.draw(key_env, (num_episodes,))
     env_state, answer = jax.vmap(env.step)(draws, now.env_state, action)
-    still = jnp.logical_not(now.played.finished)
-    played = Evaluation(
-        returns=now.played.returns + jnp.where(still, answer.reward, 0.0),
-        lengths=now.played.lengths + still,
-        finished=now.played.finished | answer.terminated | answer.truncated,
+    still = jnp.logical_not(now.result.finished)
+    result = Evaluation(
+        returns=now.result.returns + jnp.where(still, answer.reward, 0.0),
+        lengths=now.result.lengths + still,
+        finished=now.result.finished | answer.terminated | answer.truncated,
     )
-    return _Playing(env_state, answer.obs, key, played, now.steps + 1)
+    return _Progress(env_state, answer.obs, key, result, now.steps + 1)

@@ -1,4 +1,4 @@
-"""Full episodes in environments that Python steps, a bounded number of them at a time."""
+"""Full episodes in environments that Python steps, with a bounded number of them open."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +15,15 @@ from rljax.envs.guarded import Guarded
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import EnvSpec
 from rljax.envs.spaces import Box
+from rljax.envs.vectorized import SyncEnvs
 from rljax.networks import distributions
 from rljax.types import TrainState
 from rljax.utils import forkserver, pytrees
-from rljax.utils.forkserver import EnvError
+from rljax.utils.forkserver import EnvError, RefusedError
 
 Watch = Callable[[int, int, int], None]
-"""(episodes that have ended, all episodes, steps so far), called at the beginning and then between
-steps; what it raises ends the evaluation."""
+"""Called with (episodes that have ended, all episodes, steps so far), first before any step and
+then between steps; an exception that it raises ends the evaluation."""
 
 
 def play(
@@ -36,63 +37,53 @@ def play(
     max_steps: int,
     watch: Watch,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """N episodes with each of S learners, one learner after another, in this process.
+    """Runs N episodes with each of S learners, one learner after another, in this process.
 
-    Exactly N episodes are begun, each is played to its end and all of them count, whichever of the
-    environments plays them and whenever they end: so there is no bias toward short ones. An
-    environment whose episode has ended begins the next one that nobody has begun, and rests when
-    there is none. Each episode has a seed of its own, for its environment, and a key of its own,
-    for its actions, so that its chance does not depend on how many environments play (its actions
-    do by rounding, where batches of another size round otherwise).
+    Exactly N episodes are begun, each runs to its end and all of them count, so that there is no
+    bias toward short ones. An environment whose episode has ended begins the next of the N, and
+    idles when there is none left. Each episode has a seed of its own, for its environment, and a
+    key of its own, for its actions: its random numbers do not depend on how many environments are
+    open. (Its actions can, by rounding, where batches of another size round differently.)
 
     Args:
-        config: without what only training needs, so that runs share what is compiled.
-        learners: the leaves are [S, ...], without what only training needs.
+        config: without what only training needs, so that runs share compiled programs.
+        learners: leaves [S, ...], without what only training needs.
         keys: [S].
-        num_envs: environments that are open, at most.
-        max_steps: an episode that has not ended by itself after so many is cut.
+        num_envs: the most environments that are open.
+        max_steps: an episode that has not ended after this many steps is cut.
 
     Returns:
-        returns float32, lengths int32, finished bool: each [S, N].
+        returns float32, lengths int32, finished bool (not cut): each [S, N].
 
     Raises:
         EnvError: an environment could not be made, or failed.
     """
-    total, steps, played = len(keys) * num_episodes, 0, []
+    total, steps, results = len(keys) * num_episodes, 0, []
     watch(0, total, 0)
     number, before = min(num_envs, num_episodes), forkserver.children()
-    with forkserver.children_ended(before), _opened(env, number) as guarded:
+    with (
+        forkserver.children_ended(before),
+        contextlib.closing(SyncEnvs(env._replace(num_envs=number))) as opened,
+    ):
+        try:
+            host_envs.check_made(env.spec, opened.get_attr("error"))
+        except RefusedError as error:
+            many = f"{number} environment{'s' * (number > 1)}"
+            raise EnvError(f"in an evaluation in {many}: {error}") from error
         for index, key in enumerate(keys):
             learner = jax.tree.map(lambda x, i=index: x[i], learners)
             act = _policy(config, env.spec, learner, greedy)
-            episodes = _Episodes(env.spec, guarded, key, num_episodes, max_steps)
-            for stepped in episodes.play(act):
+            episodes = _Episodes(env.spec, opened.envs, key, num_episodes, max_steps)
+            for stepped in episodes.run(act):
                 steps += stepped
                 watch(index * num_episodes + episodes.ended, total, steps)
             returns = episodes.returns.astype(np.float32)
-            played.append((returns, episodes.lengths, episodes.finished))
-    return tuple(map(np.stack, zip(*played)))
-
-
-@contextlib.contextmanager
-def _opened(env: HostEnv, number: int) -> Iterator[list[Guarded]]:
-    guarded = []
-    try:
-        for i in range(number):
-            guarded.append(Guarded(env))
-            if error := guarded[-1].error:
-                host_envs.forget()
-                many = f"{number} environment{'s' * (number > 1)}"
-                name = f"env = {env.spec.name!r}"
-                raise EnvError(f"in an evaluation in {many}: {name}: environment {i}: {error}")
-        yield guarded
-    finally:
-        for one in guarded:
-            one.close()
+            results.append((returns, episodes.lengths, episodes.finished))
+    return tuple(map(np.stack, zip(*results)))
 
 
 class _Episodes:
-    """The episodes of one learner, under way."""
+    """The episodes of one learner."""
 
     def __init__(self, spec: EnvSpec, guarded: Sequence[Guarded], key, num_episodes, max_steps):
         key_action, key_reset = jax.random.split(key)
@@ -103,25 +94,25 @@ class _Episodes:
         self.lengths = np.zeros(num_episodes, np.int32)
         self.finished = np.zeros(num_episodes, bool)
         self.begun, self.ended = 0, 0
-        # Of every environment its episode, and what its next action depends on. Those of one that
-        # rests stay in the batch, so that it has one shape.
+        # The episode of every environment, and what its next action depends on. An idle one stays
+        # in the batch, so that the batch keeps its shape.
         self.episode = np.zeros(len(guarded), int)
         self.obs = np.zeros((len(guarded), *spec.obs_shape), np.float32)
         self.mask = None
         if spec.has_mask:
             self.mask = np.ones((len(guarded), *spec.action_space.mask_shape), bool)
 
-    def play(self, act: Callable) -> Iterator[int]:
-        """Plays all; yields between steps, the number of environments that made the last one."""
-        playing = [i for i in range(len(self.guarded)) if self._begin(i)]
-        while playing:
+    def run(self, act: Callable) -> Iterator[int]:
+        """Runs all; yields after each step the number of environments that were stepped."""
+        running = [i for i in range(len(self.guarded)) if self._begin(i)]
+        while running:
             lengths = self.lengths[self.episode].astype(np.uint32)
             actions = act(self.obs, self.mask, self.keys[self.episode], lengths)
             if isinstance(self.spec.action_space, Box):
-                self._check_finite(actions, host_envs.ACTION_NOT_FINITE)
-            stepped = len(playing)
-            playing = [i for i in playing if self._step(i, actions[i])]
-            self._check_finite(self.obs, host_envs.OBSERVATION_NOT_FINITE)
+                host_envs.check_finite(host_envs.ACTION_NOT_FINITE, actions, self._at)
+            stepped = len(running)
+            running = [i for i in running if self._step(i, actions[i])]
+            host_envs.check_finite(host_envs.OBSERVATION_NOT_FINITE, self.obs, self._at)
             yield stepped
 
     def _begin(self, i):
@@ -129,15 +120,15 @@ class _Episodes:
         if self.begun == len(self.seeds):
             return False
         self.episode[i], self.begun = self.begun, self.begun + 1
-        self._take(i, *self.guarded[i].reset(seed=int(self.seeds[self.episode[i]])))
+        self._keep(i, *self.guarded[i].reset(seed=int(self.seeds[self.episode[i]])))
         return True
 
     def _step(self, i, action):
-        """Whether the environment goes on, with this episode or another."""
+        """Whether the environment has another step, in this episode or the next."""
         episode = self.episode[i]
         obs, reward, terminated, truncated, info = self.guarded[i].step(action)
         self.lengths[episode] += 1
-        self._take(i, obs, info)
+        self._keep(i, obs, info)
         self.returns[episode] += np.float32(reward)
         self.finished[episode] = terminated or truncated
         if not self.finished[episode] and self.lengths[episode] < self.max_steps:
@@ -145,17 +136,12 @@ class _Episodes:
         self.ended += 1
         return self._begin(i)
 
-    def _take(self, i, obs, info):
+    def _keep(self, i, obs, info):
         if error := info.get("error"):
             raise host_envs.failed(self._at(i), error)
         self.obs[i] = obs
         if "mask" in info:
             self.mask[i] = info["mask"]
-
-    def _check_finite(self, x, error):
-        if text := host_envs.not_finite(x):
-            i, values = text
-            raise EnvError(f"{self._at(i)}: {error}: {values}")
 
     def _at(self, i):
         step = self.lengths[self.episode[i]]
@@ -166,14 +152,14 @@ class _Episodes:
 
 @partial(jax.jit, static_argnames="num_episodes")
 def _keys_of_episodes(key, num_episodes):
-    """[N, ...] their raw data."""
+    """[N, ...] raw data of keys."""
     folded = jax.vmap(lambda episode: jax.random.fold_in(key, episode))
     return jax.random.key_data(folded(jnp.arange(num_episodes)))
 
 
 def _policy(config, spec, learner, greedy) -> Callable:
     """(obs, mask, keys, steps), each [B, ...] -> actions for the environments [B, ...], in NumPy.
-    The learner is one vector, which is handed over in a fraction of the time."""
+    The learner is passed as one vector, which takes a fraction of the time."""
     leaves, tree = jax.tree.flatten(learner)
     kinds = tuple((x.shape, np.dtype(x.dtype)) for x in leaves)
     act = _program(config, spec, tree, kinds, greedy)

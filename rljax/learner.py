@@ -1,7 +1,7 @@
-"""Learning from a batch of experience: init, contribute, apply, observe.
+"""Learning from a batch of experience: init, compute_gradients, apply_gradients.
 
-A2C composes them in one jitted update. In A3C a worker calls `contribute`, for its gradients and
-figures, and the holder of the parameters `apply` and `observe`.
+A2C composes them in one jitted update. In A3C a worker computes gradients, and the holder of the
+parameters applies them.
 """
 
 import chex
@@ -42,56 +42,61 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
 def compute_gradients(
     config: Config,
     network: ActorCritic,
-    learner: TrainState,
+    state: TrainState,
     episodes: EpisodeStats,
     batch: Transition,
 ) -> tuple[EpisodeStats, BatchGradients]:
-    """All that a batch gives, without changing the learner.
+    """The gradient of a batch, with its metrics and its share of the running moments.
 
     Args:
-        episodes: the episodes under way before the batch.
-        batch: as `gradients` takes it.
+        episodes: the episodes in progress before the batch.
+        batch: as `loss_gradients` takes it.
 
     Returns:
-        (the episodes under way after the batch, Contribution).
+        (the episodes in progress after the batch, BatchGradients).
     """
-    grads, terms = loss_gradients(config, network, learner, batch)
-    increments, discounted_return = _measure(config, episodes, batch)
+    grads, loss_metrics = loss_gradients(config, network, state, batch)
+    moments, discounted_return = _batch_moments(config, episodes, batch)
     episodes, finished = rollout.track(episodes, batch)
-    figures = BatchMetrics(*finished, *terms, grad_norm=optax.tree.norm(grads))
+    metrics = BatchMetrics(*finished, losses=loss_metrics, grad_norm=optax.tree.norm(grads))
     episodes = episodes._replace(discounted_return=discounted_return)
-    return episodes, BatchGradients(grads, increments, figures)
+    return episodes, BatchGradients(grads, moments, metrics)
 
 
 def loss_gradients(
-    config: Config, network: ActorCritic, learner: TrainState, batch: Transition
-) -> tuple[optax.Params, losses.LossTerms]:
-    """The gradient of the actor-critic loss on a batch.
+    config: Config, network: ActorCritic, state: TrainState, batch: Transition
+) -> tuple[optax.Params, dict[str, jax.Array]]:
+    """The gradient of the config's loss on a batch.
 
     The network runs once over the whole batch: its values serve the loss and, held constant, the
-    advantages. Values of true successors are those of the next row wherever the episode goes on;
+    advantages. Values of true successors are those of the next row where the episode continues;
     `successor_values` computes the others.
 
     Args:
-        batch: [T, B, ...], JAX or NumPy arrays, drawn with the policy of `learner.params`. What it
+        batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`. What it
             has recorded must be of just these parameters and moments; None is always right.
 
     Returns:
-        (gradients, a pytree like the parameters; LossTerms).
+        (gradients, a pytree like the parameters; the "loss" and what the loss function returned
+        beside it, by name).
+
+    Raises:
+        ValueError, TypeError: as `losses.make` and `losses.check` do.
     """
     chex.assert_rank(batch.reward, 2)
     num_steps, num_envs = batch.reward.shape
     chex.assert_tree_shape_prefix(batch, (num_steps, num_envs))
+    loss_function = losses.make(config.loss)
     batch = jax.tree.map(jnp.asarray, batch)
-    obs = normalization.standardize(learner.obs_moments, batch.obs)
-    final_obs = normalization.standardize(learner.obs_moments, batch.final_obs)
-    rewards = normalization.scale(learner.return_moments, batch.reward)
+    obs = normalization.standardize(state.obs_moments, batch.obs)
+    final_obs = normalization.standardize(state.obs_moments, batch.final_obs)
+    rewards = normalization.scale(state.return_moments, batch.reward)
     obs, actions, mask, recorded = jax.tree.map(
         _merge_time_and_batch, (obs, batch.action, batch.mask, batch.recorded)
     )
 
     def value(obs):
-        return network.apply(learner.params, obs, method="critic")
+        return network.apply(state.params, obs, method="critic")
 
     def loss(params):
         distribution, flat_values = network.apply(layers.reuse(params, recorded), obs, mask)
@@ -107,17 +112,43 @@ def loss_gradients(
             config.gamma,
             config.gae_lambda,
         )
-        return losses.actor_critic(
+        result = loss_function(
             distribution, flat_values, actions, advantages.ravel(), targets.ravel(), config
         )
+        return losses.check(config.loss, result)
 
-    return jax.grad(loss, has_aux=True)(learner.params)
+    (loss_value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    return grads, {"loss": loss_value, **metrics}
+
+
+def no_losses(
+    config: Config, network: ActorCritic, spec: EnvSpec, params: optax.Params
+) -> dict[str, jax.Array]:
+    """Zeros by the names of the metrics that the config's loss gives, which is only traced.
+
+    Raises:
+        ValueError, TypeError: as `loss_gradients` does.
+    """
+    loss_function, size = losses.make(config.loss), config.batch_size
+
+    def metrics(params, obs, mask, numbers):
+        distribution, values = network.apply(params, obs, mask)
+        actions = distribution.mode()
+        result = loss_function(distribution, values, actions, numbers, numbers, config)
+        return losses.check(config.loss, result)[1]
+
+    obs, numbers = (jax.ShapeDtypeStruct(x, "float32") for x in ((size, *spec.obs_shape), (size,)))
+    mask = None
+    if spec.has_mask:
+        mask = jax.ShapeDtypeStruct((size, *spec.action_space.mask_shape), bool)
+    found = jax.eval_shape(metrics, params, obs, mask, numbers)
+    return {"loss": jnp.float32(0), **{name: jnp.float32(0) for name in found}}
 
 
 def successor_values(value, values, final_obs, truncated):
     """The values V(s'_t) of the true successors, computed only where they are not known yet.
 
-    The next row of `values` has them wherever the episode goes on. Those of the last row and of
+    The next row of `values` has them wherever the episode continues. Those of the last row and of
     truncated steps are computed, the latter one for each environment at a time until none is left,
     which is seldom more than once, if at all. At terminations the result is arbitrary (and
     finite): it is not to be used.
@@ -150,30 +181,35 @@ def successor_values(value, values, final_obs, truncated):
     return next_values
 
 
-def apply(config: Config, learner: TrainState, gradients: optax.Updates) -> TrainState:
-    """One step of the optimiser. Parameters and gradients may be any pytree, one vector too."""
-    updates, opt_state = optimizers.make(config).update(
-        gradients, learner.opt_state, learner.params
-    )
-    return learner._replace(
-        params=optax.apply_updates(learner.params, updates),
+def apply_gradients(
+    config: Config,
+    state: TrainState,
+    gradients: optax.Updates,
+    moments: BatchMoments = BatchMoments(None, None),  # noqa: B008  a constant
+) -> TrainState:
+    """One step of the optimiser, and the batch's share of the running moments.
+
+    Args:
+        gradients: a pytree like the parameters, which may be one vector.
+        moments: None where they are not kept.
+    """
+    updates, opt_state = optimizers.make(config).update(gradients, state.opt_state, state.params)
+    obs_moments, return_moments = state.obs_moments, state.return_moments
+    if moments.obs is not None:
+        obs_moments = normalization.merge(obs_moments, moments.obs)
+    if moments.returns is not None:
+        return_moments = normalization.merge(return_moments, moments.returns)
+    return TrainState(
+        params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
-        updates=learner.updates + 1,
+        updates=state.updates + 1,
+        obs_moments=obs_moments,
+        return_moments=return_moments,
     )
 
 
-def observe(learner: TrainState, increments: BatchMoments) -> TrainState:
-    """Adds a batch's increments to the running moments, where there are any."""
-    obs_moments, return_moments = learner.obs_moments, learner.return_moments
-    if increments.obs is not None:
-        obs_moments = normalization.merge(obs_moments, increments.obs)
-    if increments.returns is not None:
-        return_moments = normalization.merge(return_moments, increments.returns)
-    return learner._replace(obs_moments=obs_moments, return_moments=return_moments)
-
-
-def _measure(config, episodes, batch):
-    """(Increments, [B] the discounted returns of the episodes under way after the batch)."""
+def _batch_moments(config, episodes, batch):
+    """(BatchMoments, [B] the discounted returns of the episodes in progress after the batch)."""
     obs, returns, discounted_return = None, None, episodes.discounted_return
     if config.normalize_observations:
         obs = normalization.measure(_merge_time_and_batch(batch.obs))

@@ -1,19 +1,65 @@
-"""The actor-critic loss."""
+"""Losses, by name or as functions of one's own.
 
-from typing import Any, NamedTuple
+    loss(distribution, values, actions, advantages, targets, config) -> (loss, metrics)
+
+The arguments are those of `actor_critic`. `metrics` is a dict of scalars, each a column of
+metrics.csv.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from rljax.utils.lookup import load_attribute, unknown
 
-class LossTerms(NamedTuple):
-    """The parts of a loss, for the record."""
+TAKEN = frozenset(
+    "seed env_steps updates wall_seconds episodes episodic_return episodic_length loss grad_norm"
+    " learning_rate steps_per_second diverged_at".split()
+)
+"""Names of metrics that a loss cannot use."""
 
-    policy_loss: Any
-    value_loss: Any
-    entropy: Any
-    explained_variance: Any
+
+def make(loss: Any) -> Callable:
+    """The loss function that `Config.loss` names.
+
+    Args:
+        loss: a name of `LOSSES`, "package.module:attribute", or the function itself.
+
+    Raises:
+        ValueError: there is no such loss.
+        TypeError: it is no function.
+    """
+    if isinstance(loss, str) and ":" not in loss:
+        if loss not in LOSSES:
+            raise ValueError(f"{unknown('loss', loss, list(LOSSES))} (or package.module:attribute)")
+        return LOSSES[loss]
+    found = load_attribute(loss) if isinstance(loss, str) else loss
+    if not callable(found):
+        raise TypeError(f"loss = {loss!r}: must be a function")
+    return found
+
+
+def check(name: Any, result: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What a loss function returned: (loss, metrics), float32 scalars.
+
+    Raises:
+        TypeError: it is something else, or a metric has a name of `TAKEN`.
+    """
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+        raise TypeError(f"loss = {name!r}: must return (loss, dict of scalars), not {result!r}")
+    loss, metrics = result
+    for key, x in {"the loss": loss, **metrics}.items():
+        if key != "the loss" and not (isinstance(key, str) and key.isidentifier()):
+            raise TypeError(f"loss = {name!r}: a metric's name must be an identifier, not {key!r}")
+        if key in TAKEN:
+            raise TypeError(f"loss = {name!r}: the metric {key!r} must have another name")
+        if jnp.shape(x) or not jnp.issubdtype(jnp.result_type(x), jnp.number):
+            shape = list(jnp.shape(x))
+            raise TypeError(f"loss = {name!r}: {key} must be a scalar number, not of shape {shape}")
+    return loss, {key: jnp.asarray(x, jnp.float32) for key, x in metrics.items()}
 
 
 def actor_critic(distribution, values, actions, advantages, targets, config):
@@ -31,7 +77,7 @@ def actor_critic(distribution, values, actions, advantages, targets, config):
         config: for `vf_coef`, `ent_coef`, `normalize_advantage` and `loss_reduction`.
 
     Returns:
-        (loss, LossTerms), scalars.
+        (loss, its parts by name), scalars.
     """
     chex.assert_rank(values, 1)
     chex.assert_equal_shape([values, advantages, targets])
@@ -46,4 +92,12 @@ def actor_critic(distribution, values, actions, advantages, targets, config):
     entropy = distribution.entropy()
     loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * reduce(entropy)
     explained = 1.0 - jnp.var(errors) / (jnp.var(targets) + 1e-8)
-    return loss, LossTerms(policy_loss, value_loss, jnp.mean(entropy), explained)
+    return loss, {
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": jnp.mean(entropy),
+        "explained_variance": explained,
+    }
+
+
+LOSSES = {"actor_critic": actor_critic}

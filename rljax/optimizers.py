@@ -25,13 +25,13 @@ def make(config: Config) -> optax.GradientTransformation:
 
 
 def skip(opt_state: optax.OptState) -> optax.OptState:
-    """The state of `make`'s optimiser after a gradient that was left out: the schedule goes on."""
+    """The state of `make`'s optimiser after a gradient that was rejected: the schedule advances."""
     *others, schedule = opt_state
     return (*others, schedule._replace(count=schedule.count + 1))
 
 
 def learning_rate(config: Config, updates):
-    """The learning rate after so many updates: constant, or in a straight line to 0."""
+    """The learning rate after a number of updates: constant, or in a straight line to 0."""
     if not config.anneal_lr:
         return config.learning_rate
     return config.learning_rate * (1.0 - updates / config.num_updates)

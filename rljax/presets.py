@@ -2,7 +2,8 @@
 
 import re
 
-from rljax.config import Config, unknown
+from rljax.config import Config
+from rljax.utils.lookup import unknown
 
 _MINATAR = dict(
     total_timesteps=2_500_000,
@@ -158,7 +159,6 @@ PRESETS: dict[tuple[str, str], dict] = {
 }
 
 BASES: dict[str, dict] = {
-    "a2c": {},
     # Mnih et al. 2016 (arXiv 1602.01783, section 5.1) and its authors' answers to those who asked:
     # t_max 5, sums over it, value gradient x 0.5, norm clipped at 40. One environment a worker.
     "a3c": dict(
@@ -175,7 +175,7 @@ BASES: dict[str, dict] = {
 
 def base(algorithm: str) -> Config:
     """An algorithm's settings where nothing is known of the environment."""
-    return Config(**BASES[algorithm])
+    return Config(**BASES.get(algorithm, {}))
 
 
 def preset(algorithm: str, name: str) -> Config:
@@ -193,4 +193,4 @@ def preset(algorithm: str, name: str) -> Config:
     if (algorithm, bare) not in PRESETS:
         names = [env for algo, env in PRESETS if algo == algorithm]
         raise ValueError(unknown(f"{algorithm} preset", bare, names))
-    return Config(env=name, **BASES[algorithm] | PRESETS[algorithm, bare])
+    return Config(env=name, **BASES.get(algorithm, {}) | PRESETS[algorithm, bare])

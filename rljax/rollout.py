@@ -172,7 +172,7 @@ def track(episodes: EpisodeStats, batch: Transition) -> tuple[EpisodeStats, tupl
     """Follows the episodes through a rollout, by masked sums over it.
 
     In each environment, all rewards up to the last episode's end belong to finished episodes and
-    the ones after it to the episode under way.
+    the ones after it to the episode in progress.
 
     Returns:
         (episodes, (number, sum of returns, sum of lengths) of the episodes that ended).

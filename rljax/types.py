@@ -26,7 +26,7 @@ class Transition(NamedTuple):
 
 
 class EpisodeStats(NamedTuple):
-    """The episodes under way, one per environment."""
+    """The episodes in progress, one per environment."""
 
     episodic_return: Any
     """[B] sum of rewards so far."""
@@ -71,14 +71,14 @@ class ActorState(NamedTuple):
 
 
 class BatchMoments(NamedTuple):
-    """What a batch adds to the running moments; None where they are not kept."""
+    """A batch's share of the running moments; None where they are not kept."""
 
     obs: Moments | None
     returns: Moments | None
 
 
 class BatchMetrics(NamedTuple):
-    """What a batch says of training: scalars. Figures of several batches are added up."""
+    """Metrics of one batch, scalars; they are summed over a row."""
 
     episodes: Any
     """float32 number of episodes that ended."""
@@ -86,25 +86,23 @@ class BatchMetrics(NamedTuple):
     """Sum over the episodes that ended."""
     episodic_length: Any
     """Sum over the episodes that ended."""
-    policy_loss: Any
-    value_loss: Any
-    entropy: Any
-    explained_variance: Any
+    losses: dict[str, Any]
+    """The "loss", and what the loss function returned beside it, by name."""
     grad_norm: Any
     """Global norm of the gradient, before clipping."""
 
 
 class BatchGradients(NamedTuple):
-    """What a batch gives to whoever holds the parameters."""
+    """What a batch gives to the holder of the parameters."""
 
     gradients: Any
     """A pytree like the parameters, or the vector of its raveled leaves."""
-    increments: BatchMoments
-    figures: BatchMetrics
+    moments: BatchMoments
+    metrics: BatchMetrics
 
 
 class Metrics(NamedTuple):
-    """Figures of one row: of the updates since the last row."""
+    """One row of metrics: means over the updates since the last row."""
 
     updates: Any
     """int32 updates so far."""
@@ -114,34 +112,27 @@ class Metrics(NamedTuple):
     """Mean return of the episodes that ended; NaN where none did."""
     episodic_length: Any
     """Mean length of the episodes that ended; NaN where none did."""
-    policy_loss: Any
-    value_loss: Any
-    entropy: Any
-    explained_variance: Any
+    losses: dict[str, Any]
+    """The "loss", and what the loss function returned beside it, by name."""
     grad_norm: Any
     """Global norm of the gradient, before clipping."""
     learning_rate: Any
     diverged_at: Any
-    """int32 the first update of the run after which gradient norm or parameters were not finite; 0
-    where there was none."""
-    staleness_mean: Any = None
-    """A3C: versions of the parameters between a gradient's pull and its application."""
-    staleness_max: Any = None
+    """int32 the first update of the run after which loss, gradient or parameters were not finite;
+    0 where there was none."""
+    extra: dict[str, Any] = {}  # noqa: RUF012  a NamedTuple's default; never changed
+    """Metrics of the algorithm's own, by name."""
 
 
 class AgentState(NamedTuple):
-    """All that a run needs to go on."""
+    """The whole state of a run."""
 
     learner: TrainState
     actor: ActorState
-    sums: Metrics
-    """Sums of the figures since the last row of metrics."""
-    sums_error: Metrics
-    """What rounding has added to them too much so far."""
-
-
-NEW_LEAVES = frozenset({"mean_error", "var_error", "sums_error"})
-"""Parts of states that checkpoints of earlier versions lack; they start at zero."""
+    row: Metrics
+    """Sums over the updates since the last row of metrics."""
+    row_error: Metrics
+    """Their rounding errors so far."""
 
 
 def _flatten_config(config):

@@ -1,14 +1,23 @@
-"""Settings of the tests; they hold from before JAX starts."""
+"""Settings of the tests, which hold from before JAX starts, and what is reported of their run.
+
+Environment variables: RLJAX_NO_SKIPS=1 makes a skipped test fail, unless the machine itself lacks
+what it needs; RLJAX_SKIPPED names a file to which the ids of skipped tests are written.
+"""
 
 import os
+from collections import Counter
 from importlib.metadata import entry_points
+from pathlib import Path
 
-if not entry_points(group="jax_plugins"):  # no accelerator: programs compile several times faster
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {flags}"
+import pytest
 
 # Tests neither fill nor trust the user's cache of compiled programs.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+# Processes that tests start find the helpers, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / "helpers"), os.environ.get("PYTHONPATH")])
+)
 
 # Processes that share a GPU must not each take most of its memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -17,3 +26,58 @@ import jax
 
 jax.config.update("jax_num_cpu_devices", 2)  # sweeps are spread over them
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# In reasons of skips: what a machine has or lacks, and no package brings.
+MACHINE = ("no GPU", "there is a GPU", "needs a display", "needs root", "not allowed here")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    return without_skips((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return without_skips((yield))
+
+
+def without_skips(report):
+    """The report of a test or module; failed if it is a skip that RLJAX_NO_SKIPS forbids."""
+    if os.environ.get("RLJAX_NO_SKIPS") != "1" or not is_skip(report):
+        return report
+    path, line, reason = report.longrepr
+    if not any(words in reason for words in MACHINE):
+        report.outcome = "failed"
+        report.longrepr = f"{path}:{line}: {reason}; with RLJAX_NO_SKIPS=1 nothing may be skipped"
+    return report
+
+
+def is_skip(report):
+    return report.skipped and not hasattr(report, "wasxfail")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Writes the ids of skipped tests, and with --durations prints the seconds of each file."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    reports = [report for report in reports if hasattr(report, "outcome")]
+    if path := os.environ.get("RLJAX_SKIPPED"):
+        skipped = {report.nodeid: None for report in reports if is_skip(report)}
+        Path(path).write_text("".join(f"{nodeid}\n" for nodeid in skipped))
+    if config.option.durations is None:
+        return
+    seconds = Counter()
+    for report in reports:
+        seconds[report.nodeid.split("::")[0]] += getattr(report, "duration", 0)
+    terminalreporter.section("seconds per file")
+    for file, total in seconds.most_common():
+        terminalreporter.write_line(f"{total:8.1f} {file}")
+
+
+def pytest_configure(config):
+    """Without an accelerator, programs compile several times faster with less optimisation."""
+    if entry_points(group="jax_plugins"):
+        return
+    flags = ["--xla_backend_optimization_level=1"]  # at 0, devices differ in last bits
+    if config.option.markexpr == "not slow":  # halves the compile time, and slows long training
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])

@@ -6,9 +6,10 @@ import re
 import jax
 import numpy as np
 import pytest
+import tiny
 from host_probes import Answering, Counted, Endless, NothingLeft, RaisingAtThree, Single, Walk
 
-from rljax import envs, evaluation, learner, rollout
+from rljax import envs, evaluation, rollout
 from rljax.config import Config
 from rljax.envs import host_envs
 from rljax.utils import forkserver
@@ -20,7 +21,8 @@ def evaluated(config, episodes, greedy=True, num_seeds=1, **how):
     """The `Evaluation` of fresh learners."""
     env, network = rollout.make_env_and_network(config)
     keys = jax.random.split(jax.random.key(0), num_seeds)
-    learners = jax.vmap(lambda key: learner.init(config, network, env.spec, key))(keys)
+    spec = env.spec._replace(name="")  # one program for all of one shape
+    learners = tiny.init_learners(CONFIG, network, spec, keys)
     return evaluation.evaluate(config, learners, keys, episodes, greedy, **how)
 
 

@@ -1,12 +1,14 @@
 """The learner's seams: true successors, any parameter pytree, any source of experience."""
 
 import dataclasses
+from functools import partial
 
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from jax.flatten_util import ravel_pytree
 
 from rljax import Config, a2c, learner, networks, optimizers, rollout
@@ -18,12 +20,14 @@ from rljax.types import Transition
 CONFIG = Config(num_envs=4, num_steps=6, hidden_sizes=(16,), learning_rate=3e-3, ent_coef=0.01)
 SPEC = EnvSpec("four numbers", Numbers((4,)), Discrete(2))
 NETWORK = networks.make(CONFIG, SPEC)
-GRADIENTS = jax.jit(learner.loss_gradients, static_argnums=1)
+GRADIENTS = tiny.loss_gradients
+SUCCESSORS = jax.jit(learner.successor_values, static_argnums=0)
+APPLY = jax.jit(NETWORK.apply)
 
 
 @pytest.fixture(scope="module")
 def state():
-    return learner.init(CONFIG, NETWORK, SPEC, jax.random.key(0))
+    return tiny.init_learner(CONFIG, NETWORK, SPEC, jax.random.key(0))
 
 
 def random_batch(seed, cut=0.3):
@@ -39,6 +43,10 @@ def random_batch(seed, cut=0.3):
     )
 
 
+def sum_of(obs):
+    return jnp.sum(obs, axis=-1)
+
+
 @pytest.mark.parametrize("cut", [0.0, 0.1, 0.5, 1.0])
 def test_successor_values_are_those_of_the_true_successors(cut):
     """Where the episode goes on, of the next row; where it was cut and in the last row, of
@@ -47,9 +55,7 @@ def test_successor_values_are_those_of_the_true_successors(cut):
         batch = random_batch(seed, cut)
         values = batch.obs.sum(axis=-1)
         cut_off = batch.truncated & ~batch.terminated
-        found = learner.successor_values(
-            lambda obs: jnp.sum(obs, axis=-1), *map(jnp.array, (values, batch.final_obs, cut_off))
-        )
+        found = np.asarray(SUCCESSORS(sum_of, values, batch.final_obs, cut_off))
         for t in range(CONFIG.num_steps):
             for b in range(CONFIG.num_envs):
                 own = cut_off[t, b] or t == CONFIG.num_steps - 1
@@ -62,12 +68,12 @@ def test_gradient_is_that_of_the_loss_written_out(state):
     batch = random_batch(0)
     grads, _ = GRADIENTS(CONFIG, NETWORK, state, batch)
     flat, unravel = ravel_pytree(state.params)
-    direction = jax.random.normal(jax.random.key(1), flat.shape)
+    direction = np.random.default_rng(1).normal(size=flat.shape).astype(np.float32)
     constants = advantages_and_targets(state.params, batch)
 
     def loss(step):
         params = unravel(flat + step * direction)
-        dist, values = NETWORK.apply(params, batch.obs.reshape(-1, 4))
+        dist, values = APPLY(params, batch.obs.reshape(-1, 4))
         logits, values = np.float64(dist.logits), np.float64(values)
         log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
         chosen = log_probs[np.arange(len(values)), batch.action.ravel()]
@@ -79,13 +85,12 @@ def test_gradient_is_that_of_the_loss_written_out(state):
 
     eps = 1e-3
     slope = (loss(eps) - loss(-eps)) / (2 * eps)
-    assert jnp.vdot(ravel_pytree(grads)[0], direction) == pytest.approx(slope, rel=1e-2)
+    assert np.vdot(ravel_pytree(grads)[0], direction) == pytest.approx(slope, rel=1e-2)
 
 
 def advantages_and_targets(params, batch):
     def value(obs):
-        flat = NETWORK.apply(params, jnp.array(obs).reshape(-1, 4), method="critic")
-        return np.asarray(flat).reshape(batch.reward.shape)
+        return np.asarray(APPLY(params, obs.reshape(-1, 4))[1]).reshape(batch.reward.shape)
 
     values, final_values = value(batch.obs), value(batch.final_obs)
     advantages = np.zeros_like(values)
@@ -109,8 +114,8 @@ def test_apply_takes_one_raveled_vector(state):
     tree = state
     for seed in range(3):
         grads, _ = GRADIENTS(CONFIG, NETWORK, tree, random_batch(seed))
-        tree = learner.apply(CONFIG, tree, grads)
-        vector = learner.apply(CONFIG, vector, ravel_pytree(grads)[0])
+        tree = tiny.apply_gradients(CONFIG, tree, grads)
+        vector = tiny.apply_gradients(CONFIG, vector, ravel_pytree(grads)[0])
     assert vector.updates == tree.updates == 3
     np.testing.assert_allclose(vector.params, ravel_pytree(tree.params)[0], rtol=1e-4, atol=1e-6)
     jax.tree.map(
@@ -155,9 +160,12 @@ def test_a_host_loop_over_gymnasium_feeds_the_same_learner():
     config = dataclasses.replace(
         CONFIG, num_envs=8, num_steps=16, optimizer="adam", learning_rate=5e-3, anneal_lr=False
     )
-    act = jax.jit(lambda params, obs: NETWORK.apply(params, obs, method="actor"))
+    act = jax.jit(
+        lambda params, obs, noise: NETWORK.apply(params, obs, method="actor").sample(noise)
+    )
+    draw = jax.jit(partial(distributions.noise, SPEC.action_space, shape=(16, config.num_envs)))
     step = jax.jit(
-        lambda state, batch: learner.apply(
+        lambda state, batch: learner.apply_gradients(
             config, state, learner.loss_gradients(config, NETWORK, state, batch)[0]
         )
     )
@@ -169,13 +177,13 @@ def test_a_host_loop_over_gymnasium_feeds_the_same_learner():
             vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP},
         )
         key = jax.random.key(seed)
-        state = learner.init(config, NETWORK, SPEC, key)
+        state = tiny.init_learner(config, NETWORK, SPEC, key)
         obs, _ = envs.reset(seed=seed)
         ends = []
         for _ in range(150):
             rows = []
-            for noise in distributions.noise(SPEC.action_space, key, (16, config.num_envs)):
-                action = np.asarray(act(state.params, obs).sample(noise))
+            for noise in np.asarray(draw(key)):
+                action = np.asarray(act(state.params, obs, noise))
                 next_obs, reward, terminated, truncated, info = envs.step(action)
                 final_obs = next_obs.copy()
                 for i in np.nonzero(terminated | truncated)[0]:

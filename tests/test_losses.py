@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from rljax import losses
-from rljax.config import Config
+from rljax import Config, losses
 from rljax.networks.distributions import Categorical, Gaussian, TanhGaussian
 
 BATCH, ACTIONS, LOW, HIGH = 4, 2, -1.0, 3.0
@@ -114,7 +113,9 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula(case, vf_coef, ent_c
         np.testing.assert_allclose(gradient, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
     # What is recorded adds up to the loss, but for the entropy, which is always a mean.
     number = BATCH if reduction == "sum" else 1
-    total = terms.policy_loss + vf_coef * terms.value_loss - ent_coef * number * terms.entropy
+    total = (
+        terms["policy_loss"] + vf_coef * terms["value_loss"] - ent_coef * number * terms["entropy"]
+    )
     np.testing.assert_allclose(total, loss, rtol=1e-4)
 
 
@@ -151,7 +152,7 @@ def test_explained_variance(values, expected):
     params = {"values": np.array(values, float), "logits": np.zeros((4, ACTIONS))}
     actions, advantages = np.zeros(4, int), np.zeros(4)
     (_, terms), _ = library_gradients(Categorical, params, actions, advantages, targets, Config())
-    np.testing.assert_allclose(terms.explained_variance, expected, atol=1e-5)
+    np.testing.assert_allclose(terms["explained_variance"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("which", range(3))

@@ -1,11 +1,11 @@
 """Rollouts against plain Python loops."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
-from rljax import Config, a2c, a3c, evaluation, learner, networks, rollout
+from rljax import Config, a2c, a3c, evaluation, networks, rollout
 from rljax.config import WorkerConfig
 from rljax.rollout import make_env_and_network
 from rljax.types import EpisodeStats, Transition
@@ -14,14 +14,14 @@ from rljax.utils.forkserver import EnvError
 
 def test_track_against_a_loop():
     rng = np.random.default_rng(0)
-    zeros = jnp.zeros(5)
-    stats = EpisodeStats(zeros, jnp.zeros(5, jnp.int32), zeros)
+    zeros, track = np.zeros(5, np.float32), jax.jit(rollout.track)
+    stats = EpisodeStats(zeros, np.zeros(5, np.int32), zeros)
     returns, lengths = np.zeros(5), np.zeros(5, int)
     for _ in range(6):
         reward = rng.normal(size=(7, 5)).astype(np.float32)
         terminated, truncated = rng.random((2, 7, 5)) < 0.15
         batch = Transition(None, None, reward, terminated, truncated, None)
-        stats, finished = rollout.track(stats, batch)
+        stats, finished = track(stats, batch)
         expected = np.zeros(3)
         for t in range(7):
             returns, lengths = returns + reward[t], lengths + 1
@@ -37,10 +37,10 @@ def test_collect_on_a_scripted_environment():
     """Time-major; the true successor in final_obs; the next rollout goes on where this ended."""
     config = Config(env="probes:Scripted", num_envs=2, num_steps=5, hidden_sizes=(4,))
     env, network = make_env_and_network(config)
-    learning = learner.init(config, network, env.spec, jax.random.key(0))
-    actor = rollout.init(env, config.num_envs, jax.random.key(1))
-    actor, first = rollout.collect(config, env, network, learning, actor)
-    actor, second = rollout.collect(config, env, network, learning, actor)
+    learning = tiny.init_learner(config, network, env.spec, jax.random.key(0))
+    actor = tiny.init_actor(env, config.num_envs, jax.random.key(1))
+    actor, first = tiny.collect(config, env, network, learning, actor)
+    actor, second = tiny.collect(config, env, network, learning, actor)
     both = jax.tree.map(lambda x, y: np.concatenate([x, y])[:, 0], first, second)
     np.testing.assert_array_equal(both.obs[:, 0], [0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
     np.testing.assert_array_equal(both.final_obs[:, 0], [1, 2, 3, 1, 2, 3, 1, 2, 3, 1])
@@ -55,12 +55,12 @@ def test_actions_follow_the_policy():
     """The share of action 1 in a long rollout is its probability, within 4 standard errors."""
     config = Config(env="probes:Scripted", num_envs=64, num_steps=64, hidden_sizes=(4,))
     env, network = make_env_and_network(config)
-    learning = learner.init(config, network, env.spec, jax.random.key(0))
+    learning = tiny.init_learner(config, network, env.spec, jax.random.key(0))
     params = jax.tree.map(lambda x: x, learning.params)
-    params["params"]["actor_head"]["bias"] = jnp.array([0.0, 1.0])
-    params["params"]["actor_head"]["kernel"] = jnp.zeros((4, 2))
-    actor = rollout.init(env, config.num_envs, jax.random.key(1))
-    _, batch = rollout.collect(config, env, network, learning._replace(params=params), actor)
+    params["params"]["actor_head"]["bias"] = np.float32([0, 1])
+    params["params"]["actor_head"]["kernel"] = np.zeros((4, 2), np.float32)
+    actor = tiny.init_actor(env, config.num_envs, jax.random.key(1))
+    _, batch = tiny.collect(config, env, network, learning._replace(params=params), actor)
     probability = 1 / (1 + np.exp(-1.0))
     error = np.sqrt(probability * (1 - probability) / batch.action.size)
     assert abs(np.mean(batch.action) - probability) < 4 * error
@@ -70,9 +70,9 @@ def test_continuous_actions_reach_the_environment_in_its_shape():
     config = Config(env="Pendulum-v1", num_envs=3, num_steps=2, hidden_sizes=(4,))
     env, network = make_env_and_network(config)
     assert isinstance(network, networks.ActorCritic)
-    learning = learner.init(config, network, env.spec, jax.random.key(0))
-    actor = rollout.init(env, config.num_envs, jax.random.key(1))
-    _, batch = rollout.collect(config, env, network, learning, actor)
+    learning = tiny.init_learner(config, network, env.spec, jax.random.key(0))
+    actor = tiny.init_actor(env, config.num_envs, jax.random.key(1))
+    _, batch = tiny.collect(config, env, network, learning, actor)
     assert batch.action.shape == (2, 3, 1)
     assert batch.reward.shape == (2, 3)
     assert np.all(np.isfinite(batch.reward))

@@ -12,14 +12,14 @@ computes the gradient of the actor-critic loss and pushes it, without waiting fo
 holder is the process that called `chunks`. It applies each gradient as it comes, with statistics
 of RMSProp that all share, and publishes a new version.
 
-    training    init, chunks, train: the whole of it, seen from the holder's process
-    holder      ParameterHolder: what becomes of a gradient
-    sums        what a run has come to: counts, and rows of metrics
-    roster      what the holder's process knows of its workers
-    worker      what a worker does
-    crew        starting, watching, restarting and stopping workers
-    messages    what a worker sends, and the vectors that parameters and gradients become
-    transport   Queue and SharedParameters: what carries it
+    training     init, chunks, train: the whole of it, seen from the holder's process
+    holder       ParameterHolder: applies gradients
+    counts       counts of gradients, and rows of metrics
+    supervisor   what the holder's process knows of its workers
+    worker       what a worker does
+    worker_pool  starting, watching, restarting and stopping workers
+    messages     what a worker sends, and the vectors that parameters and gradients become
+    transport    Queue and SharedParameters: what carries it
 """
 
 from importlib import import_module
@@ -29,11 +29,11 @@ _HOMES = {
     "ParameterHolder": "holder",
     "State": "training",
     "Status": "supervisor",
-    "begin_row": "training",
-    "check": "training",
     "chunks": "training",
+    "in_one_program": "training",
     "init": "training",
-    "is_row": "training",
+    "init_seeds": "training",
+    "summary": "training",
     "train": "training",
 }
 

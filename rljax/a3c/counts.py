@@ -1,22 +1,23 @@
-"""What a run of A3C has come to: counts of its gradients, and rows of metrics."""
+"""What has become of the gradients of a run: counts, and rows of metrics."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rljax import optimizers
-from rljax.config import Config
+from rljax.config import Config, at_row_end
 from rljax.types import BatchMetrics, Metrics
+from rljax.utils import pytrees
 
 STALENESS_BINS = 256
 """Of the histogram; the last one takes all that is older."""
 
 DIVERGED = 20
-"""A row of so many gradients or more, none of them finite, ends a run."""
+"""A row of at least this number of gradients, none of them finite, ends a run."""
 
 
 class Counts(NamedTuple):
-    """What became of the gradients of a run so far, in NumPy."""
+    """What has become of the gradients of a run so far, in NumPy."""
 
     applied: Any
     """int64; also the version of the parameters."""
@@ -41,38 +42,48 @@ class Row(NamedTuple):
     gradients: Any
     """int64, applied or not."""
     applied: Any
-    figures: Any
-    """float64, `types.Figures` as a vector, of those that are finite."""
+    metrics: Any
+    """float64, `types.BatchMetrics` as a vector, of the gradients that are finite."""
     finite: Any
+    """int64, how many these are."""
     staleness: Any
     """Sum and, below, maximum, of those that were applied."""
     staleness_max: Any
 
 
-def row_metrics(config: Config, updates: int, row: Row) -> Metrics:
-    """Metrics of a row from its sums, after so many gradients of the run."""
-    figures = BatchMetrics(*row.figures)
+def row_metrics(
+    config: Config, updates: int, row: Row, shapes: BatchMetrics, log_interval: int
+) -> Metrics:
+    """Metrics of a row from its sums, after this number of gradients of the run.
+
+    Args:
+        shapes: of the vectors of metrics.
+        log_interval: gradients in a row.
+    """
+    sums: BatchMetrics = pytrees.unravel(row.metrics, shapes)
     rate = optimizers.learning_rate(config, updates - (row.gradients + 1) / 2)  # the mean: linear
+    has_diverged = at_row_end(config, updates, log_interval) and _has_diverged(row)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is the NaN that says none
-        means = BatchMetrics(*(row.figures / row.finite))
-        returns, lengths = row.figures[1:3] / figures.episodes
-        mean = Metrics(
+        return Metrics(
             updates=np.int32(updates),
-            **means._asdict(),
+            episodes=sums.episodes,
+            episodic_return=sums.episodic_return / sums.episodes,
+            episodic_length=sums.episodic_length / sums.episodes,
+            losses={name: x / row.finite for name, x in sums.losses.items()},
+            grad_norm=sums.grad_norm / row.finite,
             learning_rate=float(rate) if row.gradients else np.nan,
-            diverged_at=np.int32(updates if _has_diverged(config, updates, row) else 0),
-            staleness_mean=row.staleness / row.applied,
-            staleness_max=row.staleness_max,
+            diverged_at=np.int32(updates if has_diverged else 0),
+            extra={
+                "staleness_mean": row.staleness / row.applied,
+                "staleness_max": row.staleness_max,
+            },
         )
-    return mean._replace(
-        episodes=figures.episodes, episodic_return=returns, episodic_length=lengths
-    )
 
 
-def _has_diverged(config, updates, row):
+def _has_diverged(row):
     """Single gradients that are not finite are rejected, and workers pull finite parameters; where
     a whole row has no other, these parameters give no other."""
-    return config.ends_row(updates) and row.gradients >= DIVERGED and row.finite == 0
+    return row.gradients >= DIVERGED and row.finite == 0
 
 
 def no_counts() -> Counts:
@@ -80,8 +91,9 @@ def no_counts() -> Counts:
     return whole(Counts(0, 0, 0, 0, 0, 0, 0, np.zeros(STALENESS_BINS, np.int64)))
 
 
-def empty_row() -> Row:
-    return whole(Row(0, 0, np.zeros(len(BatchMetrics._fields)), 0, 0, 0))
+def empty_row(shapes: BatchMetrics) -> Row:
+    """Sums of no gradients."""
+    return whole(Row(0, 0, np.zeros(pytrees.size(shapes)), 0, 0, 0))
 
 
 def whole(sums: Any) -> Any:

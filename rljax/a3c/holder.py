@@ -1,4 +1,4 @@
-"""The parameter holder: what becomes of the gradients that workers push."""
+"""The parameter holder: applies the gradients that workers push."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from rljax.utils import pytrees
 class ParameterHolder:
     """Parameters, moments and the optimiser's state, and the one place where they change.
 
-    Parameters and gradients are vectors here, pytrees of one leaf, for the same `learner.apply`.
+    Parameters and gradients are vectors here, pytrees of one leaf, for `learner.apply_gradients`.
     """
 
     def __init__(
@@ -56,34 +56,29 @@ class ParameterHolder:
         """Whether the run is at its end."""
         return self.updates >= self.config.num_updates
 
-    @property
-    def row_ended(self) -> bool:
-        """Whether a row of metrics ends here."""
-        return self.row.gradients > 0 and self.config.ends_row(self.updates)
-
     def push(self, message: memoryview | bytes, worker: int) -> tuple[np.void, np.ndarray] | None:
         """Takes a worker's message: applies its gradient, or rejects it.
 
         Returns:
-            (the record, `types.Figures` as a vector), or None if it is malformed.
+            (the record, its metrics as a vector), or None if it is malformed.
         """
         kind = self.layout.record
         record = np.frombuffer(message, kind)[0] if len(message) == kind.itemsize else None
         if record is None or record["worker"] != worker or record["version"] > self.version:
             self.counts = self.counts._replace(malformed=self.counts.malformed + 1)
             return None
-        given = pytrees.unravel(record["contribution"], self.layout.contribution)
+        given = pytrees.unravel(record["gradients"], self.layout.gradients)
         staleness = self.version - int(record["version"])
-        applied = self.apply(given.gradients, given.increments, staleness)
-        self._count(given.figures, applied, staleness)
-        return record, given.figures
+        applied = self.apply(given.gradients, given.moments, staleness)
+        self._count(given.metrics, applied, staleness)
+        return record, given.metrics
 
-    def apply(self, gradients: Any, increments: BatchMoments, staleness: int = 0) -> bool:
+    def apply(self, gradients: Any, moments: BatchMoments, staleness: int = 0) -> bool:
         """Applies a gradient, unless it is too old or not finite.
 
         Args:
             gradients: a pytree like the parameters, or the vector of its raveled leaves.
-            increments: what the same experience adds to the moments.
+            moments: what the same experience adds to the running moments.
             staleness: versions applied since the one that it is of.
 
         Returns:
@@ -97,11 +92,11 @@ class ParameterHolder:
             self.counts = counts._replace(stale=counts.stale + 1)
             self._reject()
             return False
-        if not all(np.isfinite(leaf).all() for leaf in (vector, *jax.tree.leaves(increments))):
+        if not all(np.isfinite(leaf).all() for leaf in (vector, *jax.tree.leaves(moments))):
             self.counts = counts._replace(not_finite=counts.not_finite + 1)
             self._reject()
             return False
-        self.learner = self._apply(self.learner, vector, increments, staleness)
+        self.learner = self._apply(self.learner, vector, moments, staleness)
         counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1
         self.counts = counts._replace(
             applied=counts.applied + 1,
@@ -121,21 +116,22 @@ class ParameterHolder:
         return state._replace(params=params)
 
     def _reject(self):
-        """The schedule's clock goes on: environment steps were taken."""
+        """Advances the learning rate's schedule: environment steps were taken."""
         state = self.learner
         opt_state = optimizers.skip(state.opt_state)
         self.learner = state._replace(updates=state.updates + 1, opt_state=opt_state)
 
     def begin_row(self) -> None:
-        self.row = light(empty_row())
+        """Empties the row of metrics."""
+        self.row = light(empty_row(self.layout.metrics))
 
-    def _count(self, figures, applied, staleness):
+    def _count(self, metrics, applied, staleness):
         row = self.row
-        finite = math.isfinite(figures.sum())
+        finite = math.isfinite(metrics.sum())
         self.row = Row(
             gradients=row.gradients + 1,
             applied=row.applied + applied,
-            figures=row.figures + figures if finite else row.figures,
+            metrics=row.metrics + metrics if finite else row.metrics,
             finite=row.finite + finite,
             staleness=row.staleness + applied * staleness,
             staleness_max=max(row.staleness_max, applied * staleness),
@@ -143,18 +139,18 @@ class ParameterHolder:
 
 
 def _applier(config, workers, device):
-    """The jitted (state, gradient, increments, staleness) -> state."""
+    """The jitted (state, gradient, moments, staleness) -> state."""
     floats, config_of = pytrees.settings(config)
     floats = jax.device_put(floats, device)
 
     @jax.jit
-    def apply(floats, state, gradient, increments, *staleness):
+    def apply(floats, state, gradient, moments, *staleness):
         config = config_of(floats)
         for versions in staleness:
             rate = config.learning_rate / jnp.maximum(versions, 1)
             config = dataclasses.replace(config, learning_rate=rate)
-        return learner.observe(learner.apply(config, state, gradient), increments)
+        return learner.apply_gradients(config, state, gradient, moments)
 
     if workers.staleness_scaling:
         return partial(apply, floats)
-    return lambda state, gradient, increments, _: apply(floats, state, gradient, increments)
+    return lambda state, gradient, moments, _: apply(floats, state, gradient, moments)

@@ -1,8 +1,7 @@
 """What processes send each other: plain NumPy, of a layout that both ends know.
 
-A worker's message is one record of a NumPy structured type, and parameters are one vector: no
-message is pickled, so that a damaged one can be told by its size and executes nothing. What
-carries them is `transport`'s.
+A worker's message is one record of a NumPy structured type, and parameters are one vector. No
+message is pickled: a damaged one has another size, and executes nothing. `transport` carries them.
 """
 
 from collections.abc import Mapping
@@ -17,14 +16,11 @@ from rljax.types import ActorState, BatchGradients, BatchMetrics, BatchMoments, 
 from rljax.utils import pytrees
 
 GRADIENT, FAILED, REFUSED = range(3)
-"""Kinds of messages: a record, and a text: of an exception, or of an environment or network that
-cannot be made."""
+"""Kinds of messages: a record; an exception's text; why a worker cannot start."""
 
 PHASES = ("pull", "environment", "policy", "gradient", "push", "wait")
-"""What a worker's time goes to. Environments in JAX, policy and gradient are one program: all of it
-is counted as the gradient's."""
-
-
+"""Where a worker's time goes. With an environment in JAX all is one program, counted as "gradient".
+"""
 LONGEST_TEXT = 100_000
 """Bytes of a text."""
 
@@ -42,8 +38,9 @@ class Layout(NamedTuple):
 
     published: Published
     """A pytree of `jax.ShapeDtypeStruct`."""
-    contribution: BatchGradients
-    """Of one rollout; gradients and figures as vectors."""
+    gradients: BatchGradients
+    """Of one rollout; gradients and metrics as vectors."""
+    metrics: BatchMetrics
     actor: ActorState
     """Of one worker, plain."""
     record: np.dtype
@@ -57,7 +54,7 @@ class Job(NamedTuple):
     """Its `num_envs` are the worker's."""
     layout: Layout
     actor: ActorState
-    """Plain: where it goes on."""
+    """Plain: where it starts."""
     lockstep: bool
     settings: Mapping[str, Any]
     """Of JAX, as in the process that started the run."""
@@ -70,23 +67,26 @@ def layout(config: Config) -> Layout:
 
     def shapes(key):
         state = learner.init(config, network, env.spec, key)
-        return published(state), pytrees.plain(rollout.init(env, config.num_envs, key))
+        losses = learner.no_losses(config, network, env.spec, state.params)
+        metrics = BatchMetrics(*np.zeros(3, np.float32), losses, np.float32(0))
+        actor = pytrees.plain(rollout.init(env, config.num_envs, key))
+        return published(state), metrics, actor
 
-    parts, actor = jax.eval_shape(shapes, key)
-    numbers = (pytrees.size(parts.params), len(BatchMetrics._fields))
-    gradients, figures = (jax.ShapeDtypeStruct((n,), np.float32) for n in numbers)
-    contribution = BatchGradients(gradients, BatchMoments(*parts[1:]), figures)
+    parts, metrics, actor = jax.eval_shape(shapes, key)
+    vectors = (jax.ShapeDtypeStruct((pytrees.size(x),), "float32") for x in (parts.params, metrics))
+    params, numbers = vectors
+    gradients = BatchGradients(params, BatchMoments(*parts[1:]), numbers)
     record = np.dtype(
         [
             ("worker", np.int64),
             ("version", np.int64),
-            ("contribution", np.float32, (pytrees.size(contribution),)),
+            ("gradients", np.float32, (pytrees.size(gradients),)),
             ("seconds", np.float32, (len(PHASES),)),
             ("actor", np.uint32, (pytrees.size(actor),)),
         ],
         align=True,
     )
-    return Layout(parts, contribution, actor, record)
+    return Layout(parts, gradients, metrics, actor, record)
 
 
 def published(state: TrainState) -> Published:
@@ -100,6 +100,6 @@ def _plain(moments):
 
 
 def learner_of(vector: jax.Array, shapes: Published) -> TrainState:
-    """The learner that was published as a vector; only good for `learner.contribute`."""
+    """The learner that was published as a vector; only for `learner.compute_gradients`."""
     parts = pytrees.unravel(vector, shapes)
     return TrainState(parts.params, (), 0, parts.obs_moments, parts.return_moments)

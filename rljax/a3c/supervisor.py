@@ -1,5 +1,7 @@
-"""What the holder's process knows of its workers, and does when one of them says something."""
+"""What the holder's process knows of its workers, and does with their messages."""
 
+import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -39,14 +41,47 @@ class Status(NamedTuple):
     version: int
     queued: float
     """Messages that wait."""
+    index: int = 0
+    """Of the seed among those of the run."""
+
+    def table(self, before: "Status", seconds: float) -> tuple[Sequence, Sequence, str]:
+        """(columns, rows, a line below them) to display.
+
+        Args:
+            before: the status this number of seconds ago.
+        """
+        columns = ("", "steps/s", "episodes", "last return", "staleness", "state")
+        rows = [
+            (
+                f"worker {i}",
+                f"{(now.steps - then.steps) / seconds:,.0f}",
+                f"{now.episodes:,}",
+                "" if np.isnan(now.last_return) else f"{now.last_return:,.1f}",
+                f"{now.staleness}" if now.steps else "",
+                now.state + _plural(now.restarts, ", {} restart"),
+            )
+            for i, (then, now) in enumerate(zip(before.workers, self.workers))
+        ]
+        counts = self.counts
+        rejected = int(counts.stale + counts.not_finite + counts.malformed)
+        speed = (int(counts.applied) - int(before.counts.applied)) / seconds
+        holder = (
+            f"  holder      {speed:,.0f} gradients/s · queue {self.queued:.1f}"
+            f" · version {self.version:,}" + f" · {rejected:,} rejected" * bool(rejected)
+        )
+        return columns, rows, holder
+
+
+def _plural(number, text):
+    return text.format(f"{number:,}") + "s" * (number > 1) if number else ""
 
 
 class Supervisor:
     """The workers of a run, as far as the holder's process knows them."""
 
-    def __init__(self, config, workers, layout, holder, parameters, actors, warn):
+    def __init__(self, config, workers, layout, holder, parameters, actors):
         self.config, self.workers, self.layout = config, workers, layout
-        self.holder, self.parameters, self.warn = holder, parameters, warn
+        self.holder, self.parameters = holder, parameters
         split = range(workers.num_workers)
         self.actors = [jax.tree.map(lambda x, i=i: np.array(x[i]), actors) for i in split]
         self.packed: dict[int, np.ndarray] = {}
@@ -59,12 +94,12 @@ class Supervisor:
         settings, lockstep = forkserver.jax_settings(), self.workers.lockstep
         return messages.Job(self.config, self.layout, self.actor(index), lockstep, settings)
 
-    def start(self, index: int, crew: WorkerPool) -> Exception | None:
+    def start(self, index: int, pool: WorkerPool) -> Exception | None:
         """Starts a worker; the error that ends the run, if it does."""
         try:
-            crew.start(index, self.job(index))
+            pool.start(index, self.job(index))
         except (OSError, EOFError) as error:
-            return self._replace(index, f"could not be started ({error!r})", crew)
+            return self._replace(index, f"could not be started ({error!r})", pool)
         return None
 
     def actor(self, index):
@@ -78,11 +113,11 @@ class Supervisor:
         actors = [self.actor(index) for index in range(self.workers.num_workers)]
         return jax.tree.map(lambda *x: np.stack(x), *actors)
 
-    def take(self, message: Message, crew: WorkerPool) -> Exception | None:
+    def take(self, message: Message, pool: WorkerPool) -> Exception | None:
         """Deals with what happened to a worker; the error that ends the run, if it does."""
         index, kind, content = message
         if kind is None:
-            return self._replace(index, content, crew)
+            return self._replace(index, content, pool)
         if kind == messages.FAILED:
             text = bytes(content).decode(errors="replace")
             return WorkerError(f"worker {index} failed {self._where(index)}:\n{text}")
@@ -97,19 +132,20 @@ class Supervisor:
         before, version = holder.counts.applied, holder.version
         pushed = holder.push(content, index)
         if pushed is None:
-            self.warn(
+            warnings.warn(
                 f"worker {index} sent {len(content):,} bytes that are no gradient of this run, of"
                 f" its worker, of a version that there is, in {self.layout.record.itemsize:,}"
-                " bytes; they are left out"
+                " bytes; they are left out",
+                stacklevel=2,
             )
             return
         if holder.counts.applied > before:
             self.parameters.publish(holder.version, holder.published())
-        record, figures = pushed
+        record, metrics = pushed
         self.packed[index] = record["actor"].copy()
         self.pushed[index] += 1
         status = self.statuses[index]
-        number, returns = figures[:2].tolist()
+        number, returns = metrics[:2].tolist()
         self.statuses[index] = status._replace(
             state="working",
             steps=status.steps + self.config.batch_size,
@@ -119,7 +155,7 @@ class Supervisor:
             seconds=status.seconds + record["seconds"],
         )
 
-    def _replace(self, index, how, crew):
+    def _replace(self, index, how, pool):
         pushed, allowed = self.pushed[index], self.workers.max_worker_restarts
         lately = [n for n in self.restarted_at[index] if n > pushed - RESTARTS_WITHIN]
         if len(lately) >= allowed:
@@ -129,15 +165,17 @@ class Supervisor:
                 " allows"
             )
         self.restarted_at[index] = [*lately, pushed]
-        self.warn(f"worker {index} {how}; started again where its last gradient left it")
+        warnings.warn(
+            f"worker {index} {how}; started again where its last gradient left it", stacklevel=2
+        )
         counts = self.holder.counts
         self.holder.counts = counts._replace(restarts=counts.restarts + 1)
         status = self.statuses[index]
         self.statuses[index] = status._replace(state="restarting", restarts=status.restarts + 1)
-        return self.start(index, crew)
+        return self.start(index, pool)
 
     def _where(self, index):
-        """An environment that fails by itself says more; of others this is what is known."""
+        """All that is known where the environment does not say more."""
         env, steps = self.config.env, self.statuses[index].steps
         name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
         return f"after {steps:,} steps in {name}"

@@ -1,5 +1,6 @@
 """A3C seen from the holder's process: the whole of a run."""
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,16 +16,16 @@ from rljax.a3c.counts import Counts, Row, empty_row, no_counts, row_metrics, who
 from rljax.a3c.holder import ParameterHolder
 from rljax.a3c.supervisor import Status, Supervisor
 from rljax.a3c.worker_pool import WorkerPool
-from rljax.config import Config, WorkerConfig
+from rljax.config import Config, WorkerConfig, at_row_end, default_log_interval
 from rljax.types import ActorState, Metrics, TrainState
-from rljax.utils import forkserver, pytrees
+from rljax.utils import forkserver, pytrees, seeds
 
 CHUNK_SECONDS = 0.25
-"""Between two looks at what a run has come to: short enough for a display and Ctrl-C."""
+"""Between two looks at a run: short enough for a display and Ctrl-C."""
 
 
 class State(NamedTuple):
-    """All that a run needs to go on, in NumPy."""
+    """The whole state of a run, in NumPy."""
 
     learner: TrainState
     """`updates` counts the gradients that arrived; the optimiser's state is of their vector."""
@@ -38,12 +39,14 @@ def init(config: Config, workers: WorkerConfig, key: jax.Array) -> State:
     """A fresh learner and fresh episodes of each worker.
 
     Raises:
-        ValueError, TypeError: as `Config.validate`, `Workers.validate` and `rollout.make_agent` do.
+        ValueError, TypeError: as `WorkerConfig.validate`, `WorkerConfig.settle`, `Config.validate`,
+            `rollout.make_env_and_network` and `losses.make` do.
     """
-    check(config, workers)
+    config = workers.settle(config)
+    layout = messages.layout(config)
     with jax.default_device(jax.devices("cpu")[0]):
         state, actors = jax.device_get(_fresh(config, key, workers.num_workers))
-    return State(state, actors, no_counts(), empty_row())
+    return State(state, actors, no_counts(), empty_row(layout.metrics))
 
 
 @partial(jax.jit, static_argnames="num_workers")
@@ -57,111 +60,126 @@ def _fresh(config, key, num_workers):
     return state._replace(opt_state=opt_state), pytrees.plain(actors)
 
 
+def init_seeds(config: Config, workers: WorkerConfig, keys: jax.Array) -> State:
+    """`init` [S], one for each key [S]."""
+    return seeds.stack([init(config, workers, key) for key in keys])
+
+
+def in_one_program(config: Config) -> bool:
+    """Whether all seeds are trained in one program: no, one after another, each in processes."""
+    return False
+
+
 def chunks(
     config: Config,
     workers: WorkerConfig,
-    key: jax.Array | None,
-    state: State | None = None,
-    watch: Callable[[Status], None] = lambda status: None,
-    warn: Callable[[str], None] = warnings.warn,
+    keys: jax.Array | None,
+    states: State | None = None,
+    *,
+    log_interval: int | None = None,
+    watch: Callable[[Status], None] | None = None,
 ) -> Iterator[tuple[State, Metrics]]:
-    """A whole run with one seed, in chunks of a quarter of a second or so.
+    """A whole run of S seeds one after another, in chunks of a quarter of a second or so.
 
     A chunk ends where a row of metrics does at the latest. While workers start there are chunks
-    without a gradient. Closing the generator stops the workers.
+    without a gradient. Closing the generator stops the workers. A worker that is restarted, or
+    sends what is no message, is a warning.
 
     Args:
-        config: `num_envs` must be `workers.envs_per_worker`.
-        key: not used where there is a state.
-        state: a run to go on with.
+        keys: [S] one key per seed; not used where there are states.
+        states: [S] runs to continue.
+        log_interval: gradients in a row of metrics; by default a hundredth of the run.
         watch: called before every chunk is given.
-        warn: called with one line on what went wrong and was put right.
 
     Yields:
-        (State, Metrics); metrics are of the gradients since the last row ended, in NumPy.
+        (State, Metrics) with leading axis [S], in NumPy; metrics are of the gradients since the
+        last row ended, and of the seed whose `updates` have advanced.
 
     Raises:
         ValueError, TypeError: as `init` does.
-        processes.RefusedError: a worker cannot make the environment or the network.
+        forkserver.RefusedError: a worker cannot make the environment or the network.
         WorkerError: an environment or a network raised an exception in a worker, which may be
             SystemExit, or a worker died more often within 1,000 of its gradients than
             `max_worker_restarts`. A last chunk was given before.
     """
-    check(config, workers)
-    state = init(config, workers, key) if state is None else state
-    if state.learner.updates >= config.num_updates:
-        return
+    config = workers.settle(config)
+    states = init_seeds(config, workers, keys) if states is None else states
+    log_interval = log_interval or default_log_interval(config)
+    if workers.num_workers > (cores := len(os.sched_getaffinity(0))):
+        warnings.warn(f"{workers.num_workers} workers share {cores} cores", stacklevel=2)
+    index = int(np.sum(states.learner.updates >= config.num_updates)) - 1
+
+    def chunks_of_one(state):
+        nonlocal index
+        index += 1
+        see = (lambda status: watch(status._replace(index=index))) if watch else None
+        return _chunks(config, workers, state, log_interval, see)
+
+    yield from seeds.one_after_another(states, config.num_updates, chunks_of_one)
+
+
+def _chunks(config, workers, state, log_interval, watch):
+    """The chunks of one seed."""
     layout = messages.layout(config)
     holder = ParameterHolder(config, workers, layout, state.learner, state.counts, state.row)
     parameters = transport.SharedParameters(forkserver.context, pytrees.size(layout.published))
     parameters.publish(holder.version, holder.published())
-    roster = Supervisor(config, workers, layout, holder, parameters, state.actors, warn)
+    supervisor = Supervisor(config, workers, layout, holder, parameters, state.actors)
     usual = layout.record.itemsize
-    with WorkerPool(parameters, usual, max(usual, messages.LONGEST_TEXT)) as crew:
+
+    def row_ended():
+        return holder.row.gradients > 0 and at_row_end(config, holder.updates, log_interval)
+
+    with WorkerPool(parameters, usual, max(usual, messages.LONGEST_TEXT)) as pool:
         for index in range(workers.num_workers):
-            if failure := roster.start(index, crew):
+            if failure := supervisor.start(index, pool):
                 raise failure
-        if holder.row_ended:  # the run goes on from the end of a row
-            holder.begin_row()
         follow = _in_turn if workers.lockstep else _as_they_come
-        for failure in follow(roster, crew):
-            watch(roster.status(crew.waiting()))
+        for failure in follow(supervisor, pool, row_ended):
+            if watch:
+                watch(supervisor.status(pool.waiting()))
+            row = whole(holder.row)
+            metrics = row_metrics(config, holder.updates, row, layout.metrics, log_interval)
+            if row_ended():
+                holder.begin_row()
             counts, row = whole(holder.counts), whole(holder.row)
-            state = State(holder.state(), roster.whole_actors(), counts, row)
-            yield state, row_metrics(config, holder.updates, row)
+            yield State(holder.state(), supervisor.whole_actors(), counts, row), metrics
             if failure is not None:
                 raise failure
-            if holder.row_ended:
-                holder.begin_row()
 
 
-def train(config: Config, workers: WorkerConfig, key: jax.Array) -> tuple[State, Metrics]:
-    """A whole run.
+def train(
+    config: Config, workers: WorkerConfig, key: jax.Array, log_interval: int | None = None
+) -> tuple[State, Metrics]:
+    """A whole run of one seed.
 
     Returns:
-        (State, Metrics [R]): one row for every `config.log_interval` gradients.
+        (State, Metrics [R]): one row for every `log_interval` gradients.
 
     Raises:
         As `chunks` does.
     """
-    rows = []
-    for state, metrics in chunks(config, workers, key):  # noqa: B007  the last one is returned
-        if is_row(config, metrics):
-            rows.append(metrics)
-    return state, jax.tree.map(lambda *x: np.stack(x), *rows)
+    rows, states, done = [], None, 0
+    config = workers.settle(config)
+    log_interval = log_interval or default_log_interval(config)
+    steps = chunks(config, workers, key[None], log_interval=log_interval)
+    for states, metrics in steps:  # noqa: B007  the last states are returned
+        updates = int(metrics.updates[0])
+        if updates > done and at_row_end(config, updates, log_interval):
+            rows.append(seeds.take(metrics, 0))
+        done = updates
+    return seeds.take(states, 0), seeds.stack(rows)
 
 
-def is_row(config: Config, metrics: Metrics) -> bool:
-    """Whether metrics from `chunks` are a whole row. Where none of a row's gradients have come yet,
-    they are NaN and no row."""
-    return bool(np.isfinite(metrics.learning_rate)) and config.ends_row(int(metrics.updates))
-
-
-def check(config: Config, workers: WorkerConfig) -> None:
-    """That the settings are good, and fit each other.
-
-    Raises:
-        ValueError, TypeError: as `Config.validate` and `Workers.validate` do; they do not fit.
-    """
-    workers.validate()
-    config.validate()
-    if config.vectorization != "sync":
-        raise ValueError(f"vectorization = {config.vectorization!r}: A3C's workers are processes")
-    if config.num_envs != workers.envs_per_worker:
-        raise ValueError(
-            f"num_envs = {config.num_envs}: must be envs_per_worker = {workers.envs_per_worker}"
-        )
-
-
-def _as_they_come(roster, crew):
+def _as_they_come(supervisor, pool, row_ended):
     """Applies gradients in the order in which they come. Yields whenever it is time to look: None,
     or the error that ends the run."""
-    holder, looked = roster.holder, time.perf_counter()
+    holder, looked = supervisor.holder, time.perf_counter()
     while not holder.done:
-        for message in crew.messages(CHUNK_SECONDS):
-            failure = roster.take(message, crew)
+        for message in pool.messages(CHUNK_SECONDS):
+            failure = supervisor.take(message, pool)
             now = time.perf_counter()
-            if failure or holder.row_ended or now - looked > CHUNK_SECONDS:
+            if failure or row_ended() or now - looked > CHUNK_SECONDS:
                 yield failure
                 looked = time.perf_counter()
             if holder.done:
@@ -171,29 +189,39 @@ def _as_they_come(roster, crew):
             looked = time.perf_counter()
 
 
-def _in_turn(roster, crew):
+def _in_turn(supervisor, pool, row_ended):
     """As `_as_they_come`, but one worker at a time, in the order of their numbers."""
-    holder, looked = roster.holder, time.perf_counter()
+    holder, looked = supervisor.holder, time.perf_counter()
     while not holder.done:
-        index, arrived = holder.updates % roster.workers.num_workers, holder.updates
-        crew.grant(index)
+        index, arrived = holder.updates % supervisor.workers.num_workers, holder.updates
+        pool.grant(index)
         while holder.updates == arrived:
             failure = None
-            for message in crew.messages(CHUNK_SECONDS):
-                failure = failure or roster.take(message, crew)
+            for message in pool.messages(CHUNK_SECONDS):
+                failure = failure or supervisor.take(message, pool)
                 if message.worker == index and holder.updates == arrived and not failure:
-                    crew.grant(index)  # its message was none, or another worker took its place
-            if failure or holder.row_ended or time.perf_counter() - looked > CHUNK_SECONDS:
+                    pool.grant(index)  # its message was none, or another worker took its place
+            if failure or row_ended() or time.perf_counter() - looked > CHUNK_SECONDS:
                 yield failure
                 looked = time.perf_counter()
 
 
-def begin_row(config: Config, state: State) -> tuple[State, Metrics]:
-    """Ends a row of metrics here and begins another: for a run that goes on with another
-    `config.log_interval`.
-
-    Returns:
-        (state, Metrics of the row so far).
-    """
-    row = row_metrics(config, int(state.learner.updates), state.row)
-    return state._replace(row=empty_row()), row
+def summary(states: State) -> dict:
+    """What A3C adds to the summary of a run: of all seeds together."""
+    counts = states.counts
+    histogram = counts.staleness.sum(axis=0)
+    reached, applied = np.flatnonzero(histogram), histogram.sum()
+    at_95 = int(np.searchsorted(histogram.cumsum(), 0.95 * applied))
+    rejected = {x: int(getattr(counts, x).sum()) for x in ("stale", "not_finite", "malformed")}
+    return {
+        "gradients_applied": int(counts.applied.sum()),
+        "gradients_rejected": sum(rejected.values()),
+        "rejected": rejected,
+        "worker_restarts": int(counts.restarts.sum()),
+        "staleness": {
+            "mean": float(counts.staleness_sum.sum() / applied) if applied else None,
+            "p95": at_95 if applied else None,
+            "max": int(counts.staleness_max.max()) if applied else None,
+            "histogram": histogram[: reached[-1] + 1].tolist() if applied else [],
+        },
+    }

@@ -42,7 +42,7 @@ class Queue:
 
     def put(self, kind: int, message: memoryview | bytes) -> float:
         """Writes a message: when this returns, all of it is in the pipe, and the reader gets it
-        whatever becomes of this process.
+        even if this process ends.
 
         Returns:
             The seconds that it waited for room.
@@ -140,7 +140,7 @@ class Reader:
 
 
 def _resize(descriptor, size):
-    """Asks for a pipe of so many bytes, or of what the system allows this user: halves of it, as
+    """Asks for a pipe of this size, or of what the system allows this user: halves of it, as
     the sizes of pipes are powers of two."""
     while True:
         try:

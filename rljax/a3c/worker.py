@@ -80,9 +80,9 @@ def _work(index, queue, turns, parameters, job, step):
         waited = clock()
         record["version"] = parameters.read(vector)
         pulled = clock()
-        contribution, actor, spent = step(vector)
+        gradients, actor, spent = step(vector)
         computed = clock()
-        record["contribution"] = contribution
+        record["gradients"] = gradients
         record["actor"] = actor
         # What a push takes is known after it: it goes with the next message.
         record["seconds"] = [seconds[name] for name in messages.PHASES]
@@ -102,7 +102,7 @@ def _jax_step(job, env, network) -> Callable:
     It is compiled before the first step, so that its parameters are not old by then.
 
     Returns:
-        parameters -> (contribution as a vector, packed actor, seconds of acting by phase).
+        parameters -> (BatchGradients as a vector, packed actor, seconds of acting by phase).
     """
     config, size = job.config, pytrees.size(job.layout.published)
     floats, config_of = pytrees.settings(config)
@@ -124,8 +124,8 @@ def _jax_step(job, env, network) -> Callable:
 
     def step(vector):
         nonlocal held
-        contribution, held = work(floats, vector, held)
-        return contribution, held, {"environment": 0.0, "policy": 0.0}
+        gradients, held = work(floats, vector, held)
+        return gradients, held, {"environment": 0.0, "policy": 0.0}
 
     return step
 
@@ -183,8 +183,8 @@ def _host_step(job, env, network, running) -> Callable:
         key, noise, on_device = begin(key, vector)
         noise = np.asarray(noise)
         obs, mask, batch = rollout.loop(timed_act, timed_step, obs, mask, config.num_steps)
-        contribution, episodes = work(floats, on_device, episodes, batch)
-        return (contribution, key, spent), (key, obs, mask, episodes)
+        gradients, episodes = work(floats, on_device, episodes, batch)
+        return (gradients, key, spent), (key, obs, mask, episodes)
 
     def step(vector):
         nonlocal now

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 from rljax.a3c import transport
 from rljax.utils import forkserver
+from rljax.utils.errors import TrainingError
 
 GRACE = 1.0
-"""Seconds that workers have to stop by themselves."""
+"""Seconds that workers have to stop."""
 
 MALFORMED = -1
 """The kind of what is no message."""
 
 
-class WorkerError(RuntimeError):
-    """A worker cannot go on, and the run neither; its traceback is in the message."""
+class WorkerError(TrainingError):
+    """A worker cannot continue, and so the run cannot; its traceback is in the message."""
 
 
 class Message(NamedTuple):

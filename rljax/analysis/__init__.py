@@ -1,13 +1,14 @@
 """Statistics over seeds and tasks, and figures, from tidy tables.
 
 statistics  aggregates, intervals, profiles and comparisons of scores
-tidy        what a table of metrics or a sweep's says: curves, final returns, ranks
-figures     pictures of it; each function returns the figure, for a notebook to show
+tidy        learning curves, final returns and rankings from the tables of runs and sweeps
+figures     plots of them; each function returns the figure, which a notebook shows
+style       the one style of all figures
 """
 
+# ruff: noqa: F401
+
 from rljax.analysis.figures import (
-    COLORS,
-    STYLES,
     plot_grid,
     plot_heat_map,
     plot_learning_curves,
@@ -28,6 +29,7 @@ from rljax.analysis.statistics import (
     performance_profile,
     probability_of_improvement,
 )
+from rljax.analysis.style import COLORS, STYLES
 from rljax.analysis.tidy import (
     axes,
     final_returns,
@@ -37,32 +39,3 @@ from rljax.analysis.tidy import (
     split,
     without_return,
 )
-
-__all__ = [
-    "COLORS",
-    "STYLES",
-    "Comparison",
-    "Estimate",
-    "aggregate_iqm",
-    "aggregate_mean",
-    "aggregate_median",
-    "aggregate_optimality_gap",
-    "axes",
-    "compare",
-    "estimate",
-    "final_returns",
-    "interval",
-    "iqm",
-    "learning_curve",
-    "performance_profile",
-    "plot_grid",
-    "plot_heat_map",
-    "plot_learning_curves",
-    "plot_performance_profiles",
-    "plot_sensitivity",
-    "probability_of_improvement",
-    "rank",
-    "scores",
-    "split",
-    "without_return",
-]

@@ -1,13 +1,12 @@
 """Aggregates of scores, their intervals, and comparisons (Agarwal et al. 2021, arXiv 2108.13264).
 
-Scores are [..., S, T]: runs with S seeds on T tasks, each task's on a scale that can be compared
-with the others'. A vector [S] is of a single task.
+Scores are [..., S, T]: runs with S seeds on T tasks, on scales that can be compared between tasks.
+A vector [S] is of a single task.
 
-Intervals are percentile bootstraps, stratified: of each task, so many seeds as there are are drawn
-with replacement, apart from the other tasks'. One seed has no interval: its ends are NaN. With few
-seeds they are too narrow: an interval of
-95% for the mean of normal scores held the truth 83% of the time with 5 seeds, 91% with 10 and 92%
-with 20 (a thousand simulations each).
+Intervals are percentile bootstraps, stratified by task: for each task S seeds are drawn with
+replacement. One seed has no interval: its ends are NaN. With few seeds intervals are too narrow: in
+a thousand simulations each, the 95% interval of the mean of normal scores held the truth 83% of the
+time with 5 seeds, 91% with 10 and 92% with 20.
 """
 
 import math
@@ -17,14 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 FEWEST = 5
-"""Seeds below which an interval tells nothing."""
+"""The fewest seeds whose interval can be trusted."""
 
 _BLOCK = 500_000
-"""Scores that are resampled at once."""
+"""The most scores that are resampled at once."""
 
 
 class Estimate(NamedTuple):
-    """A statistic with its interval; of one seed that is NaN."""
+    """A statistic with its interval, which is NaN for one seed."""
 
     value: np.ndarray
     low: np.ndarray
@@ -32,12 +31,12 @@ class Estimate(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Of two sets of runs, the first against the second."""
+    """The first of two sets of runs against the second."""
 
     difference: Estimate
     """Of their aggregates."""
     probability: Estimate
-    """That a run of the first does better than one of the second."""
+    """Of a run of the first scoring above one of the second."""
     is_decided: bool
     """Whether the seeds are enough to tell which is better."""
     sentence: str
@@ -45,11 +44,8 @@ class Comparison(NamedTuple):
 
 
 def iqm(values: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray:
-    """Interquartile mean: the mean of the middle half.
-
-    A quarter of the values, rounded down, is left out at either end. It is NaN where a value is:
-    sorting would put that above all others, and leave it out.
-    """
+    """Interquartile mean: the mean without the lowest and the highest quarter (rounded down) of the
+    values. It is NaN if a value is; sorting alone would leave NaNs out with the highest."""
     values = np.asarray(values, float)
     if isinstance(axis, tuple):
         last = range(-len(axis), 0)
@@ -78,14 +74,13 @@ def aggregate_iqm(scores: np.ndarray) -> np.ndarray:
 
 
 def aggregate_optimality_gap(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
-    """[..., S, T] -> [...]: by how much runs fall short of a target score, on average; what is
-    above it does not count."""
+    """[..., S, T] -> [...]: the mean shortfall from a target score; runs above it count as 0."""
     return target - np.mean(np.minimum(scores, target), axis=(-2, -1))
 
 
 def performance_profile(scores: np.ndarray, taus: np.ndarray) -> np.ndarray:
-    """[..., S, T], [K] -> [..., K]: the share of runs that score above each threshold, over all
-    tasks (the run-score distribution of the paper's section 4.2)."""
+    """[..., S, T], [K] -> [..., K]: the share of runs, over all tasks, that score above each
+    threshold (the run-score distribution of the paper's section 4.2)."""
     above = [np.mean(np.asarray(scores) > tau, axis=(-2, -1)) for tau in np.asarray(taus)]
     return np.stack(above, axis=-1)
 
@@ -102,7 +97,7 @@ def estimate(
         statistic: [..., S, T] -> [...] or [..., K].
 
     Raises:
-        ValueError: the scores are of another rank, or there are none.
+        ValueError: the scores have another rank, are empty or not finite.
     """
     scores = _matrix(scores)
     blocks = _resampled(scores, resamples, np.random.default_rng(0))
@@ -116,14 +111,14 @@ def interval(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile-bootstrap confidence interval of a statistic over seeds, of each column by itself.
+    """Percentile-bootstrap interval of a statistic over seeds, for each column by itself.
 
     Args:
         values: [S, ...] one row per seed.
-        statistic: called with an `axis`.
+        statistic: takes an `axis`.
 
     Returns:
-        (low, high), both [...]; NaN with one seed, which says nothing of the others.
+        (low, high), both [...]; NaN with one seed.
     """
     values = np.asarray(values, float)
     generator = np.random.default_rng(0)
@@ -137,19 +132,19 @@ def interval(
 def probability_of_improvement(
     x: np.ndarray, y: np.ndarray, level: float = 0.95, resamples: int = 2000
 ) -> Estimate:
-    """How probable it is that a run of x scores above one of y on the same task, taken over tasks
-    drawn at random: the mean over tasks of the Mann-Whitney statistic, in which a tie is a half.
+    """The probability that a run of x scores above one of y on a random task: the mean over tasks
+    of the Mann-Whitney statistic, in which a tie counts as a half.
 
     Args:
         x, y: [S, T] or [S]; the numbers of seeds may differ.
 
     Raises:
-        ValueError: as `estimate` does; the tasks are not as many.
+        ValueError: as `estimate` does; the numbers of tasks differ.
     """
     x, y = _pair(x, y)
     wins = (x[:, None] > y) + 0.5 * (x[:, None] == y)  # [Sx, Sy, T]
     generator = np.random.default_rng(0)
-    # A resample is how often each seed of each task was drawn.
+    # A resample is a count of how often each seed of each task was drawn.
     drawn_x, drawn_y = (_counts(scores.shape, resamples, generator) for scores in (x, y))
     weighted = np.matmul(drawn_x, wins.transpose(2, 0, 1))  # [T, R, Sy]
     found = np.einsum("trj,trj->r", weighted, drawn_y) / (len(x) * len(y) * x.shape[1])
@@ -164,11 +159,11 @@ def compare(
     level: float = 0.95,
     resamples: int = 10_000,
 ) -> Comparison:
-    """Whether the runs of x are better than those of y, and whether there are enough to tell.
+    """Whether the runs of x are better than those of y, and whether the seeds are enough to tell.
 
-    The seeds are enough if the interval of the difference does not hold 0 and neither set has fewer
-    than FEWEST. A setting that was chosen by these very runs must be run again on fresh seeds
-    first: the best of many looks better than it is.
+    They are enough if the interval of the difference excludes 0 and neither set has fewer than
+    FEWEST. A setting that was selected by these runs needs new ones with other seeds first: the
+    best of many looks better than it is.
 
     Args:
         x, y: [S, T] or [S]; the numbers of seeds may differ.
@@ -194,28 +189,26 @@ def compare(
 
 def _sentence(difference, num_x, num_y, names, is_decided, level):
     value, low, high = (float(x) for x in difference)
+    seeds, fewest = f"{num_x} and {num_y} seeds", min(num_x, num_y)
     first, second = names if value >= 0 else names[::-1]
     found, of = f"{first} is above {second} by {abs(value):.4g}", f"{names[0]} less {names[1]}"
     if value == 0:
         found, of = f"{names[0]} and {names[1]} are equal", "the difference"
-    if not math.isnan(low):
+    if fewest > 1:
         found += f" ({level:.0%} interval of {of}: {low:.4g} to {high:.4g})"
-    seeds = f"{num_x} and {num_y} seeds"
     if is_decided:
         return f"{found}: {seeds} are enough to tell."
-    fewest = min(num_x, num_y)
     if fewest < FEWEST:
-        why = "for an interval" if math.isnan(low) else "to trust the interval"
+        why = "to trust the interval" if fewest > 1 else "for an interval"
         return f"{found}: {seeds} are too few {why}; take at least {FEWEST} each."
     if value == 0:
         return f"{found}: {seeds} do not tell them apart."
     needed = fewest * ((high - low) / 2 / value) ** 2
     if needed > 1000:
         return f"{found}: {seeds} are not enough to tell; it would take more than a thousand each."
-    needed = max(math.ceil(needed), fewest + 1)
     return (
-        f"{found}: {seeds} are not enough to tell; about {needed} each would be, if the difference"
-        " is as large as it looks."
+        f"{found}: {seeds} are not enough to tell; about {max(math.ceil(needed), fewest + 1)} each"
+        " would be, if the difference is as large as it looks."
     )
 
 
@@ -226,7 +219,7 @@ def _matrix(scores):
     if scores.ndim != 2 or not scores.size:
         raise ValueError(f"scores of shape {scores.shape}: must be [seeds] or [seeds, tasks]")
     if not np.isfinite(scores).all():
-        raise ValueError("scores: must all be finite; what becomes of a run that diverged is yours")
+        raise ValueError("scores: must all be finite; first decide how a diverged run counts")
     return scores
 
 
@@ -247,23 +240,21 @@ def _resampled(scores, resamples, generator) -> Iterator[np.ndarray]:
 
 
 def _blocks(resamples, size):
-    """How many resamples to draw at a time, of so many values each."""
+    """The numbers of resamples, of `size` values each, to draw at a time."""
     most = max(1, _BLOCK // size)
     for start in range(0, resamples, most):
         yield min(most, resamples - start)
 
 
 def _counts(shape, resamples, generator):
-    """[T, R, S] how often each seed is drawn."""
+    """[T, R, S] how often each seed is drawn in each resample."""
     num_seeds, num_tasks = shape
     even = np.full(num_seeds, 1 / num_seeds)
     return generator.multinomial(num_seeds, even, size=(num_tasks, resamples)).astype(np.float32)
 
 
 def _percentiles(found, level, num_seeds):
-    """(low, high) of resamples [R, ...] of so many seeds."""
-    if num_seeds < 2:
-        return np.full(found.shape[1:], np.nan)[()], np.full(found.shape[1:], np.nan)[()]
+    """(low, high) of resamples [R, ...]."""
     tail = 100 * (1 - level) / 2
-    low, high = np.percentile(found, [tail, 100 - tail], axis=0)
-    return low, high
+    found = found if num_seeds > 1 else np.full(found.shape, np.nan)
+    return tuple(np.percentile(found, [tail, 100 - tail], axis=0))

@@ -1,8 +1,8 @@
-"""What tidy tables say: the metrics of a run, and those of a sweep.
+"""Learning curves, final returns and rankings from tidy tables.
 
-A table is a `pandas.DataFrame` or any mapping from names to columns, a row for each log point of a
-seed (metrics.csv) or of an agent (results.csv). Which settings a sweep's agents differ by are the
-columns between `seed` and `env_steps`.
+A table is a `pandas.DataFrame` or any mapping from names to columns. It has a row for each log
+point of a seed (metrics.csv) or of a trial of a sweep (results.csv, in which `agent` is the trial's
+number). The settings that trials differ in are the columns between `seed` and `env_steps`.
 """
 
 from collections.abc import Mapping
@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 
 from rljax.analysis.statistics import interval, iqm
+from rljax.utils.lookup import unknown
 
 
 def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return against environment steps, per seed, or per agent of a sweep.
+    """Return against environment steps, per seed or per trial of a sweep.
 
-    Where no episode of a seed ended since the last row, its last return stands. Seeds of which no
-    episode ended at all are left out (`without_return` names them), and so are rows before each
-    of the others has a return: a mean over those that have one yet is of the quick episodes.
-
-    Args:
-        metrics: columns of metrics.csv or results.csv.
+    A row in which no episode of a seed ended repeats the seed's last return. Seeds without any
+    ended episode are left out (see `without_return`), and so are rows before all others have a
+    return: a mean over those that already have one would favour short episodes.
 
     Returns:
         (env_steps [P], returns [S, P]).
@@ -33,7 +31,7 @@ def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nd
 
 
 def without_return(metrics: Mapping[str, np.ndarray]) -> list[int]:
-    """The seeds, or agents of a sweep, of which no episode ended."""
+    """The seeds, or trials of a sweep, without any ended episode."""
     seeds, _, returns = all_returns(metrics)
     return [int(seed) for seed in seeds[np.isnan(returns).all(axis=1)]]
 
@@ -41,10 +39,10 @@ def without_return(metrics: Mapping[str, np.ndarray]) -> list[int]:
 def all_returns(
     metrics: Mapping[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `learning_curve`, of all seeds and rows: (seeds [S], env_steps [P], returns [S, P], NaN
-    before a seed's first episode ended)."""
+    """As `learning_curve`, with all seeds and rows: (seeds [S], env_steps [P], returns [S, P], NaN
+    until a seed's first episode ended)."""
     env_steps = np.unique(metrics["env_steps"])
-    who = np.asarray(metrics["agent" if "agent" in metrics else "seed"])
+    who = np.asarray(metrics["trial" if "trial" in metrics else "seed"])
     seeds = np.unique(who)
     returns = np.full((len(seeds), len(env_steps)), np.nan)
     row = np.searchsorted(seeds, who)
@@ -56,37 +54,36 @@ def all_returns(
 
 
 def axes(table: Mapping[str, np.ndarray]) -> list[str]:
-    """The settings that a sweep's agents differ by."""
+    """The settings that a sweep's trials differ in."""
     names = list(table)
     return names[names.index("seed") + 1 : names.index("env_steps")]
 
 
 def final_returns(table: Mapping[str, np.ndarray], *more: str) -> Any:
-    """What each agent of a sweep came to.
+    """The final return of each trial of a sweep.
 
-    Its final return is that of the evaluation after training, or where there was none the mean of
-    the episodes that ended in the last tenth of its rows. It is NaN where no episode ended, and
-    where the agent diverged, whatever NaN parameters may do.
+    It is the mean return of the evaluation after training or, if there was none, of the episodes
+    that ended in the last tenth of the trial's rows. It is NaN if the trial diverged, or no episode
+    ended.
 
     Args:
-        table: rows of results.csv, those of an agent one after another; or of several sweeps, one
-            after another.
+        table: rows of results.csv, of one sweep or of several, those of a trial together.
         more: other columns to keep.
 
     Returns:
-        A `pandas.DataFrame`, a row for each agent: agent, point, seed, its settings, final_return,
+        A `pandas.DataFrame`, a row for each trial: agent, point, seed, its settings, final_return,
         diverged, and `more`.
     """
     import pandas as pd
 
     columns = {name: np.asarray(table[name]) for name in table}
-    agent, env_steps = columns["agent"], columns["env_steps"]
+    agent, env_steps = columns["trial"], columns["env_steps"]
     begins = (agent[1:] != agent[:-1]) | (env_steps[1:] <= env_steps[:-1])
     first = np.flatnonzero(np.r_[True, begins])
     last = np.r_[first[1:], len(agent)] - 1
     late = last + 1 - np.maximum(1, (last + 1 - first) // 10)
-    returns, episodes = columns["episodic_return"].astype(float), columns["episodes"]
-    weight = np.where(np.isnan(returns), 0, episodes)
+    returns = columns["episodic_return"].astype(float)
+    weight = np.where(np.isnan(returns), 0, columns["episodes"])
     sums = np.r_[0.0, np.cumsum(weight * np.nan_to_num(returns))]
     numbers = np.r_[0, np.cumsum(weight)]
     with np.errstate(invalid="ignore"):
@@ -94,59 +91,50 @@ def final_returns(table: Mapping[str, np.ndarray], *more: str) -> Any:
     evaluated = columns["eval_return"][last].astype(float)
     diverged = columns["diverged"][last].astype(bool)
     final = np.where(np.isnan(evaluated), in_training, evaluated)
-    kept = ["agent", "point", "seed", *axes(table)]
-    return pd.DataFrame(
-        {
-            **{name: columns[name][last] for name in kept},
-            "final_return": np.where(diverged, np.nan, final),
-            "diverged": diverged,
-            **{name: columns[name][last] for name in more},
-        }
-    )
+    kept = {name: columns[name][last] for name in ("trial", "point", "seed", *axes(table))}
+    found = {"final_return": np.where(diverged, np.nan, final), "diverged": diverged}
+    return pd.DataFrame({**kept, **found, **{name: columns[name][last] for name in more}})
 
 
 def rank(table: Mapping[str, np.ndarray]) -> Any:
-    """The points of a sweep, the best first: by the IQM over seeds of the final return.
+    """The points of a sweep, ordered by the IQM over seeds of the final return, the best first.
 
-    An agent without a final return, because it diverged or no episode ended, counts as the lowest
-    one of the table: a setting is not better for what it lost. Where no agent has one, nor has any
-    point. Returns of different environments are compared as they are; take one's rows alone.
+    A trial without a final return, because it diverged or no episode ended, gets the lowest of the
+    table, so that no setting gains from it; if no trial has one, all are NaN. Returns of different
+    environments are compared as they are: pass the rows of one.
 
     Args:
         table: rows of results.csv, of one sweep.
 
     Returns:
         A `pandas.DataFrame`, a row for each point: point, its settings, iqm, low and high (the 95%
-        interval, NaN with one seed), lowest (of its seeds), seeds, diverged (how many of them).
+        interval, NaN with one seed), lowest (of its seeds), seeds, diverged (number of them).
     """
     import pandas as pd
 
-    finals = counted(table)
-    settings = axes(table)
     rows = []
-    for point, agents in finals.groupby("point", sort=True):
-        returns = agents["final_return"].to_numpy()
+    for point, trials in counted(table).groupby("point", sort=True):
+        returns = trials["final_return"].to_numpy()
         low, high = interval(returns)
         rows.append(
             {
                 "point": point,
-                **{name: agents[name].iloc[0] for name in settings},
+                **{name: trials[name].iloc[0] for name in axes(table)},
                 "iqm": float(iqm(returns)),
                 "low": float(low),
                 "high": float(high),
                 "lowest": returns.min(),
                 "seeds": len(returns),
-                "diverged": int(agents["diverged"].sum()),
+                "diverged": int(trials["diverged"].sum()),
             }
         )
-    ranking = pd.DataFrame(rows)
-    by = ["iqm", "low", "lowest"]  # the latter two where IQMs are equal
-    return ranking.sort_values(by, ascending=False, kind="stable", ignore_index=True)
+    by = ["iqm", "low", "lowest"]  # the latter two if IQMs are equal
+    return pd.DataFrame(rows).sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
 
 def counted(table: Mapping[str, np.ndarray], *more: str) -> Any:
-    """`final_returns`, with the lowest of the table (of the same environment, where they differ)
-    for agents that have none; NaN where there is no lowest."""
+    """`final_returns`, with the lowest of the table (of the same environment, if there are several)
+    for trials that have none; NaN if no trial has one."""
     finals = final_returns(table, *more)
     groups = finals["env"] if "env" in finals else np.zeros(len(finals))
     lowest = finals.groupby(np.asarray(groups))["final_return"].transform("min")
@@ -155,35 +143,29 @@ def counted(table: Mapping[str, np.ndarray], *more: str) -> Any:
 
 
 def split(table: Any, by: str) -> dict[str, Any]:
-    """The rows of a table for each value of a column, by "column = value".
+    """The rows of a table for each value of a column, keyed by "column = value".
 
     Raises:
-        ValueError: it has no such column.
+        ValueError: there is no such column.
     """
-    from rljax.config import unknown
-
     if by not in table:
         raise ValueError(unknown("column", by, list(table)))
     groups = table.groupby(by, sort=True)
-    return {f"{by} = {_words(value)}": rows for value, rows in groups}
-
-
-def _words(value):
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return {f"{by} = {x:g}" if isinstance(x, float) else f"{by} = {x}": rows for x, rows in groups}
 
 
 def scores(table: Any, by: str, limits: Mapping[str, tuple[float, float]] | None = None) -> dict:
-    """Final returns as scores [S, T], for each value of a column: runs of each environment.
+    """Final returns as scores [S, T], for each value of a column; the tasks are environments.
 
     Args:
-        table: rows of results.csv; where the environment is no axis it is one task.
-        by: what is compared: a setting, or a column of one's own, such as the algorithm of tables
-            that were put together.
-        limits: of each environment the returns that score 0 and 1; by default the lowest and the
-            highest of the table, where there are several environments, and else no scale.
+        table: rows of results.csv; a single task if the environment is not among its axes.
+        by: what is compared: a setting, or a user's own column, such as the algorithm if tables
+            were concatenated.
+        limits: for each environment the returns that score 0 and 1; by default the lowest and the
+            highest of the table if there are several environments, and otherwise no scaling.
 
     Returns:
-        {"by = value": scores}; the scores of a diverged agent are those of the lowest return.
+        {"by = value": scores}; a trial without a final return scores as the lowest one.
 
     Raises:
         ValueError: there is no such column; an environment has fewer runs than another, or none

@@ -1,9 +1,8 @@
-"""Environments of gymnasium's behind their spec, as its vector environments step them.
+"""One open gymnasium environment: its answers checked and encoded, its errors reported.
 
-They may be in other processes: so they do not raise what goes wrong, but tell it where it reaches
-the other side of a pipe as well. SystemExit and KeyboardInterrupt that an environment raises are
-failures of the environment, as other exceptions are; only what ends the process itself, such as
-`os.abort`, cannot be caught.
+It may be in another process, so that it returns an error in its info, which goes through a pipe,
+instead of raising it. SystemExit and KeyboardInterrupt that an environment raises are its errors
+like all others; only what ends the process itself, such as `os.abort`, cannot be caught.
 """
 
 import numbers
@@ -11,21 +10,20 @@ import reprlib
 import traceback
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rljax.envs import spaces
 from rljax.utils.errors import WRONG, in_a_line, is_interrupt, what_is_wrong
 
 _TOO_LARGE = float(2**128 - 2**103)
-"""From here on float32 has but infinity."""
+"""The least number that is infinite in float32."""
 
 
 def reset_answer(answer: Any) -> tuple[Any, Mapping]:
-    """(observation, info) as `reset` gives them.
+    """Checks what `reset` returned: (observation, info).
 
     Raises:
         TypeError: it is something else; the message says what.
@@ -37,11 +35,14 @@ def reset_answer(answer: Any) -> tuple[Any, Mapping]:
 
 
 def step_answer(answer: Any) -> tuple[Any, float, bool, bool, Mapping]:
-    """(observation, reward, terminated, truncated, info) as `step` gives them: the reward as a
-    float that float32 holds, the flags as bool.
+    """Checks what `step` returned, and converts the reward to a float and the flags to bool.
+
+    Returns:
+        (observation, reward, terminated, truncated, info).
 
     Raises:
-        TypeError, ValueError: it is something else; the message says what.
+        TypeError, ValueError: it is something else, or the reward is not finite in float32; the
+            message says what.
     """
     if (type(answer) is not tuple and not isinstance(answer, tuple | list)) or len(answer) != 5:
         raise TypeError(
@@ -63,7 +64,7 @@ def step_answer(answer: Any) -> tuple[Any, float, bool, bool, Mapping]:
 
 
 def _number(reward):
-    """Also of a NumPy scalar, of an array of one element, and of Python's other real numbers."""
+    """Also from a NumPy scalar, an array of one element, and Python's other real numbers."""
     array = np.asarray(reward)
     is_number = array.dtype.kind in "biuf"
     if array.dtype.kind == "O" and array.size == 1:
@@ -102,17 +103,17 @@ def _short(value):
 
 
 class Guarded(gymnasium.Env):
-    """Takes actions numbered from 0 and gives encoded observations, as `HostEnv.spec` says.
+    """Takes actions numbered from 0 and returns encoded observations, as `HostEnv.spec` says.
 
     `error` says why the environment could not be made, or is empty; later errors are
-    `info["error"]`. The valid actions are `info["mask"]`, and nothing else of the info is kept.
+    `info["error"]`. The valid actions are `info["mask"]`; the info keeps nothing else.
     """
 
     def __init__(self, host: Any, builds: bool = True):
         """
         Args:
-            host: a `host.HostEnv`.
-            builds: whether to make the environment, and not only tell of it.
+            host: a `host_envs.HostEnv`.
+            builds: whether to make the environment, or only to know its spaces.
         """
         self.encode, self.decode = host.encode, host.decode
         self.masked = host.spec.action_space if host.spec.has_mask else None
@@ -134,36 +135,30 @@ class Guarded(gymnasium.Env):
             self.error = in_a_line(error)
 
     def reset(self, *, seed=None, options=None):
+        has_answered = False
         try:
             answer = self.env.reset(seed=seed)
-        except BaseException as error:
-            return self.nothing, _failure(error)
-        try:
+            has_answered = True
             obs, info = reset_answer(answer)
             return self.encode(obs), self._mask(info)
-        except WRONG as error:
-            return self.nothing, {"error": what_is_wrong(error)}
         except BaseException as error:
-            return self.nothing, _failure(error)
+            return self.nothing, _failure(error, has_answered)
 
     def step(self, action):
+        has_answered = False
         try:
             answer = self.env.step(self.decode(action))
-        except BaseException as error:
-            return self.nothing, 0.0, False, False, _failure(error)
-        try:
+            has_answered = True
             obs, reward, terminated, truncated, info = step_answer(answer)
             obs = self.encode(obs)
             if terminated or truncated:
-                obs = obs.copy()  # the environment may use the array again when it is reset
+                obs = obs.copy()  # the environment may reuse the array when it is reset
                 if self.masked is not None:  # nothing is left to choose
                     return obs, reward, terminated, truncated, {}
             return obs, reward, terminated, truncated, self._mask(info)
-        except WRONG as error:
-            told = {"error": what_is_wrong(error)}
         except BaseException as error:
-            told = _failure(error)
-        return self.nothing, 0.0, False, False, told  # no end of an episode, which would be reset
+            failure = _failure(error, has_answered)
+        return self.nothing, 0.0, False, False, failure  # no end of an episode: it would be reset
 
     def close(self):
         if self.env is not None:
@@ -172,75 +167,28 @@ class Guarded(gymnasium.Env):
     def _mask(self, info):
         if self.masked is None:
             if "action_mask" in info:
-                raise ValueError("it gives an action_mask, and gave none when reset")
+                raise ValueError("the info has an action_mask, and had none at the first reset")
             return {}
         if "action_mask" not in info:
-            raise ValueError("the info has no action_mask, and had one when reset first")
+            raise ValueError("the info has no action_mask, and had one at the first reset")
         return {"mask": spaces.mask(self.masked, info["action_mask"])}
 
 
-def _failure(error):
-    """What an environment raised, as info; a signal goes on."""
+def _failure(error, has_answered):
+    """The info of an exception: one line for a wrong answer, a traceback for what an environment
+    raised. A signal's exception is raised again."""
     if is_interrupt(error):
         raise error
+    if has_answered and isinstance(error, WRONG):
+        return {"error": what_is_wrong(error)}
     return {"error": traceback.format_exc().rstrip()}
 
 
 def close(env: gymnasium.Env) -> None:
-    """Closes an environment; a failure is a warning, for nothing is lost by it."""
+    """Closes an environment; if that fails, nothing is lost, so that it only warns."""
     try:
         env.close()
     except BaseException as error:
         if is_interrupt(error):
             raise
         warnings.warn(f"an environment cannot be closed: {in_a_line(error)}", stacklevel=2)
-
-
-class InTurn(VectorEnv):
-    """Guarded environments stepped one after another, with auto-reset in the same step: what
-    gymnasium's SyncVectorEnv does, with less work besides."""
-
-    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
-    def __init__(self, host: Any, num_envs: int):
-        self.num_envs, self.envs = num_envs, []
-        try:
-            for _ in range(num_envs):
-                self.envs.append(Guarded(host))
-        except BaseException:  # a signal
-            self.close_extras()
-            raise
-
-    def reset(self, *, seed=None, options=None):
-        answers = [env.reset(seed=one) for env, one in zip(self.envs, seed)]
-        obs, infos = zip(*answers)
-        return np.array(obs), self._join(infos)
-
-    def step(self, actions):
-        answers = [env.step(action) for env, action in zip(self.envs, actions)]
-        obs, reward, terminated, truncated, infos = zip(*answers)
-        obs, reward = np.array(obs), np.array(reward)
-        flags = np.array(terminated), np.array(truncated)
-        done = np.logical_or(*flags)
-        if not done.any():
-            return obs, reward, *flags, self._join(infos)
-        infos, final_obs = list(infos), list(obs.copy())
-        for i in np.flatnonzero(done):
-            obs[i], infos[i] = self.envs[i].reset()
-        ends = {"final_obs": final_obs, "_final_obs": done}
-        return obs, reward, *flags, {**ends, **self._join(infos)}
-
-    def get_attr(self, name):
-        return tuple(getattr(env, name) for env in self.envs)
-
-    def close_extras(self, **kwargs):
-        for env in self.envs:
-            env.close()
-
-    def _join(self, infos):
-        """The infos of all as one, as gymnasium's vector environments give it."""
-        joined = {}
-        if any(infos):
-            for i, info in enumerate(infos):
-                joined = self._add_info(joined, info, i)
-        return joined

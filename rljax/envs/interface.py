@@ -1,4 +1,4 @@
-"""What an environment takes and gives."""
+"""What an environment takes and returns."""
 
 from typing import Any, NamedTuple
 
@@ -6,30 +6,30 @@ from rljax.envs import spaces
 
 
 class Step(NamedTuple):
-    """An environment's answer to an action, after its auto-reset."""
+    """What an environment returns for an action, after its auto-reset."""
 
     obs: Any
-    """[..., *obs_shape] what the policy sees next: of the new episode after an episode's end."""
+    """[..., *obs_shape] what the policy sees next; after the end of an episode, of the new one."""
     reward: Any
     """[...] float32."""
     terminated: Any
-    """[...] bool: the episode ended by the environment's own rule; its value is 0 from here on."""
+    """[...] bool: the episode ended by the environment's own rule; the value from here on is 0."""
     truncated: Any
-    """[...] bool: the episode was cut, by a time limit as a rule; its value goes on."""
+    """[...] bool: the episode was cut, usually by a time limit; the value is bootstrapped."""
     final_obs: Any
     """[..., *obs_shape] the true successor, from before the reset."""
     mask: Any = None
-    """bool [..., *mask_shape] the actions that are valid at `obs`; None where all are."""
+    """bool [..., *mask_shape] the valid actions at `obs`; None if all are valid."""
 
 
 class EnvSpec(NamedTuple):
-    """What an environment takes and gives; hashable, so static under `jax.jit`."""
+    """The spaces of an environment; hashable, so static under `jax.jit`."""
 
     name: str
     observation: spaces.Observation
     action_space: spaces.ActionSpace
     has_mask: bool = False
-    """It tells which actions are valid."""
+    """Whether it gives a mask of valid actions."""
 
     @property
     def obs_shape(self) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
-"""Environments written in JAX, of gymnax's interface, as pure functions.
+"""Environments in JAX, with gymnax's interface, as pure functions.
 
-`reset` and `step` are of a single environment, to be `vmap`ped by who uses them. All that comes out
-is cast here, once: observations to one float32 array, rewards to float32, flags to bool; and all
-that an environment gives is looked at here, while it is traced.
+`reset` and `step` are of a single environment, for the caller to `vmap`. All that they return is
+cast here: observations to one float32 array, rewards to float32, flags to bool. What an environment
+returns is checked here too, while it is traced.
 """
 
 import contextlib
@@ -14,17 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.config import reworded
-from rljax.envs import spaces
+from rljax.envs import encoding, spaces
 from rljax.envs.interface import EnvSpec, Step
 from rljax.envs.spaces import Box
-from rljax.utils.errors import what_is_wrong
+from rljax.utils.errors import reworded, what_is_wrong
 from rljax.utils.pytrees import named_leaves
 
 _RESET = ("obs", "state")
 _STEP_ENV = ("obs", "state", "reward", "terminated", "info")
 _STEP = ("obs", "state", "reward", "terminated", "truncated", "info")
-"""What an environment's methods return."""
+"""What the methods of gymnax's interface return."""
 
 
 class Env(NamedTuple):
@@ -34,13 +33,13 @@ class Env(NamedTuple):
     reset: Callable[[jax.Array], tuple[Any, jax.Array]]
     """key -> (state, obs): a new episode."""
     draw: Callable[..., Any]
-    """(key, shape=()) -> all that steps [*shape] need of chance: for each its key, and the start of
-    the next episode should this one end. It does not depend on the state, so a rollout draws it
-    for all its steps at once, outside its loop."""
+    """(key, shape=()) -> the random draws of steps [*shape]: for each its key, and the first state
+    of the next episode in case this one ends. They do not depend on the state, so that a rollout
+    makes those of all its steps at once, outside its loop."""
     step: Callable[[Any, Any, jax.Array], tuple[Any, Step]]
     """(draw, state, action) -> (state, Step), with auto-reset."""
     mask: Callable[[Any], jax.Array | None]
-    """state -> bool [*mask_shape] the valid actions, or None where all are."""
+    """state -> bool [*mask_shape] the valid actions, or None if all are valid."""
 
 
 def make(name: str, source: Any, params: Any) -> Env:
@@ -48,11 +47,11 @@ def make(name: str, source: Any, params: Any) -> Env:
 
     Args:
         source: has `reset`, `step` and `action_space`.
-        params: what its methods are given as parameters.
+        params: the `params` of its methods.
 
     Raises:
-        ValueError, TypeError: a space that is not supported; or the environment, when it is traced,
-            does not keep to the interface: the message says what was expected and what came.
+        ValueError, TypeError: a space that is not supported, or the environment, when traced, does
+            not follow the interface; the message says what was expected and what came.
     """
     try:
         return _make(name, source, params)
@@ -61,24 +60,33 @@ def make(name: str, source: Any, params: Any) -> Env:
 
 
 def _make(name, source, params):
-    space = _declared(source, "action_space", params)
+    space = _declared_action_space(source, params)
     action_space = spaces.action_space(space)
     if isinstance(action_space, Box) and hasattr(source, "action_mask"):
         raise ValueError("continuous actions have no action_mask")
     kind = _observation(source, params)
-    encode = partial(spaces.encode, kind, xp=jnp)
+    encode = partial(encoding.encode, kind, xp=jnp)
     first = np.asarray(getattr(space, "start", 0), np.int32)
-    tell_mask = getattr(source, "action_mask", None)
+    own_mask = getattr(source, "action_mask", None)
 
-    def own_action(action):
-        return action + first if first.any() else action
+    def call(method, names, key, state, action):
+        action = action + first if first.any() else action
+        answer = getattr(source, method)(key, state, action, params)
+        answer = dict(zip(names, _unpacked(source, method, answer, names)))
+        _check_info(source, answer["info"])
+        return answer
 
     def mask(state):
-        return tell_mask and spaces.mask(action_space, tell_mask(state, params), jnp)
+        return own_mask and spaces.mask(action_space, own_mask(state, params), jnp)
+
+    def finish(state, obs, reward, flags, final_obs):
+        reward = _scalar("reward", reward, jnp.float32)
+        return state, Step(obs, reward, *flags, final_obs, mask(state))
 
     def reset(key):
         obs, state = _unpacked(source, "reset", source.reset(key, params), _RESET)
-        return jax.tree.map(_strong, state), encode(obs)
+        strong = jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
+        return strong, encode(obs)
 
     def draw(key, shape=()):
         key_step, key_reset = jax.random.split(key)
@@ -89,61 +97,47 @@ def _make(name, source, params):
 
     def step(draw, state, action):
         key, (fresh_state, fresh_obs) = draw
-        answer = source.step_env(key, state, own_action(action), params)
-        answer = _unpacked(source, "step_env", answer, _STEP_ENV)
-        obs, next_state, reward, terminated, info = answer
-        _check_info(source, info)
-        truncated = source.is_truncated(next_state, params)
-        flags = _flags(terminated, truncated)
+        obs, state, reward, terminated, _ = call("step_env", _STEP_ENV, key, state, action).values()
+        flags = _flags(terminated, source.is_truncated(state, params))
         done = jnp.logical_or(*flags)
-        next_state = jax.tree.map(
+        state = jax.tree.map(
             lambda fresh, stepped: jnp.where(done, fresh, stepped),
             fresh_state,
-            _typed_as(fresh_state, next_state),
+            _typed_as(fresh_state, state),
         )
         obs = encode(obs)
-        next_obs = jnp.where(done, fresh_obs, obs)
-        return next_state, Step(
-            next_obs, _scalar("reward", reward, jnp.float32), *flags, obs, mask(next_state)
-        )
+        return finish(state, jnp.where(done, fresh_obs, obs), reward, flags, obs)
 
     def step_with_own_reset(key, state, action):
-        answer = source.step(key, state, own_action(action), params)
-        answer = _unpacked(source, "step", answer, _STEP)
-        obs, next_state, reward, terminated, truncated, info = answer
-        _check_info(source, info)
-        next_state = _typed_as(state, next_state)
+        answer = call("step", _STEP, key, state, action)
+        state, info = _typed_as(state, answer["state"]), answer["info"]
         if "final_observation" not in info:
             raise TypeError(f"{type(source).__name__}.step gives no info['final_observation']")
         final_obs = encode(info["final_observation"])
-        flags = _flags(terminated, truncated)
-        step = Step(
-            encode(obs), _scalar("reward", reward, jnp.float32), *flags, final_obs, mask(next_state)
-        )
-        return next_state, step
+        flags = _flags(answer["terminated"], answer["truncated"])
+        return finish(state, encode(answer["obs"]), answer["reward"], flags, final_obs)
 
     if not _resets_as_gymnax_does(source):
         draw, step = (lambda key, shape=(): jax.random.split(key, shape)), step_with_own_reset
-    spec = EnvSpec(name, kind, action_space, tell_mask is not None)
+    spec = EnvSpec(name, kind, action_space, own_mask is not None)
     env = Env(spec, reset, draw, step, mask)
     _try_step(env)
     return env
 
 
-def _declared(source, method, params):
-    """The space that a method gives."""
+def _declared_action_space(source, params):
     try:
-        return getattr(source, method)(params)
+        return source.action_space(params)
     except NotImplementedError:
-        raise TypeError(f"{type(source).__name__} has no {method}(params)") from None
+        raise TypeError(f"{type(source).__name__} has no action_space(params)") from None
     except (AttributeError, TypeError) as error:
-        raise TypeError(f"{method}(params) must give a space, and fails: {error}") from error
+        raise TypeError(f"action_space(params) must give a space, and fails: {error}") from error
 
 
 def _observation(source, params):
-    """By tracing the environment: declared spaces can be wrong."""
+    """Found by tracing `reset`, as declared spaces can be wrong."""
 
-    # Gymnax's own reset would take apart whatever reset_env gives.
+    # Gymnax's own reset unpacks what reset_env returns, before it can be checked.
     method = "reset_env" if _resets_as_gymnax_does(source) else "reset"
 
     def first_obs(key):
@@ -158,12 +152,10 @@ def _observation(source, params):
 
 
 def _try_step(env):
-    """Traces a step, so that what goes wrong does so before training."""
+    """Traces a step, so that it fails before training if it does."""
     space = env.spec.action_space
-    dtype = jnp.float32 if isinstance(space, Box) else jnp.int32
-
-    action = jax.ShapeDtypeStruct(space.shape, dtype)
-    # Apart, so that a step knows no values of its state, as in training.
+    action = jax.ShapeDtypeStruct(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
+    # Traced apart, so that the state is abstract in a step, as in training.
     state, _ = _traced("reset", env.reset, _key())
     draw = _traced("reset", env.draw, _key())
     _traced("step", env.step, draw, state, action)
@@ -174,20 +166,18 @@ def _key():
 
 
 def _traced(method, function, *args):
-    """`jax.eval_shape`, whose errors, and the environment's own, are told in one line."""
+    """`jax.eval_shape`, with its errors and the environment's own in one line."""
     try:
         return jax.eval_shape(function, *args)
     except (Exception, SystemExit) as error:
-        is_told = type(error) in (ValueError, TypeError) and "\n" not in str(error)
-        if is_told:
+        if type(error) in (ValueError, TypeError) and "\n" not in str(error):
             raise
         line = (str(error).strip() or repr(error)).splitlines()[0]
-        text = f"its {method} fails: {type(error).__name__}: {line}"
-        raise reworded(error, text) from error
+        raise reworded(error, f"its {method} fails: {type(error).__name__}: {line}") from error
 
 
 def _unpacked(source, method, answer, names):
-    """What a method returned, if it is a tuple of these."""
+    """Checks that a method returned a tuple of these."""
     if isinstance(answer, tuple | list) and len(answer) == len(names):
         return answer
     came = type(answer).__name__
@@ -195,17 +185,17 @@ def _unpacked(source, method, answer, names):
         came = f"{len(answer)} values"
     elif hasattr(answer, "shape"):
         came = f"an array of shape {answer.shape}"
-    before = ", as before gymnax 1.0" if method == "step" and came == "5 values" else ""
+    came += ", as before gymnax 1.0" if method == "step" and came == "5 values" else ""
     wanted = ", ".join(names)
-    raise TypeError(f"{type(source).__name__}.{method} must return ({wanted}), not {came}{before}")
+    raise TypeError(f"{type(source).__name__}.{method} must return ({wanted}), not {came}")
 
 
 def _typed_as(fresh, stepped):
-    """A state after a step, of the types that it had when reset, as it is carried through a loop.
-    Python's numbers, of weak types, take on those; another type would lose what it holds.
+    """A state after a step, with the types that it had when reset, as a loop carries it.
+    Python's numbers, which are weakly typed, are cast; other types would lose their values.
 
     Raises:
-        TypeError: leaf and types are named.
+        TypeError: another structure or type; the message names the leaf and both types.
     """
     before, after = (dict(named_leaves(state)) for state in (fresh, stepped))
     if jax.tree.structure(fresh) != jax.tree.structure(stepped):
@@ -237,8 +227,7 @@ def _check_info(source, info):
 
 
 def _flags(terminated, truncated):
-    flags = {"terminated": terminated, "truncated": truncated}
-    return tuple(_scalar(name, flag, jnp.bool_) for name, flag in flags.items())
+    return _scalar("terminated", terminated, jnp.bool_), _scalar("truncated", truncated, jnp.bool_)
 
 
 def _scalar(name, x, dtype):
@@ -251,13 +240,9 @@ def _scalar(name, x, dtype):
 
 
 def _resets_as_gymnax_does(source):
-    """Whether `step` is gymnax's own, so that it can be taken apart into step and reset."""
+    """Whether `step` is gymnax's own, which can be split into step and reset."""
     from gymnax.environments.environment import Environment
 
     kind = type(source)
     inherits = isinstance(source, Environment)
     return inherits and kind.step is Environment.step and kind.reset is Environment.reset
-
-
-def _strong(x):
-    return jax.lax.convert_element_type(x, jnp.result_type(x))

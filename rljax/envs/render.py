@@ -1,4 +1,4 @@
-"""An agent playing, as pictures."""
+"""CartPole as images."""
 
 import io
 from collections.abc import Sequence
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 
 WIDTH, HEIGHT, SMOOTH = 420, 180, 3
-"""Pixels of a picture; it is drawn SMOOTH times as large and scaled down."""
+"""Pixels of an image; it is drawn SMOOTH times as large and scaled down."""
 
 
 def cartpole(observations: np.ndarray) -> list:
-    """Pictures of CartPole, one for each observation.
+    """One image for each observation of CartPole.
 
     Args:
-        observations: [T, 4] position of the cart, its speed, angle of the pole, its speed.
+        observations: [T, 4] position and velocity of the cart, angle and angular velocity of the
+            pole.
 
     Returns:
         T Pillow images.
@@ -22,7 +23,7 @@ def cartpole(observations: np.ndarray) -> list:
 
 
 def gif(images: Sequence, frames_per_second: float = 50.0) -> bytes:
-    """The images as an animated GIF, which begins anew at its end."""
+    """The images as an animated GIF that repeats."""
     file = io.BytesIO()
     settings = dict(duration=1000 / frames_per_second, loop=0, optimize=True)
     palette = [image.quantize(32, dither=0) for image in images]

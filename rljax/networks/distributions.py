@@ -1,7 +1,7 @@
-"""Policies' distributions over actions.
+"""Distributions over actions.
 
-Chance enters as `noise`, drawn from a key ahead of time, so that a rollout draws it for all its
-steps at once; `sample` is then a deterministic function. Every field is [..., A].
+`sample` is a deterministic function of `noise`, so that a rollout draws the noise of all its steps
+at once. Every field is [..., A]. `to_env` converts an action to what the environment takes.
 """
 
 from functools import reduce
@@ -21,33 +21,29 @@ _LOGISTIC = (
     (0.35659640, 1.07375914),
     (0.05222601, 1.58635354),
 )
-"""Shares and standard deviations of centred normals whose mixture is the density sech(u)^2 / 2: the
-least maximal error of its integral and of its integral's, found by least squares."""
+"""Weights and standard deviations of centred normals whose mixture is sech(u)^2 / 2, with
+least maximal error of its first and second integrals (found by least squares)."""
 
 
 def noise(space: ActionSpace, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The chance that `sample` needs for actions [*shape].
-
-    Returns:
-        Uniform numbers, [*shape] for one discrete action or [*shape, A] for several, or normal ones
-        [*shape, A] for continuous actions.
-    """
+    """The noise of `sample` for actions [*shape]: uniform [*shape] for one discrete action or
+    [*shape, A] for several, or standard normal [*shape, A] for continuous actions."""
     if isinstance(space, Box):
         return jax.random.normal(key, (*shape, space.size))
     return jax.random.uniform(key, (*shape, *space.mask_shape[:-1]))
 
 
 class Categorical(NamedTuple):
-    """Actions 0, ..., A - 1 with probabilities softmax(logits); -inf is an invalid action's."""
+    """Actions 0, ..., A - 1 with probabilities softmax(logits); invalid ones have -inf."""
 
     logits: jax.Array
 
     def sample(self, noise: jax.Array) -> jax.Array:
         """int32 [...], by inverting the distribution function at uniform noise [...].
 
-        An action of probability 0 is not drawn: the noise is below 1, and its interval of the
-        distribution function is empty. Of many actions, XLA's cumulative sum can round such an
-        interval open: who falls into it takes the mode.
+        An action of probability 0 is never sampled: the noise is below 1, and its interval of the
+        distribution function is empty. With many actions, rounding in XLA's cumulative sum can give
+        it an interval, from which the mode is sampled instead.
         """
         shares = jnp.exp(self.logits - _max(self.logits))
         cdf = jnp.cumsum(shares, axis=-1)
@@ -76,22 +72,18 @@ class Categorical(NamedTuple):
         return logits - jnp.log(_sum(jnp.exp(logits)))[..., None]
 
     def to_env(self, action: jax.Array) -> jax.Array:
-        """What the environment is given for a drawn action."""
         return action
 
 
 class MultiCategorical(NamedTuple):
-    """Several discrete actions at once, independent of each other: a `Categorical` for each row of
-    the logits [..., A, N]. Rows shorter than the longest end in -inf."""
+    """Several independent discrete actions: a `Categorical` for each row of the logits [..., A, N].
+    Rows shorter than the longest end in -inf."""
 
     logits: jax.Array
 
-    def sample(self, noise: jax.Array) -> jax.Array:
-        """int32 [..., A], from uniform noise [..., A]."""
-        return Categorical(self.logits).sample(noise)
-
-    def mode(self) -> jax.Array:
-        return Categorical(self.logits).mode()
+    sample = Categorical.sample  # int32 [..., A], from uniform noise [..., A]
+    mode = Categorical.mode
+    to_env = Categorical.to_env
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """[...] of actions int32 [..., A]."""
@@ -100,15 +92,10 @@ class MultiCategorical(NamedTuple):
     def entropy(self) -> jax.Array:
         return jnp.sum(Categorical(self.logits).entropy(), axis=-1)
 
-    def to_env(self, action: jax.Array) -> jax.Array:
-        return action
-
 
 class Gaussian(NamedTuple):
-    """Independent normal components; the environment is given them clipped to its bounds.
-
-    The log-probability is that of the action before clipping, as in SB3 and baselines.
-    """
+    """Independent normal components, clipped to the bounds for the environment. Log-probabilities
+    are of actions before clipping, as in SB3 and baselines."""
 
     mean: jax.Array
     log_std: jax.Array
@@ -136,10 +123,10 @@ class Gaussian(NamedTuple):
 class TanhGaussian(NamedTuple):
     """tanh of independent normal components, scaled to bounds.
 
-    Actions are kept as the normal u from before the squashing, so that no inverse of tanh, which
-    is infinite at the edges, is ever taken. With a = centre + scale tanh(u),
+    Actions are stored as the normal u, before squashing, so that the inverse of tanh, which is
+    infinite at the bounds, is not needed. With a = centre + scale tanh(u),
     log p(a) = log N(u) - log scale - log(1 - tanh(u)^2)  (arXiv 1801.01290, appendix C),
-    where log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)) is exact for large |u| as well.
+    where log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)) is exact for large |u| too.
     """
 
     mean: jax.Array
@@ -151,7 +138,7 @@ class TanhGaussian(NamedTuple):
     mode = Gaussian.mode  # squashed, the median
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """[...] density of the squashed action, of actions before squashing [..., A]."""
+        """[...] log-density of the squashed actions, from actions before squashing [..., A]."""
         normal = _normal_log_prob(action, self.mean, self.log_std)
         return jnp.sum(normal - self._log_slope(action), axis=-1)
 
@@ -159,10 +146,10 @@ class TanhGaussian(NamedTuple):
         """H(a) = H(u) + E[log da/du], with log da/du = log scale - 2 log cosh(u).
 
         The logistic density sech(u)^2 / 2, half the second derivative of log cosh, is a mixture of
-        centred normals (Andrews and Mallows 1974), of which four are within 1e-5. Integrated twice,
-        log cosh(u) + log 2 is the mean of E|u + s z| over their deviations s, and of a normal u it
-        is the mean of a folded normal: so the entropy and its slopes are within 1e-4, whatever mean
-        and deviation are.
+        centred normals (Andrews and Mallows 1974); four approximate it within 1e-5. Integrated
+        twice, log cosh(u) + log 2 is the mean of E|u + s z| over their deviations s; for normal u
+        that is the mean of a folded normal. The entropy and its gradient are within 1e-4 for every
+        mean and deviation.
         """
         variance = jnp.exp(2 * self.log_std)
         log_cosh = -jnp.log(2.0)
@@ -191,7 +178,7 @@ def _normal_log_prob(x, mean, log_std):
 
 
 def _max(logits):
-    """[..., 1]"""
+    """[..., 1]."""
     return _fold(jnp.maximum, jnp.max, logits)[..., None]
 
 
@@ -200,8 +187,8 @@ def _sum(x):
 
 
 def _fold(operation, reduction, x):
-    """Over the last axis. Few actions are taken one by one: XLA's reductions over a short axis
-    take as long on a CPU as the loss's products of matrices."""
+    """Reduces the last axis; few actions one by one, as XLA's reductions over a short axis take as
+    long on CPU as the matrix products of the loss."""
     if x.shape[-1] > _FEW:
         return reduction(x, axis=-1)
     return reduce(operation, (x[..., i] for i in range(x.shape[-1])))

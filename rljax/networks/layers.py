@@ -1,4 +1,4 @@
-"""Dense layers whose outputs acting records, for the update to use again; and how they start."""
+"""Dense layers, whose outputs acting records and the update reuses; their initialisation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,9 +10,8 @@ import jax.numpy as jnp
 
 
 class Dense(nn.Dense):
-    """A dense layer whose output can be recorded when acting, and need not be computed again in the
-    update: gradients flow through a known output all the same.
-    """
+    """A dense layer whose output can be recorded when acting and reused in the update. Gradients
+    flow through a reused output as through a computed one."""
 
     def __call__(self, x):
         recording = self.is_mutable_collection("recorded")
@@ -33,14 +32,14 @@ class Dense(nn.Dense):
 def record(
     network: nn.Module, variables: Any, obs: jax.Array, *args: Any, method: str
 ) -> tuple[Any, Any]:
-    """`network.apply`, and what its `Dense` layers gave, for `reuse`.
+    """`network.apply`, recording the outputs of its `Dense` layers for `reuse`.
 
     Args:
         obs: [B, ...].
-        args: what `method` takes besides.
+        args: further arguments of `method`.
 
     Returns:
-        (what the network returns, a pytree of arrays [B, ...]). Outputs that do not begin with B
+        (what the network returns, a pytree of arrays [B, ...]). Outputs whose first axis is not B
         are left out.
     """
     out, recorded = network.apply(variables, obs, *args, method=method, mutable=["recorded"])
@@ -48,14 +47,14 @@ def record(
 
 
 def reuse(variables: Any, recorded: Any) -> Any:
-    """Variables with which `network.apply` takes what was recorded, with the same parameters and
-    observations, instead of computing it; without a record, the variables as they are."""
+    """Variables with which `network.apply` reuses outputs recorded with the same parameters and
+    observations; the same variables if `recorded` is None."""
     return variables if recorded is None else {**variables, **recorded}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _known_dense(precision, x, kernel, bias, out):
-    """x @ kernel + bias, or without a bias where that is None, which is known to be `out`."""
+    """x @ kernel + bias (no bias if it is None), which is known to be `out`."""
     del precision, x, kernel, bias
     return out
 
@@ -78,11 +77,12 @@ _known_dense.defvjp(_known_dense_forward, _known_dense_backward)
 
 
 def orthogonal(gain: float) -> Callable:
-    """Initialiser: orthonormal columns, or rows where those are fewer, times a gain.
+    """Initialiser: orthonormal columns, or rows if those are fewer, times a gain (Saxe et al. 2014,
+    arXiv 1312.6120).
 
-    Gram-Schmidt on a normal matrix gives the same distribution as the usual QR decomposition
-    (Saxe et al. 2014, arXiv 1312.6120). XLA's QR calls LAPACK, which compiles several times as
-    long, and in a program that makes many networks at once it was seen to hang on two CPU cores.
+    Gram-Schmidt on a normal matrix gives the same distribution as the usual QR decomposition.
+    XLA's QR calls LAPACK, which takes several times as long to compile, and was seen to hang on two
+    CPU cores in a program that makes many networks at once.
     """
 
     def init(key, shape, dtype=jnp.float32):
@@ -100,3 +100,8 @@ def orthogonal(gain: float) -> Callable:
         return (gain * (q if rows >= columns else q.T)).astype(dtype)
 
     return init
+
+
+def dense(size: int, gain: float, name: str | None = None) -> Dense:
+    """A dense layer of this size with orthogonal initial weights."""
+    return Dense(size, kernel_init=orthogonal(gain), name=name)

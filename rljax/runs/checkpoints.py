@@ -10,17 +10,15 @@ says for granted: names of files lead nowhere else, and all is of the form that 
 """
 
 import errno
-import hashlib
 import os
-import re
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rljax.utils import atomic_io
+from rljax.utils import atomic_io, verified
+from rljax.utils.verified import DamagedError, is_mark, sha256
 
 FORMAT = 1
 """Of the folder. One that this version does not know is refused."""
@@ -31,20 +29,14 @@ _PLAIN = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
 )
 
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NOT_THERE = {
     getattr(errno, name) for name in "ENOENT ENOTDIR EISDIR ELOOP EINVAL ENAMETOOLONG ENXIO".split()
 }
 _DEEPEST = 64  # parts of a path in a tree
 
 
-class DamagedError(ValueError):
-    """A checkpoint is not what was saved. The message names file and damage."""
-
-
 def folder(run_dir: Path, env_steps: int) -> Path:
-    """Where the checkpoint after so many environment steps of each seed is."""
+    """Where the checkpoint after this number of environment steps of each seed is."""
     return Path(run_dir) / "checkpoints" / f"{env_steps:012d}"
 
 
@@ -71,7 +63,7 @@ def save(path: Path, trees: Mapping[str, Any], facts: Mapping) -> None:
         ValueError: such a fact or name, or leaves whose paths cannot be told apart in a file.
         WriteError: as `files.write_folder` does.
     """
-    _write(path, {name: _flatten(tree) for name, tree in trees.items()}, facts)
+    write(path, {name: flatten(tree) for name, tree in trees.items()}, facts)
 
 
 def load(path: Path) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
@@ -88,25 +80,10 @@ def load(path: Path) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
     trees = {}
     for name, wanted in manifest["files"].items():
         data = _read(path / name, wanted["bytes"])
-        if _sha256(data) != wanted["sha256"]:
+        if sha256(data) != wanted["sha256"]:
             raise DamagedError(f"{path / name} is damaged: its SHA-256 is not the manifest's")
         trees[name.removesuffix(_SUFFIX)] = _arrays(path / name, data)
     return manifest, trees
-
-
-def is_mark(wanted: Any) -> bool:
-    """Whether this is what a manifest says of a file: {"bytes": its length, "sha256": its sum}."""
-    return (
-        isinstance(wanted, dict)
-        and is_count(wanted.get("bytes"))
-        and isinstance(wanted.get("sha256"), str)
-        and _SHA256.fullmatch(wanted["sha256"]) is not None
-    )
-
-
-def is_count(number: Any) -> bool:
-    """Whether this is a whole number from 0 on, of bytes or steps that can be."""
-    return type(number) is int and 0 <= number < 2**63
 
 
 def newest(
@@ -187,59 +164,15 @@ def nest(arrays: Mapping[str, np.ndarray]) -> dict:
     return tree
 
 
-class Saver:
-    """Saves checkpoints of a run in the background, one at a time, and keeps the newest ones.
-
-    The arrays are fetched before `save` returns; checksums and the disk are left to a thread. A
-    context: leaving it waits for the last one. What went wrong is raised by the next call.
-    """
-
-    def __init__(self, run_dir: Path, keep: int):
-        self.run_dir, self.keep = Path(run_dir), keep
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self.under_way: Future | None = None
-
-    def save(self, env_steps: int, trees: Mapping[str, Any], facts: Mapping) -> None:
-        self.wait()
-        arrays = {name: _flatten(tree) for name, tree in trees.items()}
-        self.under_way = self.thread.submit(self._write, env_steps, arrays, facts)
-
-    def check(self) -> None:
-        """Raises what has gone wrong, without waiting."""
-        if self.under_way and self.under_way.done():
-            self.wait()
-
-    def wait(self) -> None:
-        """Until what was given to `save` is on the disk.
-
-        Raises:
-            WriteError: it could not be written.
-        """
-        if self.under_way:
-            under_way, self.under_way = self.under_way, None
-            under_way.result()
-
-    def _write(self, env_steps, arrays, facts):
-        _write(folder(self.run_dir, env_steps), arrays, facts)
-        for old in existing(self.run_dir)[: -self.keep]:
-            atomic_io.remove_folder(folder(self.run_dir, old))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.thread.shutdown()
-
-
-def _write(path, trees, facts):
-    """A checkpoint of the arrays of each tree by their names."""
+def write(path: Path, trees: Mapping[str, Mapping], facts: Mapping) -> None:
+    """As `save`, of what `flatten` gives."""
     import safetensors.numpy
 
     contents = {f"{name}{_SUFFIX}": safetensors.numpy.save(a) for name, a in trees.items()}
     for name in contents:
         if not _is_plain_name(name):
             raise ValueError(f"a tree's name becomes a file's, which {name!r} cannot be")
-    sums = {name: {"bytes": len(d), "sha256": _sha256(d)} for name, d in contents.items()}
+    sums = {name: verified.mark(d) for name, d in contents.items()}
     taken = {"format", "files", "sha256"} & set(facts)
     if taken:
         raise ValueError(f"facts = {dict(facts)}: a manifest has its own {' and '.join(taken)}")
@@ -254,7 +187,7 @@ def _seal(facts):
 
 def _with_sum(begin):
     """A JSON object of several lines, without its end, and the SHA-256 of it with its end."""
-    return begin + _SUM + _sha256(begin + _END).encode() + b'"' + _END
+    return begin + _SUM + sha256(begin + _END).encode() + b'"' + _END
 
 
 def _unseal(path):
@@ -303,10 +236,6 @@ def _arrays(path, data):
         raise DamagedError(f"{path} is damaged: it holds no arrays ({why})") from error
 
 
-def _sha256(data):
-    return hashlib.sha256(data).hexdigest()
-
-
 def _read(path, size=None):
     """A file's bytes, if they are as many as they must be; of a manifest that is any number."""
     try:
@@ -324,7 +253,7 @@ def _read(path, size=None):
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def _flatten(tree):
+def flatten(tree: Any) -> dict[str, np.ndarray]:
     """Name to plain array. What safetensors has no type for is stored as unsigned integers, and
     its type goes into the name: "path|threefry2x32" for random keys, "path|bfloat16"."""
     import jax

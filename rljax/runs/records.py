@@ -8,20 +8,33 @@ from pathlib import Path
 
 import numpy as np
 
-from rljax.config import FLOAT_FIELDS, Config, unknown
+from rljax.config import FLOAT_FIELDS, Config
 from rljax.loggers import tables
 from rljax.runs import checkpoints
-from rljax.runs.checkpoints import DamagedError, is_count
-from rljax.utils import values
+from rljax.utils import values, verified
+from rljax.utils.lookup import load_attribute, unknown
+from rljax.utils.verified import DamagedError, is_count
 
 _DICTS = ("env_kwargs", "env_params")
+_OBJECTS = ("env", "network", "loss")
 
 
 def config_record(config: Config) -> dict:
-    """The settings as `files.write_json` takes and `read_config` reads them."""
+    """The settings as `atomic_io.write_json` takes and `read_config` reads them."""
     record = {n: x.item() if isinstance(x, np.generic) else x for n, x in vars(config).items()}
     dicts = {n: {key: values.encoded(x) for key, x in record[n]} for n in _DICTS}
-    return {**record, **dicts}
+    return {**record, **{n: _named(record[n]) for n in _OBJECTS}, **dicts}
+
+
+def _named(thing):
+    """A function or class by the name under which other programs can import it, if it has one."""
+    path = f"{getattr(thing, '__module__', '')}:{getattr(thing, '__qualname__', '')}"
+    if path.startswith("__main__:"):
+        return thing
+    try:
+        return path if load_attribute(path) is thing else thing
+    except ValueError:
+        return thing
 
 
 def read_config(record: Mapping) -> Config:
@@ -111,12 +124,17 @@ def _is_number(number):
 
 def _is_tables(marks):
     return isinstance(marks, dict) and all(
-        name in tables.TABLES and checkpoints.is_mark(mark) for name, mark in marks.items()
+        name in tables.TABLES and verified.is_mark(mark) for name, mark in marks.items()
     )
 
 
 def _is_progress(progress):
-    return isinstance(progress, dict) and all(x is None or _is_number(x) for x in progress.values())
+    if not isinstance(progress, dict):
+        return False
+    evaluated = progress.get("evaluated")  # of each seed; before, of those in training
+    each = evaluated if isinstance(evaluated, list) else [evaluated]
+    others = [x for name, x in progress.items() if name != "evaluated"]
+    return all(x is None or _is_number(x) for x in others + each)
 
 
 _FACTS = {

@@ -1,25 +1,27 @@
-"""Sweeps: many agents of many settings, and one tidy table of what became of them.
+"""Sweeps: many trials of many settings, and one tidy table of their metrics.
 
     table = sweep.run(Config(), {"learning_rate": sweep.log(1e-4, 1e-2, 16)}, seeds=range(10))
 
-A point is what settings differ by, an agent a point with a seed. Agents that differ in floats and
-seeds alone are a group: in environments in JAX one compiled program trains many of a group at
-once, on all local devices; in A3C, and where Python steps the environments, each agent is trained
-in a process.
+A point is a value for each setting that varies, a trial a point with a seed. Trials that differ in
+floats and seeds alone are a group: in environments in JAX one compiled program trains many of a
+group at once, on all local devices; in A3C, and where Python steps the environments, each trial is
+trained in a process.
 
-    points      axes of settings, and the points that come of them
-    agents      points and seeds as agents, and their groups
+    points      axes of settings, and the points made of them
+    trials      points and seeds as trials, and their groups
     running     run, chunks, train_group: the whole of it
     population  a group as one vmapped program
-    crowd       a group in processes
+    trial_pool  a group in processes
     results     the tidy table
-    journal     the files that it grows in
+    options     the options of a sweep
+    directory   a sweep that is written, and resumed
+    journal     its table as it grows
+    report      its ranking and figures
 """
 
 from importlib import import_module
 
 _HOMES = {
-    "Trial": "trials",
     "Execution": "trials",
     "FailedError": "running",
     "Failure": "results",
@@ -28,12 +30,13 @@ _HOMES = {
     "Progress": "results",
     "Range": "points",
     "Result": "results",
+    "SweepOptions": "options",
+    "Trial": "trials",
     "check": "running",
     "chunks": "running",
     "columns": "results",
     "describe": "points",
     "grid": "points",
-    "header": "results",
     "latin_hypercube": "points",
     "linear": "points",
     "log": "points",

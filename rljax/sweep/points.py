@@ -1,8 +1,8 @@
 """Axes of settings, and the points that come of them. Needs no JAX.
 
-An axis is a sequence of values, or a `Range` to draw from. Its name is a field of `Config`, of
-`Workers` for A3C, or one entry of a dict: "env_params.max_steps_in_episode". A point is a dict of
-one value for each axis.
+An axis is a sequence of values, or a `Range` to sample from. Its name is a field of `Config` or of
+the algorithm's own options, or one entry of a dict: "env_params.max_steps_in_episode". A point is a
+dict of one value for each axis.
 """
 
 import dataclasses
@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.config import FLOAT_FIELDS, Config, WorkerConfig, unknown
+from rljax.algorithms import ALGORITHMS, settle
+from rljax.config import FLOAT_FIELDS, Config
 from rljax.utils import values
+from rljax.utils.lookup import unknown
 
 Point = dict[str, Any]
 
@@ -180,9 +182,15 @@ def _values(name, axis):
 
 
 def field(name: str) -> dataclasses.Field | None:
-    """The field of `Config` or `Workers` that an axis is of; None for an entry of a dict."""
-    known = {**WorkerConfig.__dataclass_fields__, **Config.__dataclass_fields__}
-    return known.get(name)
+    """The field of `Config`, or of an algorithm's own options, that an axis is of; None for an
+    entry of a dict."""
+    return {**_own_fields(), **Config.__dataclass_fields__}.get(name)
+
+
+def _own_fields():
+    """The fields of all algorithms' own options."""
+    parts = [options for known in ALGORITHMS.values() for options in known.own]
+    return {name: x for part in parts for name, x in part.__dataclass_fields__.items()}
 
 
 def is_whole(name: str) -> bool:
@@ -191,15 +199,17 @@ def is_whole(name: str) -> bool:
     return found is not None and found.type in (int, int | None)
 
 
-def check_name(name: str, algorithm: str = "a3c") -> None:
+def check_name(name: str, own: Sequence[Any] | None = None) -> None:
     """That a setting has that name.
+
+    Args:
+        own: the algorithm's own options; by default those of all algorithms are allowed.
 
     Raises:
         ValueError: none has; the nearest are named.
     """
     known = list(Config.__dataclass_fields__)
-    if algorithm == "a3c":
-        known += WorkerConfig.__dataclass_fields__
+    known += _own_fields() if own is None else [n for x in own for n in x.__dataclass_fields__]
     parent, dot, entry = name.partition(".")
     if (parent in DICTS and dot and entry) or (name in known and name not in DICTS):
         return
@@ -208,31 +218,25 @@ def check_name(name: str, algorithm: str = "a3c") -> None:
     raise ValueError(unknown("setting", name, known))
 
 
-def apply(
-    base: Config, workers: WorkerConfig | None, point: Point
-) -> tuple[Config, WorkerConfig | None]:
+def apply(base: Config, own: tuple[Any, ...], point: Point) -> tuple[Config, tuple[Any, ...]]:
     """The settings of a point, checked.
 
     Args:
-        workers: of A3C; None for A2C.
+        own: the algorithm's own options: () or one dataclass.
 
     Raises:
-        ValueError, TypeError: as `Config.validate` and `Workers.validate` do.
+        ValueError, TypeError: as `algorithms.settle` does.
     """
-    of_config, of_workers = {}, {}
+    of_config, of_own = {}, {}
     for name, value in point.items():
         parent, dot, entry = name.partition(".")
         if dot:
             pairs = of_config.get(parent, getattr(base, parent))
             of_config[parent] = {**dict(pairs), entry: value}
         else:
-            (of_config if name in Config.__dataclass_fields__ else of_workers)[name] = value
-    if workers is not None:
-        if "num_envs" in point:
-            raise ValueError("num_envs: A3C has envs_per_worker instead")
-        workers = dataclasses.replace(workers, **of_workers).validate()
-        of_config["num_envs"] = workers.envs_per_worker
-    return dataclasses.replace(base, **of_config).validate(), workers
+            (of_config if name in Config.__dataclass_fields__ else of_own)[name] = value
+    own = tuple(dataclasses.replace(options, **of_own) for options in own)
+    return settle(dataclasses.replace(base, **of_config), own), own
 
 
 def recorded(point: Point) -> dict:

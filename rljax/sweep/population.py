@@ -1,11 +1,12 @@
-"""A group of agents as one program: vmapped over the agents of a batch, which are spread over the
-local devices. Each device steps its own agents; nothing is exchanged between them.
+"""A group of trials as one program: vmapped over the trials of a batch, which are spread over the
+local devices. Each device steps its own trials; nothing is exchanged between them.
 """
 
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -13,69 +14,74 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from rljax import a2c, evaluation
-from rljax.config import FLOAT_FIELDS, Config
+from rljax import algorithms, evaluation
+from rljax.config import FLOAT_FIELDS, Config, default_log_interval
 from rljax.sweep.results import Failure, Progress, Result
 from rljax.sweep.trials import Execution, Trial
-from rljax.utils import sharding
+from rljax.utils import seeds, sharding
 from rljax.utils.forkserver import EnvError
 from rljax.utils.sharding import AGENTS, WHOLE
 
 CPU_ENVS = 128
 CPU_BYTES = 4 * 2**20
-"""Environments that a CPU device steps at once where it is fastest, over all its agents, and bytes
-of their learners: so many at most, and what they compute on stays in its cache
-(`experiments/benchmark.py sweep` measures it)."""
+"""Environments that a CPU device steps at once where it is fastest, over all its trials, and bytes
+of their learners: with no more, what they compute on stays in its cache
+(`experiments/benchmarks/sweep.py` measures it)."""
 MOST_CPU_AGENTS = 32
 """On each device: more gain nothing."""
 GPU_AGENTS = 2048
-"""Agents at once on an accelerator, if its memory holds them: it is the faster the more there are.
+"""Trials at once on an accelerator, if its memory holds them: it is the faster the more there are.
 """
 MEMORY_SHARE = 0.5
 """Of a device's memory, that a batch may take."""
 
 
-def usual_parallel(config: Config) -> int:
-    """How many agents at once are fastest, over all local devices."""
+def usual_parallel(module: ModuleType, config: Config) -> int:
+    """How many trials at once are fastest, over all local devices.
+
+    Args:
+        module: of the algorithm.
+    """
     if jax.local_devices()[0].platform != "cpu":
         return GPU_AGENTS * jax.local_device_count()
-    learner = jax.eval_shape(a2c.init, config, jax.random.key(0)).learner
+    learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
     each = min(CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_AGENTS)
     return max(1, each) * jax.local_device_count()
 
 
-def train(agents: Sequence[Trial], how: Execution) -> Iterator[Progress]:
-    """Trains the agents of a group, batch after batch, and evaluates them.
+def train(trials: Sequence[Trial], how: Execution) -> Iterator[Progress]:
+    """Trains the trials of a group, batch after batch, and evaluates them.
 
-    All batches are of one size, rounded up to whole devices, and those that lack agents are filled
-    up with copies: they are one compiled program. Where it fails, all agents of the batch do.
+    All batches are of one size, rounded up to whole devices, and those that lack trials are filled
+    up with copies: they are one compiled program. Where it fails, all trials of the batch do.
     """
     mesh = sharding.mesh()
-    wanted = how.parallel or usual_parallel(agents[0].config)
-    each = -(-min(wanted, len(agents)) // mesh.size)
-    without_floats = dataclasses.replace(agents[0].config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
-    programs = _programs(without_floats, each, mesh)
+    module = algorithms.module(trials[0].algorithm)
+    wanted = how.parallel or usual_parallel(module, trials[0].config)
+    each = -(-min(wanted, len(trials)) // mesh.size)
+    without_floats = dataclasses.replace(trials[0].config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
+    programs = _programs(module, without_floats, each, mesh)
     while each > 1 and programs.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
         each = max(1, int(each * limit / programs.bytes))
-        programs = _programs(without_floats, each, mesh)
+        programs = _programs(module, without_floats, each, mesh)
     size, pace = each * mesh.size, _Pace()
-    for start in range(0, len(agents), size):
-        batch = [agent for agent in agents[start : start + size] if agent.number not in how.done]
+    for start in range(0, len(trials), size):
+        batch = [trial for trial in trials[start : start + size] if trial.number not in how.done]
         if not batch:
             continue
         try:
             yield from _train_batch(programs, batch, size, pace, how)
         except EnvError as error:
-            for agent in batch:
-                yield Progress(failure=Failure(agent, str(error)))
+            for trial in batch:
+                yield Progress(failure=Failure(trial, str(error)))
 
 
-def _train_batch(programs, agents, size, pace, how):
-    config = agents[0].config
-    filled = [*agents, *[agents[-1]] * (size - len(agents))]
-    configs = jax.tree.map(lambda *x: np.stack(x), *(agent.config for agent in filled))
-    keys = jax.vmap(jax.random.key)(np.array([agent.seed for agent in filled], np.uint32))
+def _train_batch(programs, trials, size, pace, how):
+    config = trials[0].config
+    filled = [*trials, *[trials[-1]] * (size - len(trials))]
+    configs = jax.tree.map(lambda *x: np.stack(x), *(trial.config for trial in filled))
+    keys = jax.vmap(jax.random.key)(np.array([trial.seed for trial in filled], np.uint32))
     states, rows = programs.init(configs, keys)
     done = 0
     while done < config.num_updates:
@@ -87,11 +93,11 @@ def _train_batch(programs, agents, size, pace, how):
         seconds = time.perf_counter() - begun
         pace.note(length, seconds)
         done += length
-        yield Progress(length * config.batch_size * len(agents), seconds)
+        yield Progress(length * config.batch_size * len(trials), seconds)
     eval_returns = None
     if how.eval_episodes:
         eval_keys = evaluation.evaluation_keys(keys, config.num_updates)
-        played = evaluation.evaluate(
+        result = evaluation.evaluate(
             config,
             states.learner,
             eval_keys,
@@ -100,19 +106,19 @@ def _train_batch(programs, agents, size, pace, how):
             programs.mesh,
             max_steps=how.eval_max_steps,
         )
-        eval_returns = played.returns.astype(float).mean(axis=1)[: len(agents)]
-    metrics = jax.tree.map(lambda x: x[:, : len(agents)], jax.device_get(rows))
-    yield Progress(result=Result(list(agents), metrics, eval_returns))
+        eval_returns = result.returns.astype(float).mean(axis=1)[: len(trials)]
+    metrics = jax.tree.map(lambda x: x[:, : len(trials)], jax.device_get(rows))
+    yield Progress(result=Result(list(trials), metrics, eval_returns))
 
 
 class _Pace:
-    """Updates that take as long as a chunk may: the first are few, for nobody knows yet."""
+    """Updates that take as long as a chunk may: the first are few, as their time is not known."""
 
     def __init__(self):
         self.updates = 1
 
     def note(self, updates, seconds):
-        fitting = int(a2c.CHUNK_SECONDS * updates / seconds)
+        fitting = int(seeds.CHUNK_SECONDS * updates / seconds)
         self.updates = max(1, min(fitting, 20 * updates))
 
 
@@ -128,22 +134,25 @@ class _Programs(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _programs(config: Config, each: int, mesh: Mesh) -> _Programs:
-    """Compiled for a config without its floats and so many agents on each device."""
-    num_rows = -(-config.num_updates // config.log_interval)
+def _programs(module: ModuleType, config: Config, each: int, mesh: Mesh) -> _Programs:
+    """Compiled for a config without its floats and a number of trials on each device."""
+    log_interval = default_log_interval(config)
+    num_rows = -(-config.num_updates // log_interval)
 
     def init(configs, keys):
-        states = jax.vmap(a2c.init)(configs, keys)
-        row = jax.vmap(a2c.row)(states)
+        states = jax.vmap(module.init)(configs, keys)
+        row = jax.vmap(module.row)(states)
         rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
         return states, rows
 
     def advance(configs, states, rows, span):
         def update(i, carry):
             states, rows = carry
-            states, _ = jax.vmap(a2c.update)(configs, states)
-            row, at = jax.vmap(a2c.row)(states), i // config.log_interval
-            return states, jax.tree.map(lambda all, one: all.at[at].set(one), rows, row)
+            states = jax.vmap(module.update)(configs, states)
+            row, at = jax.vmap(module.row)(states), i // log_interval
+            rows = jax.tree.map(lambda all, one: all.at[at].set(one), rows, row)
+            ended = (i + 1) % log_interval == 0
+            return jax.vmap(module.begin_row, in_axes=(0, None))(states, ended), rows
 
         return jax.lax.fori_loop(span[0], span[1], update, (states, rows))
 

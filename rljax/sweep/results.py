@@ -1,31 +1,33 @@
-"""The tidy table: a row for each agent and log point."""
+"""The tidy table: a row for each trial and log point."""
 
 import csv
 import io
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.loggers.tables import FIGURES, STALENESS
-from rljax.sweep.points import Point, label
+from rljax.loggers import tables
+from rljax.sweep.points import label
 from rljax.sweep.trials import Trial
 from rljax.types import Metrics
 from rljax.utils import atomic_io
 
-_KINDS = dict.fromkeys(("agent", "point", "seed", "env_steps", "updates", "episodes"), int)
+_KINDS = dict.fromkeys(("trial", "point", "seed", "env_steps", "updates", "episodes"), int)
 _KINDS["diverged"] = bool
-"""Of the columns that are no settings; figures are floats."""
+"""Of the columns that are no settings; metrics are floats."""
+OLD_TRIAL = "agent"
+"""The column "trial" in tables of earlier versions."""
 _LONGEST = 2**20  # bytes of a line
 
 
 class Result(NamedTuple):
-    """What came of agents whose training is finished, in NumPy."""
+    """Trials whose training is finished, in NumPy."""
 
-    agents: list[Trial]
+    trials: list[Trial]
     metrics: Metrics
     """[R, A] one row for each log point."""
     eval_returns: np.ndarray | None
@@ -33,9 +35,9 @@ class Result(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An agent that could not be trained to its end."""
+    """A trial that could not be trained to its end."""
 
-    agent: Trial
+    trial: Trial
     why: str
 
 
@@ -43,54 +45,55 @@ class Progress(NamedTuple):
     """A step of a sweep."""
 
     env_steps: int = 0
-    """Environment steps since the last one, over all agents."""
+    """Environment steps since the last one, over all trials."""
     seconds: float = 0.0
     """That they took, compilation and evaluation left out."""
     result: Result | None = None
-    """Of agents that have just been finished."""
+    """Of trials that have just been finished."""
     failure: Failure | None = None
-    """Of an agent in a process: an exception, or the process's death."""
+    """Of a trial in a process: an exception, or the process's death."""
 
 
 def columns(result: Result) -> dict[str, np.ndarray]:
-    """The rows of finished agents, by the names of their columns: agent after agent, log point
+    """The rows of finished trials, by the names of their columns: trial after trial, log point
     after log point.
 
-    `eval_return`, in an agent's last row, is the mean return of full episodes after training; NaN
-    elsewhere, and of agents that have `diverged`: gradient or parameters were not finite at this
-    log point or before (of A3C, the gradients of this log point's row), or that return was not.
+    `eval_return`, in a trial's last row, is the mean return of full episodes after training; NaN
+    elsewhere, and of trials that have `diverged`: loss, gradient or parameters were not finite at
+    this log point or before (of A3C, the gradients of this log point's row), or that return was
+    not.
     """
-    metrics, agents = result.metrics, result.agents
+    metrics, trials = result.metrics, result.trials
     num_rows = len(metrics.updates)
-    batch = np.array([agent.config.batch_size for agent in agents])
+    batch = np.array([trial.config.batch_size for trial in trials])
     diverged = np.maximum.accumulate(np.asarray(metrics.diverged_at) > 0, axis=0)
-    if metrics.staleness_mean is not None:  # A3C rejects such gradients, and may get over it
-        diverged = diverged | np.isnan(metrics.policy_loss + metrics.grad_norm)
+    # A3C rejects gradients that are not finite, and may recover.
+    diverged = diverged | np.isnan(metrics.losses.get("loss", 0) + metrics.grad_norm)
     eval_return = np.full(diverged.shape, np.nan)
     if result.eval_returns is not None:
         diverged[-1] |= ~np.isfinite(result.eval_returns)
         eval_return[-1] = np.where(diverged[-1], np.nan, result.eval_returns)
-    names = FIGURES if metrics.staleness_mean is None else FIGURES + STALENESS
 
     def each(values):
         return np.repeat(np.array(values), num_rows)
 
     settings = {
-        name: each(_column([agent.settings[name] for agent in agents]))
-        for name in agents[0].settings
+        name: each(_column([trial.settings[name] for trial in trials]))
+        for name in trials[0].settings
     }
     measured = {
         "env_steps": metrics.updates.astype(np.int64) * batch,
         "updates": metrics.updates,
         "episodes": metrics.episodes.astype(np.int64),
-        **{name: getattr(metrics, name) for name in names},
+        **tables.means(metrics),
+        **metrics.extra,
         "eval_return": eval_return,
         "diverged": diverged,
     }
     return {
-        "agent": each([agent.number for agent in agents]),
-        "point": each([agent.point for agent in agents]),
-        "seed": each([agent.seed for agent in agents]),
+        "trial": each([trial.number for trial in trials]),
+        "point": each([trial.point for trial in trials]),
+        "seed": each([trial.seed for trial in trials]),
         **settings,
         **{name: np.asarray(x).T.ravel() for name, x in measured.items()},
     }
@@ -102,28 +105,26 @@ def _column(values):
     return values if plain else [label(x) for x in values]
 
 
-def header(first: Point, is_a3c: bool) -> str:
-    """The first line of the table as text.
+def lines(result: Result, names: Sequence[str] | None = None) -> str:
+    """The rows of finished trials as text: metrics to six digits, settings to all of theirs.
 
     Args:
-        first: any point of the sweep.
+        names: columns of the table so far, of which a metric that there is none of stays empty;
+            None is a new table, which begins with a header.
     """
-    figures = FIGURES + STALENESS if is_a3c else FIGURES
-    names = ("agent", "point", "seed", *first, "env_steps", "updates", "episodes", *figures)
-    return ",".join((*names, "eval_return", "diverged")) + "\n"
-
-
-def lines(result: Result) -> str:
-    """The rows of finished agents as text: figures to six digits, settings to all of theirs."""
-    own = 3 + len(result.agents[0].settings)  # columns that are the same in all rows of an agent
-    table = list(columns(result).values())
+    own = 3 + len(result.trials[0].settings)  # columns that are the same in all rows of a trial
+    found = columns(result)
+    header = "" if names else _csv(found) + "\n"
     num_rows = len(result.metrics.updates)
+    empty = np.full(num_rows * len(result.trials), np.nan)
+    table = [found.get("trial" if name == OLD_TRIAL else name, empty) for name in names or found]
     firsts = zip(*(column[::num_rows].tolist() for column in table[:own]))
     begins = [begin for first in firsts for begin in [_csv(first)] * num_rows]
     formats = ["%.6g" if column.dtype.kind == "f" else "%s" for column in table[own:]]
     line = "," + ",".join(formats) + "\n"
     rows = zip(*(column.tolist() for column in table[own:]))
-    return "".join([begin + (line % row).replace("nan", "") for begin, row in zip(begins, rows)])
+    text = [begin + (line % row).replace("nan", "") for begin, row in zip(begins, rows)]
+    return header + "".join(text)
 
 
 def _csv(values):
@@ -134,15 +135,15 @@ def _csv(values):
 
 
 def frame(tables: Iterable[dict[str, np.ndarray]]) -> Any:
-    """Columns of several results as one `pandas.DataFrame`, sorted by agent and log point."""
+    """Columns of several results as one `pandas.DataFrame`, sorted by trial and log point."""
     import pandas as pd
 
     table = pd.concat([pd.DataFrame(columns) for columns in tables], ignore_index=True)
-    return table.sort_values(["agent", "env_steps"], kind="stable", ignore_index=True)
+    return table.sort_values(["trial", "env_steps"], kind="stable", ignore_index=True)
 
 
 def read(path: Path) -> Any:
-    """A results.csv, or a sweep's directory, as a `pandas.DataFrame`, sorted by agent. A last line
+    """A results.csv, or a sweep's directory, as a `pandas.DataFrame`, sorted by trial. A last line
     that is still being written, or was cut, is left out.
 
     Raises:
@@ -155,16 +156,18 @@ def read(path: Path) -> Any:
     try:
         with atomic_io.opened(path) as file:
             lines = _whole_lines(file)
-            names = list(pd.read_csv(lines, nrows=0))
+            names = [*pd.read_csv(lines, nrows=0)]
+            names[:1] = ["trial" if names[0] == OLD_TRIAL else names[0]]
             settings = names[3 : names.index("env_steps")]
             if lacking := {*_KINDS, "episodic_return", "eval_return"} - set(names):
                 raise ValueError(f"it has no column {min(lacking)!r}")
             kinds = {name: _KINDS.get(name, float) for name in names} | dict.fromkeys(settings, str)
             missing = {name: [""] for name in names if kinds[name] is float}
             lines.seek(0)
-            table = pd.read_csv(lines, dtype=kinds, keep_default_na=False, na_values=missing)
+            how = dict(names=names, header=0, keep_default_na=False, na_values=missing)
+            table = pd.read_csv(lines, dtype=kinds, **how)
         table = table.assign(**{name: _parsed(table[name]) for name in settings})
-        return table.sort_values(["agent", "env_steps"], kind="stable", ignore_index=True)
+        return table.sort_values(["trial", "env_steps"], kind="stable", ignore_index=True)
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
     except (KeyError, ValueError, TypeError, OverflowError) as error:

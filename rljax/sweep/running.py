@@ -1,22 +1,25 @@
 """The whole of a sweep: groups one after another."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from rljax import a2c, a3c, rollout
-from rljax.config import MAX_EPISODE_STEPS, Config, WorkerConfig, reworded
-from rljax.envs.host_envs import HostEnv
+from rljax import algorithms, learner, networks, rollout
+from rljax.config import Config
 from rljax.sweep import population, results, trial_pool
+from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import Point, Range, grid
 from rljax.sweep.results import Progress
 from rljax.sweep.trials import Execution, Group, Trial, plan
+from rljax.utils.errors import TrainingError, reworded
 
 
-class FailedError(RuntimeError):
-    """An agent could not be trained to its end; which one and why is in the message."""
+class FailedError(TrainingError):
+    """A trial could not be trained to its end; which one and why is in the message."""
 
 
 def run(
@@ -24,80 +27,98 @@ def run(
     axes: Mapping[str, Sequence | Range] | Sequence[Point],
     seeds: Iterable[int],
     *,
-    workers: WorkerConfig | None = None,
-    parallel: int | None = None,
-    eval_episodes: int = 20,
-    greedy: bool = True,
-    eval_envs: int | None = None,
-    eval_max_steps: int = MAX_EPISODE_STEPS,
+    algorithm: str = "a2c",
+    own: Any = None,
+    run_dir: Path | str | None = None,
+    **options: Any,
 ) -> Any:
     """Trains every point with every seed.
 
-    A diverging agent goes on to its end, marked in the table, and touches no other.
+    A trial that diverges continues to its end, marked in the table, and affects no other.
 
     Args:
         base: the settings that no axis changes.
         axes: a grid of values; or points, as `random` and `latin_hypercube` give them, or listed.
-        workers: for A3C; A2C has none.
-        parallel: agents at once; by default what is fastest.
-        eval_episodes: full episodes of each agent after training; 0 is no evaluation.
-        greedy: whether these take the policy's mode or sample from it.
-        eval_envs: environments that Python steps, open at once in an evaluation; by default as many
-            as in training, at most 16.
-        eval_max_steps: an evaluation's episode that has not ended by itself by then is cut.
+        algorithm: "a2c" or "a3c".
+        own: the algorithm's own options, such as a `WorkerConfig`; by default its defaults.
+        run_dir: the directory that the sweep is written to, with the same files as
+            experiments/sweep.py writes; the seeds are consecutive then. Without one nothing is
+            kept but the table.
+        options: fields of `options.SweepOptions`: `eval_episodes`, `eval_mode`, `max_parallel` and
+            the like.
 
     Returns:
-        A `pandas.DataFrame` of `results.columns`: a row for each agent and log point.
+        A `pandas.DataFrame` of `results.columns`: a row for each trial and log point. With a run
+        directory, Ctrl-C ends the sweep in order, and the table is of the trials finished so far.
 
     Raises:
-        ValueError, TypeError: as `plan` and `check` do.
-        FailedError: an agent in a process could not be trained to its end.
+        ValueError, TypeError: as `plan` and `check` do; an option is unknown or wrong.
+        FailedError: a trial could not be trained to its end.
     """
-    points = grid(axes) if isinstance(axes, Mapping) else list(axes)
-    groups = plan(base, points, seeds, workers)
-    check(groups)
-    tables, how = [], Execution(parallel, eval_episodes, greedy, eval_envs, eval_max_steps)
+    points, seeds = grid(axes) if isinstance(axes, Mapping) else list(axes), list(seeds)
+    own = algorithms.find(algorithm).own if own is None else (own,)
+    how = SweepOptions(algorithm=algorithm, quiet=run_dir is None)
+    how = dataclasses.replace(how, **options).validate()
+    if run_dir is None:
+        groups = plan(base, points, seeds, algorithm, own)
+        check(groups)
+        return _in_memory(groups, how.execution)
+    if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
+        raise ValueError(f"seeds = {seeds}: must be consecutive with a run directory")
+    from rljax.sweep import directory
+
+    path, first = Path(run_dir), seeds[0]
+    how = dataclasses.replace(how, run_dir=path, seed=first, num_seeds=len(seeds))
+    done = directory.execute(directory.Asked(base, how, own, points))
+    if done.failures:
+        raise FailedError(f"{done.failures[0].trial}: {done.failures[0].why}")
+    return results.read(path)
+
+
+def _in_memory(groups, how):
+    tables = []
     with contextlib.closing(chunks(groups, how)) as steps:
         for step in steps:
             if step.failure:
-                raise FailedError(f"{step.failure.agent}: {step.failure.why}")
+                raise FailedError(f"{step.failure.trial}: {step.failure.why}")
             if step.result:
                 tables.append(results.columns(step.result))
     return results.frame(tables)
 
 
 def check(groups: Sequence[Group]) -> None:
-    """That the environment and the network of every group can be made.
+    """That the environment, the network and the loss of every group can be made.
 
     Raises:
         ValueError, TypeError: one cannot; the message names the point.
     """
     for group in groups:
-        agent = group.agents[0]
+        trial = group.trials[0]
         try:
-            if agent.workers:
-                a3c.check(agent.config, agent.workers)
-            jax.eval_shape(a2c.init, agent.config, jax.random.key(0))
+            jax.eval_shape(lambda key, config=trial.config: _made(config, key), jax.random.key(0))
         except (ValueError, TypeError) as error:
-            raise reworded(error, f"{agent}: {error}") from error
+            raise reworded(error, f"{trial}: {error}") from error
+
+
+def _made(config, key):
+    env, network = rollout.make_env_and_network(config)
+    params = networks.init(config, network, env.spec, key)
+    return learner.no_losses(config, network, env.spec, params)
 
 
 def chunks(groups: Sequence[Group], how: Execution) -> Iterator[Progress]:
     """Trains all groups, in steps of half a second or so.
 
     Raises:
-        ValueError: `how.parallel` is below 1.
-        TypeError: as `crowd.train` does.
+        TypeError: as `trial_pool.train` does.
     """
-    if how.parallel is not None and how.parallel < 1:
-        raise ValueError(f"parallel = {how.parallel}: must be at least 1")
     for group in groups:
-        if any(agent.number not in how.done for agent in group.agents):
-            yield from train_group(group.agents, how)
+        if any(trial.number not in how.done for trial in group.trials):
+            yield from train_group(group.trials, how)
 
 
-def train_group(agents: Sequence[Trial], how: Execution) -> Iterator[Progress]:
-    """Trains the agents of one group: the one place that knows how a group is executed."""
-    env, _ = rollout.make_env_and_network(agents[0].config)
-    in_processes = agents[0].workers is not None or isinstance(env, HostEnv)
-    yield from (trial_pool if in_processes else population).train(agents, how)
+def train_group(trials: Sequence[Trial], how: Execution) -> Iterator[Progress]:
+    """Trains the trials of one group: the one place that knows how a group is executed."""
+    module = algorithms.module(trials[0].algorithm)
+    in_one_program = module.in_one_program(trials[0].config)
+    yield from (population if in_one_program else trial_pool).train(trials, how)

@@ -1,8 +1,8 @@
-"""Files written so that a crash, a full disk or a second writer damages nothing, and read so that
-nothing in their place, whatever it is, does harm.
+"""Files that survive a crash, a full disk and a second writer, and reading that nothing found in
+their place can harm.
 
-JSON is valid JSON: a number that is not finite is its name, "inf", "-inf" or "nan", as `float`
-reads it.
+Functions that write, append or remove raise a `WriteError` if they cannot, and leave everything as
+it was. JSON is strict: numbers that are not finite become "inf", "-inf" or "nan", as `float` reads.
 """
 
 import contextlib
@@ -19,48 +19,37 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 LARGEST = 2**28
-"""Bytes of a JSON file, or of a table of a run, that is read."""
+"""The most bytes that are read of a JSON file, or of a table of a run."""
 MOST_LEVELS = 100
-"""Of lists and objects within one another, in JSON that is read."""
+"""The deepest nesting of lists and objects in JSON that is read."""
 
 
 class WriteError(OSError):
-    """A file could not be written, and is as it was before; the message says which and why."""
+    """A file could not be written; the message says which and why."""
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes a file beside its place, to the disk, and renames it.
-
-    Raises:
-        WriteError: the disk is full, or the like.
-    """
-    beside = _beside(path, "part")
+    """Writes a file under a temporary name, syncs it and renames it."""
+    new = _temporary(path, "part")
     with writing(path):
         try:
-            _write_to_disk(beside, data)
-            os.replace(beside, path)
+            _write_to_disk(new, data)
+            os.replace(new, path)
             sync_folder(path.parent)
         except OSError:
             with contextlib.suppress(OSError):
-                beside.unlink()
+                new.unlink()
             raise
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Writes a JSON file, whole, as `json_bytes` has it.
-
-    Raises:
-        WriteError: as `write` does.
-    """
+    """Writes a tree as a JSON file, converted as by `json_bytes`."""
     write(path, json_bytes(tree, indent=2))
 
 
 def json_bytes(tree: Any, indent: int | None = None) -> bytes:
-    """A tree as JSON that any reader takes, and a line's end.
-
-    NumPy's and JAX's arrays and scalars are lists and numbers. What JSON has no form for, such as
-    a path, or an environment that was given as an object, is `str` of it.
-    """
+    """A tree as strict JSON and a newline. Arrays of NumPy and JAX become lists, their scalars
+    numbers, and what JSON has no form for, such as a path or an environment object, its `str`."""
     return json.dumps(_plain(tree), indent=indent, allow_nan=False).encode() + b"\n"
 
 
@@ -79,20 +68,15 @@ def _plain(tree):
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        OSError: as `read` does.
-        ValueError: it is no JSON, or nested too deeply; in one line, without the file's name.
-    """
+    """The contents of a JSON file; raises as `read` and `parse_json` do."""
     return parse_json(read(path, LARGEST))
 
 
 def parse_json(data: bytes) -> Any:
-    """What JSON says. Infinity and NaN, which are none, are taken for the numbers that they name.
+    """Parses JSON. Infinity and NaN, which are not JSON, become the numbers that they name.
 
     Raises:
-        ValueError: as `read_json` does.
+        ValueError: it is not JSON, or nested too deeply; one line, without a file name.
     """
     try:
         tree = json.loads(data)
@@ -108,11 +92,10 @@ def parse_json(data: bytes) -> Any:
 
 
 def read(path: Path, most: int | None = None) -> bytes:
-    """The bytes that a file has now, if it is a regular one.
+    """The bytes that a file has now.
 
     Raises:
-        OSError: there is none, it cannot be read, it is a folder or a pipe or the like, or it has
-            more bytes than `most`.
+        OSError: it cannot be read, is not a regular file, or has more bytes than `most`.
     """
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -122,10 +105,10 @@ def read(path: Path, most: int | None = None) -> bytes:
 
 
 def opened(path: Path) -> BinaryIO:
-    """A regular file, open for reading; for a pipe's other end one could wait for ever.
+    """Opens a file for reading. It must be a regular one: a pipe could block for ever.
 
     Raises:
-        OSError: as `read` does.
+        OSError: it cannot be read, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -141,11 +124,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def append(path: Path, text: str) -> None:
-    """Adds lines to a file: all of them or, where the disk is full, none.
-
-    Raises:
-        WriteError: the disk is full, or the like.
-    """
+    """Appends lines to a file: all of them or, if the disk is full, none."""
     with writing(path):
         if path.is_fifo():  # opening it would wait for a reader
             raise OSError(errno.EINVAL, _NO_FILE)
@@ -153,7 +132,7 @@ def append(path: Path, text: str) -> None:
         with open(path, "ab", buffering=0) as file:
             size, data = os.fstat(file.fileno()).st_size, text.encode()
             try:
-                while data:  # an almost full disk takes a part first
+                while data:  # an almost full disk takes only a part
                     data = data[file.write(data) :]
             except OSError:
                 with contextlib.suppress(OSError):
@@ -162,64 +141,56 @@ def append(path: Path, text: str) -> None:
 
 
 def write_folder(path: Path, contents: dict[str, bytes]) -> None:
-    """Writes a folder of files beside its place, to the disk, and renames it; one that is there
-    already is replaced.
-
-    Raises:
-        WriteError: the disk is full, or the like; the folder is as it was before.
-    """
-    beside, before = _beside(path, "new"), _beside(path, "old")
+    """Writes a folder of files under a temporary name, syncs it and renames it. A folder of this
+    name is replaced."""
+    new, old = _temporary(path, "new"), _temporary(path, "old")
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _settle(beside, before)  # a process that was killed can have had this one's number
-            beside.mkdir()
+            _clean_up(new, old)  # a killed process may have had this process's number
+            new.mkdir()
             for name, data in contents.items():
-                _write_to_disk(beside / name, data)
-            sync_folder(beside)
+                _write_to_disk(new / name, data)
+            sync_folder(new)
             if path.exists():
-                os.rename(path, before)
-            os.rename(beside, path)
+                os.rename(path, old)
+            os.rename(new, path)
             sync_folder(path.parent)
             sync_folder(path.parent.parent)
-            shutil.rmtree(before, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
         except OSError:
-            shutil.rmtree(beside, ignore_errors=True)
-            if before.exists() and not path.exists():
-                os.rename(before, path)
+            shutil.rmtree(new, ignore_errors=True)
+            if old.exists() and not path.exists():
+                os.rename(old, path)
             raise
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder: whole at once under its name, however long deleting takes.
-
-    Raises:
-        WriteError: it is not ours to remove, or the like.
-    """
+    """Removes a folder. Its name is free at once, however long deleting its files takes."""
     if path.exists():
-        gone = _beside(path, "gone")
+        gone = _temporary(path, "gone")
         with writing(path):
-            _settle(gone)
+            _clean_up(gone)
             os.rename(path, gone)
         shutil.rmtree(gone, ignore_errors=True)
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a process that was killed in one of these functions left this behind."""
-    return _BESIDE.fullmatch(path.name) is not None
+    """Whether a process left this behind when it was killed in one of these functions."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def tidy(parent: Path) -> None:
-    """Clears up after processes that were killed in one of these functions, and are not at work
-    here now."""
+    """Cleans up after processes that were killed in one of these functions. No process may be
+    writing here now."""
     if parent.is_dir():
-        _settle(*filter(is_leftover, list(parent.iterdir())))
+        _clean_up(*filter(is_leftover, list(parent.iterdir())))
 
 
-def _settle(*leftovers):
-    """What was replaced goes back to its place if nothing came there; all else is removed."""
+def _clean_up(*leftovers):
+    """Restores what was being replaced if its replacement is missing, and removes the rest."""
     for left in leftovers:
-        name, kind = _BESIDE.fullmatch(left.name).groups()
+        name, kind = _TEMPORARY.fullmatch(left.name).groups()
         if kind == "old" and left.exists() and not left.with_name(name).exists():
             os.rename(left, left.with_name(name))
         elif left.is_dir() and not left.is_symlink():
@@ -229,20 +200,20 @@ def _settle(*leftovers):
 
 
 _NO_FILE = "Not a regular file"
-_BESIDE = re.compile(r"\.(.+)\.\d+\.(part|new|old|gone)")
+_TEMPORARY = re.compile(r"\.(.+)\.\d+\.(part|new|old|gone)")
 
 
-def _beside(path, kind):
+def _temporary(path, kind):
     return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Holds a lock file for as long as the block, or the process, lives: a killed process holds
-    nothing.
+    """Holds a lock file until the block, or the process, ends.
 
     Raises:
         BlockingIOError: another process holds it; the message is what that process wrote in it.
+        OSError: it cannot be opened, or is not a regular file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
@@ -253,7 +224,7 @@ def lock(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             text = file.read(200).decode(errors="replace")
             raise BlockingIOError(" ".join(text.split()) or "another process") from error
-        with contextlib.suppress(OSError):  # the disk may be full; the lock holds without
+        with contextlib.suppress(OSError):  # the disk may be full; the lock holds anyway
             file.truncate(0)
             file.write(f"process {os.getpid()} on {os.uname().nodename}\n".encode())
         yield
@@ -261,7 +232,7 @@ def lock(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Makes a WriteError, with the file's name, of an OSError, which need not name it."""
+    """Turns an OSError into a WriteError that names the file."""
     try:
         yield
     except WriteError:
@@ -278,7 +249,7 @@ def _write_to_disk(path, data):
 
 
 def sync_folder(path: Path) -> None:
-    """Puts a folder's names on the disk: a new or renamed file is safe only after this."""
+    """Syncs a folder, which makes new and renamed files in it safe."""
     descriptor = os.open(path, os.O_RDONLY)
     with contextlib.suppress(OSError):  # not every network file system offers it
         os.fsync(descriptor)

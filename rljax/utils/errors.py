@@ -1,18 +1,22 @@
-"""What the code of users raises: told in a line, and told apart from Ctrl-C."""
+"""Exceptions of user code: as one line of text, and distinguished from Ctrl-C."""
 
 import signal
 import traceback
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
-"""Those that end a run in order."""
+"""Those that stop a run in an orderly way."""
 
 WRONG = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
-"""What reading a wrong answer raises."""
+"""What reading a wrong return value raises."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot continue; what was trained before is kept."""
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether a signal's handler raised this KeyboardInterrupt, rather than the code that was
-    called. Where Python's own handler could have, which leaves no trace, it is taken for it."""
+    """Whether a signal handler raised this KeyboardInterrupt, and not the code that was called.
+    Python's own handler leaves no trace; while it is installed, every one counts as a signal's."""
     if not isinstance(error, KeyboardInterrupt):
         return False
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -24,7 +28,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says; its type, where it says nothing or cannot."""
+    """The text of an exception; its type if the text is empty or raises."""
     name = type(error).__name__
     try:
         return str(error) or name
@@ -33,7 +37,7 @@ def text_of(error: BaseException) -> str:
 
 
 def in_a_line(error: BaseException) -> str:
-    """An exception's kind and text, in a line."""
+    """The type and text of an exception, in one line."""
     kind = type(error).__name__
     try:
         text = " ".join(str(error).split())
@@ -43,6 +47,12 @@ def in_a_line(error: BaseException) -> str:
 
 
 def what_is_wrong(error: Exception) -> str:
-    """One of `WRONG`, in a line."""
+    """The text of a ValueError or TypeError, and the type and text of others, in one line."""
     line, kind = in_a_line(error), type(error)
     return line.removeprefix(f"{kind.__name__}: ") if kind in (ValueError, TypeError) else line
+
+
+def reworded(error: Exception, text: str) -> Exception:
+    """An error to raise instead of another, with other words: a TypeError or a ValueError, for the
+    constructors of their subclasses need not take a text."""
+    return (TypeError if isinstance(error, TypeError) else ValueError)(text)

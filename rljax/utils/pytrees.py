@@ -1,7 +1,6 @@
 """Pytrees as vectors, and back.
 
-A jitted call takes and gives a few large arrays in a fraction of the time that dozens of small ones
-take, and so does a pipe.
+A jitted call passes one array in a fraction of the time of dozens of small ones; so does a pipe.
 """
 
 import math
@@ -16,18 +15,14 @@ from rljax.config import Config
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """The leaves of a pytree, each with its path in it, such as "learner/updates"."""
-    import jax
-
+    """The leaves of a pytree, each with its path, such as "learner/updates"."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 def settings(config: Config) -> tuple[np.ndarray, Callable[[jax.Array], Config]]:
-    """(a vector of the config's floats, what makes the config of it again, also in jitted code).
-
-    Taking a config apart and handing over ten arguments takes as long as the holder's arithmetic.
-    """
+    """(a vector of the config's floats, a function from it to the config, also for jitted code).
+    Passing the floats one by one takes as long as the holder's arithmetic."""
     floats, kind = jax.tree.flatten(config)
     return np.array(floats, np.float32), lambda vector: kind.unflatten(list(vector))
 
@@ -44,13 +39,13 @@ def ravel(tree: Any) -> jax.Array:
 
 
 def host_vector(tree: Any) -> np.ndarray:
-    """What `ravel` gives, in NumPy; of a single vector the vector itself, without a copy."""
+    """`ravel` in NumPy; a single vector is not copied."""
     leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)]
     return leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
 
 
 def unravel(vector: Any, shapes: Any) -> Any:
-    """The pytree that `ravel` made a vector of, JAX or NumPy."""
+    """The pytree of a vector from `ravel`, in JAX or NumPy."""
     leaves, start = [], 0
     for leaf in jax.tree.leaves(shapes):
         stop = start + math.prod(leaf.shape)
@@ -65,15 +60,14 @@ def plain(tree: Any) -> Any:
 
 
 def typed(tree: Any, like: Any) -> Any:
-    """Raw data as random keys again, where `like` has them."""
+    """The inverse of `plain`, for a pytree with random keys where `like` has them."""
     return jax.tree.map(
         lambda x, kind: jax.random.wrap_key_data(x) if _is_key(kind) else x, tree, like
     )
 
 
 def pack(tree: Any) -> jax.Array:
-    """The bits of all leaves, of at most 32 each, as one uint32 vector: one array is handed over in
-    a fraction of the time that a dozen take."""
+    """The bits of all leaves, of at most 32 bits a number, as one uint32 vector."""
 
     def bits(leaf):
         leaf = jnp.ravel(leaf)
@@ -84,7 +78,7 @@ def pack(tree: Any) -> jax.Array:
 
 
 def unpack(vector: Any, shapes: Any) -> Any:
-    """The pytree that `pack` made a vector of, JAX or NumPy."""
+    """The pytree of a vector from `pack`, in JAX or NumPy."""
 
     def leaf(bits, kind):
         if kind.dtype == bool:

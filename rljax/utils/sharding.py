@@ -1,4 +1,4 @@
-"""Programs spread over this process's devices."""
+"""Programs sharded over the devices of this process."""
 
 import contextlib
 import os
@@ -13,22 +13,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rljax.utils.forkserver import EnvError
 
 AGENTS = PartitionSpec("agents")
-"""An array whose leading axis is spread."""
+"""An array whose leading axis is sharded."""
 WHOLE = PartitionSpec()
-"""An array that each device has."""
+"""An array of which each device has a copy."""
 
 
 def mesh() -> Mesh:
-    """All local devices. A CPU is one, unless `jax_num_cpu_devices` says otherwise before JAX
-    starts."""
+    """All local devices; a CPU is one, unless `jax_num_cpu_devices` was set before JAX started."""
     return Mesh(np.array(jax.local_devices()), ("agents",))
 
 
 def spread(
     f: Callable, mesh: Mesh, taken: Any, given: Any, donate: tuple[int, ...] = ()
 ) -> Callable:
-    """A function jitted so that each device runs it on its own part of the arrays, and none waits
-    for another.
+    """Jits a function that each device runs on its own shard of the arrays, without waiting for
+    others.
 
     Args:
         taken, given: a `PartitionSpec` for each argument, and for what is returned.
@@ -41,8 +40,8 @@ def spread(
 
 @contextlib.contextmanager
 def failures_named(where: str) -> Iterator[None]:
-    """Around a call of a compiled program: what fails in it, such as a callback of an environment
-    or a device's memory, becomes an EnvError that says where. Errors of tracing pass."""
+    """Turns failures of a compiled program, such as those of an environment's callback or of device
+    memory, into an EnvError that says where. Errors of tracing are left as they are."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # JAX gives either
@@ -52,7 +51,7 @@ def failures_named(where: str) -> Iterator[None]:
 
 
 _STATUS = re.compile("[A-Z_]{4,}: ")
-"""How messages of XLA begin."""
+"""The start of XLA's messages."""
 
 
 def memory(mesh: Mesh) -> float:

@@ -1,12 +1,11 @@
-"""Values of `Config.env_kwargs`: as Python writes them, hashable in a config, exact in JSON.
+"""Values of `Config.env_kwargs`: hashable in a config, exact in JSON.
 
-A config holds a list or a dict as `Frozen`, for what is compiled is kept by the config that it is
-compiled for; an environment is given a fresh one each time (`thawed`), so that what it does to it
-touches no other.
+A config holds lists and dicts as `Frozen`, because compiled programs are cached by their config. An
+environment gets fresh ones each time (`thawed`), so that its changes to them affect no other.
 
-In JSON (`encoded`), what JSON has no form for is an object of one name: {"tuple": [...]}, {"float":
-"inf"} or "-inf" or "nan", and {"dict": [[key, value], ...]} for a dict whose keys are not all
-strings, or that could be taken for one of these.
+In JSON (`encoded`), what JSON has no form for is an object with one name: {"tuple": [...]},
+{"float": "inf"} or "-inf" or "nan", and {"dict": [[key, value], ...]} for a dict that has other
+keys than strings or looks like one of these.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 MOST_LEVELS = 32
-"""Of lists, tuples and dicts within one another."""
+"""The deepest nesting of lists, tuples and dicts."""
 ALLOWED = "a number, a bool, a string, None, or a list, tuple or dict of such"
 
 _SCALARS = bool | int | float | str | None
@@ -26,20 +25,20 @@ _TAGS = ("tuple", "float", "dict")
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """A list or dict that can be hashed."""
+    """A hashable list or dict."""
 
     kind: str
     """"list" or "dict"."""
     items: tuple
-    """Of a dict its pairs, in their order."""
+    """For a dict its (key, value) pairs, in order."""
 
     def __repr__(self):
         return repr(_thawed(self))
 
 
 def frozen(value: Any, levels: int = MOST_LEVELS) -> Any:
-    """A value as a config holds it: NumPy's scalars as Python's, lists and dicts `Frozen`. What is
-    no such value (see `is_value`), or nested too deeply, stays as it is."""
+    """A value as a config holds it: NumPy scalars as Python's, lists and dicts as `Frozen`. Other
+    values (see `is_value`), and those nested too deeply, are returned as they are."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.shape):
         return value.item()
     if not levels:
@@ -55,7 +54,7 @@ def frozen(value: Any, levels: int = MOST_LEVELS) -> Any:
 
 
 def is_value(value: Any) -> bool:
-    """Whether a value, as `frozen` gives it, is one that an environment can be given."""
+    """Whether a value from `frozen` is `ALLOWED`."""
     if isinstance(value, tuple):
         return all(map(is_value, value))
     if isinstance(value, Frozen) and value.kind == "list":
@@ -66,7 +65,7 @@ def is_value(value: Any) -> bool:
 
 
 def thawed(pairs: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Keyword arguments as an environment takes them: lists and dicts of its own."""
+    """Keyword arguments as an environment takes them, with lists and dicts of its own."""
     return {name: _thawed(value) for name, value in dict(pairs).items()}
 
 
@@ -81,7 +80,7 @@ def _thawed(value):
 
 
 def encoded(value: Any) -> Any:
-    """A value, frozen or not, as JSON can hold it; `decoded` gives it back as Python has it."""
+    """A value, frozen or not, in a form that JSON can hold."""
     value = _thawed(value)
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
@@ -97,10 +96,10 @@ def encoded(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """The value that `encoded` was given.
+    """The inverse of `encoded`; lists and dicts are Python's.
 
     Raises:
-        ValueError, TypeError: it gives no such thing.
+        ValueError, TypeError: not a value of `encoded`.
     """
     if isinstance(value, list):
         return [decoded(x) for x in value]
@@ -119,7 +118,7 @@ def decoded(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-    """A number out of JSON, in which `files.json_bytes` has names for those that are not finite."""
+    """A number from JSON, where `atomic_io.json_bytes` writes "inf", "-inf" or "nan" for some."""
     return float(value) if value in ("inf", "-inf", "nan") else value
 
 

@@ -1,0 +1,129 @@
+"""How fast sweeps are: environment steps per second of all trials.
+
+python experiments/benchmarks/sweep.py
+python experiments/benchmarks/sweep.py --shapes --rounds 1
+
+population  learning rates and seeds, as `sweep.chunks` trains them
+in turn     the same trials one after another, by `jax.jit(a2c.train)`
+2048x16     one large run
+
+All are compiled before. Then the share of a sweep's time that its table and its display take; and
+speed by the number of trials at once, which shows what `sweep.population.CPU_ENVS` should be.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import os
+import sys
+import tempfile
+from time import perf_counter
+
+import jax
+
+from rljax import a2c, sweep
+from rljax.cli import benchmark
+from rljax.config import Config
+from rljax.sweep import directory, report
+from rljax.utils import platform
+
+SHAPES = ("CartPole-v1,4x5", "CartPole-v1,16x5", "CartPole-v1,64x16", "Breakout-MinAtar,16x8")
+LARGE = Config(num_envs=2048, num_steps=16, total_timesteps=2048 * 16 * 150)
+SPEED, RATIO = ",.0f", ".2f"
+COLUMNS = {"steps/s": "", "population": SPEED, "in turn": SPEED, "ratio": RATIO}
+COLUMNS |= {"2048x16": SPEED, "its ratio": RATIO}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    rates: int = 32
+    """Learning rates of the population."""
+    seeds: int = 8
+    """Seeds of each."""
+    timesteps: int = 100_000
+    """Environment steps of each trial, on CartPole 16x5."""
+    rounds: int = 3
+    """Times that all are trained, in turn."""
+    shapes: tuple[str, ...] = SHAPES
+    """Environment, and environments x steps of a rollout, for the speed by number of trials."""
+    sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """Trials at once, on each device."""
+    seconds: float = 5.0
+    """Length of each of those, about."""
+
+
+def measure(options, where):
+    cores = len(os.sched_getaffinity(0))
+    axes = {"learning_rate": sweep.log(1e-4, 1e-2, options.rates)}
+    base, seeds = Config(total_timesteps=options.timesteps), list(range(options.seeds))
+    with platform.computing_on(where.device, cpu_devices=cores) as device:
+        (group,) = sweep.plan(base, sweep.grid(axes), seeds)
+        rounds = benchmark.table(COLUMNS, in_turn(group, options.rounds))
+        shares = files(base, axes, seeds, where.device)
+        by_number = [by_trials(*shape.split(","), options) for shape in options.shapes]
+    return device, {"seeds": seeds, "in_turn": rounds, "files": shares, "by_trials": by_number}
+
+
+def in_turn(group, rounds):
+    train, trials = jax.jit(a2c.train), [(trial.config, trial.seed) for trial in group.trials]
+
+    def train_population():
+        return sum(step.env_steps for step in chunks(group))
+
+    def train_each(*runs):
+        for config, seed in runs:
+            jax.block_until_ready(train(config, jax.random.key(seed)))
+        return sum(config.num_updates * config.batch_size for config, _ in runs)
+
+    train_population()  # compiles
+    train_each(trials[0], (LARGE, 0))
+    for number in range(rounds):
+        speed, alone = steps_per_second(train_population), steps_per_second(train_each, *trials)
+        large = steps_per_second(train_each, (LARGE, 1))
+        found = speed, alone, speed / alone, large, speed / large
+        yield dict(zip(COLUMNS, (f"round {number}", *found)))
+
+
+def chunks(group, parallel=None):
+    return sweep.chunks([group], sweep.Execution(parallel, eval_episodes=0))
+
+
+def steps_per_second(train, *runs):
+    begun = perf_counter()
+    return train(*runs) / (perf_counter() - begun)
+
+
+def files(base, axes, seeds, device):
+    """A sweep that is written and displayed, with the time that this takes."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        benchmark.timed(directory.Follower, "take") as takes,
+        benchmark.timed(directory.Follower, "follow") as whole,
+        benchmark.timed(report, "finish") as ends,
+    ):
+        run_dir = f"{folder}/sweep"
+        sweep.run(base, axes, seeds, run_dir=run_dir, device=device, quiet=False)
+    share, seconds, end = sum(takes) / sum(whole), sum(whole), sum(ends)
+    print(f"table and display: {share:.2%} of {seconds:.1f} s;", end=" ")
+    print(f"ranking and figures at the end: {end:.1f} s")
+    return {"share": share, "seconds": seconds, "finish_seconds": end}
+
+
+def by_trials(env, size, options):
+    config, speeds = benchmark.config_for(Config(), env, size), {}
+    for each in options.sizes:
+        trials = each * jax.local_device_count()
+        (group,) = sweep.plan(config, [{"gamma": 0.99}], range(trials))
+        with contextlib.closing(chunks(group, trials)) as steps:
+            counts = itertools.accumulate(step.env_steps for step in steps)
+            speeds[trials] = benchmark.speed(counts, options.seconds)
+    best = max(speeds.values())
+    text = "  ".join(f"{trials}: {speed / best:.0%}" for trials, speed in speeds.items())
+    print(f"{env} {size}: {text} of {best:,.0f} steps/s", flush=True)
+    return {"env": env, "size": size, "steps_per_second": speeds}
+
+
+if __name__ == "__main__":
+    sys.exit(benchmark.main(__doc__, measure, Options(), benchmark.Device()))

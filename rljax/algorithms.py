@@ -1,0 +1,84 @@
+"""The algorithms, by name. Needs no JAX.
+
+The module of an algorithm gives the following; `own` are its own options, () or one dataclass:
+
+    init_seeds(config, *own, keys) -> states
+        Fresh states [S] for keys [S]: a NamedTuple with a field `learner`, a `types.TrainState`
+        [S], from which policies are made.
+    chunks(config, *own, keys, states=None, *, log_interval=None, watch=None)
+        Trains; yields (states [S], Metrics [S]) every second or so, and at the end of each row.
+        Metrics are of the seeds whose `updates` have advanced.
+    in_one_program(config) -> bool
+        Whether all seeds are trained in one program; else one after another.
+
+and, as far as it has them:
+
+    init(config, key), update(config, state), row(state), begin_row(state, ended)
+        Pure functions of one agent, where it trains in one program; sweeps vmap them.
+    summary(states) -> dict
+        What it adds to summary.json.
+
+Options of its own are a frozen dataclass with `validate()` and `settle(config)`, as
+`config.WorkerConfig`.
+"""
+
+import dataclasses
+import importlib
+from types import ModuleType
+from typing import Any
+
+from rljax.config import Config, WorkerConfig
+from rljax.utils.lookup import unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """What is known of an algorithm before JAX is imported."""
+
+    module: str
+    options: type | None = None
+    """Of its own."""
+    options_name: str = ""
+    """What these are called in config.json."""
+    num_seeds: int = 8
+    """Seeds of a run if nothing is said."""
+    in_processes: bool = False
+    """It computes in processes that it starts, on the CPU."""
+
+    @property
+    def own(self) -> tuple[Any, ...]:
+        """Its own options, as they are by default: () or one."""
+        return (self.options(),) if self.options else ()
+
+
+ALGORITHMS = {
+    "a2c": Algorithm("rljax.a2c"),
+    "a3c": Algorithm("rljax.a3c", WorkerConfig, "workers", num_seeds=1, in_processes=True),
+}
+
+
+def find(name: str) -> Algorithm:
+    """The algorithm of a name.
+
+    Raises:
+        ValueError: there is none; the message offers the nearest.
+    """
+    if name not in ALGORITHMS:
+        raise ValueError(unknown("algorithm", str(name), list(ALGORITHMS)))
+    return ALGORITHMS[name]
+
+
+def module(name: str) -> ModuleType:
+    """The module of an algorithm; this imports JAX."""
+    return importlib.import_module(find(name).module)
+
+
+def settle(config: Config, own: tuple[Any, ...]) -> Config:
+    """The config of a run with these options of the algorithm's own.
+
+    Raises:
+        ValueError, TypeError: a setting or an option is out of its range, or they do not fit.
+    """
+    for options in own:
+        config = options.settle(config)
+    return config.validate()

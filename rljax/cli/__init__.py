@@ -1,0 +1,55 @@
+"""Command lines: flags into settings and options, errors into a line and an exit status.
+
+Only scripts import it. Each module has a `main(..., argv) -> exit status`:
+
+training    a run
+evaluation  a run's policies over fresh episodes
+plot        learning curves of several runs
+sweep       many settings and seeds
+benchmark   tables of speeds, and a line of JSON with all figures
+suite       a run for each of several environments, and their table
+flags       what they share: dataclasses as flags
+space       axes and points of a sweep, as text
+"""
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from rljax.runs import interrupts
+from rljax.runs.interrupts import Interrupts
+from rljax.utils.atomic_io import WriteError
+from rljax.utils.errors import TrainingError
+
+
+def in_order(run: Callable[[Interrupts, contextlib.ExitStack], int]) -> int:
+    """Does what a script does; returns the exit status, also where a signal, an environment or the
+    disk ends it. Warnings become lines on stderr."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
+    with interrupts.noted() as signals, warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show
+        try:
+            return run(signals, stack)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return signals.exit_status
+        except TrainingError as error:
+            return fail(error)
+        except WriteError as error:
+            print(f"error: {error}; resume with --resume from what was saved", file=sys.stderr)
+            return 1
+
+
+def fail(error: Exception) -> int:
+    """Prints what is wrong; the exit status: 2 for bad input, else 1."""
+    print(f"error: {error}", file=sys.stderr)
+    return 1 if isinstance(error, WriteError | TrainingError) else 2
+
+
+def _show(message, category, filename, lineno, file=None, line=None):
+    if issubclass(category, UserWarning):
+        print(f"warning: {message}", file=sys.stderr)

@@ -1,0 +1,207 @@
+"""The command line of scripts that train a suite of environments: runs, table and figure."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from rljax import analysis
+from rljax.cli import fail, flags, in_order
+from rljax.loggers import tables
+from rljax.runs import directory, divergences, settings
+from rljax.runs.options import DEVICES
+from rljax.utils import atomic_io
+from rljax.utils.lookup import unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    envs: tuple[str, ...]
+    """Environments to train, each with its preset."""
+    num_seeds: int
+    """Seeds of each."""
+    run_dir: Path
+    """One run directory for each environment is written in here, and the table and the figure of
+    all. What is complete there is not trained again, what was interrupted is resumed."""
+    seed: int = 100
+    """The first seed; the presets were found with the seeds from 0 on."""
+    readme: Path | None = None
+    """Also put the table into this file, between its two markers."""
+    figure: Path | None = None
+    """Also write the figure to this file."""
+    device: Literal[DEVICES] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    quiet: bool = False
+    """Print nothing but errors, warnings and the table."""
+
+
+def main(
+    algorithm: str,
+    doc: str,
+    envs: tuple[str, ...],
+    num_seeds: int,
+    run_dir: str,
+    argv: list[str] | None = None,
+) -> int:
+    """Trains, then writes the table and the figure; returns the exit status.
+
+    Args:
+        doc: of the script: its first line is the description in the help text.
+        envs, num_seeds, run_dir: defaults of the flags; other environments are refused.
+    """
+    default = Options(envs, num_seeds, Path(run_dir))
+    argv = sys.argv[1:] if argv is None else argv
+
+    def run(signals, stack):
+        from rljax.runs import training
+
+        try:
+            options = flags.parse_options(Options, doc.splitlines()[0], argv, default)
+            _check(options, envs)
+            asked = [_asked(algorithm, options, env) for env in options.envs]
+            statuses = []
+            for one, is_resumed in filter(None, asked):
+                done = training.execute(one, resume=is_resumed)
+                for text in divergences(done.summary):
+                    print(f"error: {text}", file=sys.stderr)
+                if done.error:
+                    fail(done.error)
+                statuses.append(done.exit_status)
+                if done.status == "interrupted":
+                    break
+            if any(statuses):
+                return next(filter(None, reversed(statuses)))
+            _publish(options)
+        except (ValueError, TypeError) as error:
+            return fail(error)
+        return 0
+
+    return in_order(run)
+
+
+def _check(options, known):
+    """What can be checked before anything is trained."""
+    if not options.envs:
+        raise ValueError("envs: must name at least one environment")
+    for env in options.envs:
+        if env not in known:
+            raise ValueError(unknown("environment of this suite", env, list(known)))
+    if options.readme:
+        if options.envs != known:
+            raise ValueError("readme: the table there is of all environments; leave --envs out")
+        _around_table(options)
+
+
+def _asked(algorithm, options, env):
+    """(the settings of an environment's run, whether it is resumed); None where it is complete.
+
+    Raises:
+        ValueError: its run directory holds a run of other settings.
+    """
+    run_dir = options.run_dir / env
+    told = {name: getattr(options, name) for name in ("seed", "num_seeds", "device", "quiet")}
+    asked = settings.start_from(algorithm, env).replace({**told, "run_dir": run_dir})
+    if not (run_dir / "config.json").exists():
+        return asked, False
+    saved = settings.saved(run_dir)
+    there, here = (
+        {**settings.record(x)["config"], "seed": x.options.seed, "num_seeds": x.options.num_seeds}
+        for x in (saved, asked)
+    )
+    there["steps"], here["steps"] = there["total_timesteps"], here["total_timesteps"]
+    if others := settings.others(there, here):
+        raise ValueError(f"{run_dir} is a run of other settings: it has {others}")
+    if _summary(run_dir).get("status") == "completed":
+        return None
+    return saved.replace({"device": options.device, "quiet": options.quiet}), True
+
+
+def _summary(run_dir):
+    """summary.json; empty where there is none, or it is damaged: it is written again."""
+    try:
+        summary = atomic_io.read_json(run_dir / "summary.json")
+        if summary["status"] == "completed":
+            _row("", summary)
+        return summary
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return {}
+
+
+def _around_table(options):
+    """What stands before and after the table in the README, its markers included."""
+    path, name = options.readme, options.run_dir.name
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    try:
+        before, rest = path.read_text().split(begin)
+        _, after = rest.split(end)
+    except (OSError, ValueError):
+        raise ValueError(
+            f"readme = {path}: must hold {begin.strip()} and {end} once each"
+        ) from None
+    return before + begin, end + after
+
+
+def _publish(options):
+    """Writes the table and the figure of all runs, and a line of JSON with what they are of."""
+    summaries = {env: _summary(options.run_dir / env) for env in options.envs}
+    for env, summary in summaries.items():
+        if not summary.get("final_return"):
+            path = options.run_dir / env / "summary.json"
+            raise ValueError(f"{path} is damaged, or of no run with a final evaluation")
+    record = directory.read_record(options.run_dir / options.envs[0])
+    text = table(summaries) + "\n" + _caption(record)
+    metrics = {env: tables.read_metrics(options.run_dir / env) for env in options.envs}
+    figure = options.run_dir / "learning_curves.png"
+    analysis.plot_grid(metrics, figure)
+    if options.figure:
+        atomic_io.write(options.figure, figure.read_bytes())
+    atomic_io.write(options.run_dir / "table.md", text.encode())
+    line = {**directory.provenance(record.get("device")), "runs": summaries}
+    atomic_io.append(options.run_dir / "results.jsonl", atomic_io.json_bytes(line).decode())
+    if options.readme:
+        before, after = _around_table(options)  # as it is now: training took its time
+        atomic_io.write(options.readme, (before + text + after).encode())
+    print(text, figure, sep="\n")
+
+
+def table(summaries: Mapping[str, Mapping]) -> str:
+    """Markdown, from the summaries of runs."""
+    head = ("environment", "steps", "IQM", "95% interval", "lowest seed", "seeds", "seconds")
+    rows = [head, ("---",) * len(head), *(_row(env, run) for env, run in summaries.items())]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _row(env, run):
+    final = run["final_return"]
+    several = len(run["seeds"]) > 1  # one has no interval
+    return (
+        env if final["mode"] == "greedy" else f"{env} ({final['mode']})",
+        f"{run['env_steps']:,}",
+        _number(final["iqm"]),
+        " … ".join(map(_number, final["ci95"])) if several else "-",
+        _number(np.min([float(x) for x in final["per_seed"]])),
+        str(len(run["seeds"])),
+        f"{run['wall_seconds']:,.0f}",
+    )
+
+
+def _number(x):
+    x = float(x)  # one that is not finite is text in JSON
+    return f"{x:.2f}" if abs(x) < 10 else f"{x:.1f}"
+
+
+def _caption(record):
+    """One line on how the runs were made."""
+    device = record.get("device")
+    if device == "cpu":
+        device = f"{os.cpu_count()} cores of {record.get('processor')}"
+    episodes = record["run"].get("eval_episodes")
+    return (
+        f"Final evaluation: {episodes} full episodes per seed, greedy where nothing else is said."
+        " Seconds are of all seeds together, from the settings to the last file; the first row's"
+        f" include imports. {device}, JAX {record.get('versions', {}).get('jax')}.\n"
+    )

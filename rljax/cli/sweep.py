@@ -1,0 +1,192 @@
+"""The command line of a sweep."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import tyro
+
+from rljax import algorithms
+from rljax.cli import fail, flags, in_order, space
+from rljax.config import Config
+from rljax.runs import directory, records, settings
+from rljax.sweep.options import SweepOptions
+from rljax.utils.checks import check
+from rljax.utils.lookup import differing
+
+MAY_CHANGE = ("max_parallel", "device", "quiet", "resume")
+"""On resume; all else stays as it is."""
+SHOWN_FAILURES = 3
+"""Trials of which it is said why they failed, at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceOptions:
+    """The points of a sweep."""
+
+    axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting and its values, as NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH:NUMBER or
+    NAME=linear:LOW:HIGH:NUMBER; once for each axis. Random and latin-hypercube sample from
+    NAME=log:LOW:HIGH. Of hidden_sizes a value is such as 64x64; env_params.NAME is one entry."""
+    sampling: Literal[space.SAMPLINGS] = "grid"
+    """Every combination of values, or points sampled from the axes."""
+    num_points: int = 32
+    """Points of random and latin-hypercube."""
+    sampling_seed: int = 0
+    """Of these points."""
+    points: Path | None = None
+    """Instead of axes: a JSON file with a list of points, each an object of settings."""
+    max_points: int = 1000
+    """More points are refused."""
+
+    def validate(self) -> "SpaceOptions":
+        """Checks every option.
+
+        Raises:
+            ValueError, TypeError: an option is out of its range or of another type.
+        """
+        check(self, num_points=1, max_points=1, sampling_seed=0)
+        if not all(isinstance(axis, str) for axis in self.axis):
+            raise TypeError(f"axis = {self.axis!r}: must be text")
+        if self.points and (self.axis or self.sampling != "grid"):
+            other = "axis" if self.axis else "sampling"
+            raise ValueError(f"points: must not be given together with {other}")
+        return self
+
+    def made(self) -> list[dict]:
+        """The points.
+
+        Raises:
+            ValueError: there is no axis, or one is wrong.
+        """
+        if self.points:
+            return space.listed(self.points, self.max_points)
+        if not self.axis:
+            raise ValueError("axis: must be given at least once, as NAME=VALUE,VALUE,...")
+        sizes = (self.num_points, self.sampling_seed, self.max_points)
+        return space.points(self.axis, self.sampling, *sizes)
+
+
+class Parts(NamedTuple):
+    """What the flags are of."""
+
+    base: Config
+    options: SweepOptions
+    space: SpaceOptions
+    own: tuple[Any, ...]
+
+
+def main(doc: str, argv: list[str] | None = None) -> int:
+    """Sweeps, or resumes a sweep; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def run(signals, stack):
+        from rljax.sweep import directory as sweep_directory
+
+        try:
+            asked = parse(doc.splitlines()[0], argv)
+            sweep = stack.enter_context(sweep_directory.prepared(asked))
+        except (ValueError, TypeError) as error:
+            return fail(error)
+        done = sweep()
+        for failure in done.failures[:SHOWN_FAILURES]:
+            print(f"error: {failure.trial}: {failure.why}", file=sys.stderr)
+        if more := len(done.failures[SHOWN_FAILURES:]):
+            print(f"error: {more} other trial{'s' * (more > 1)} failed too", file=sys.stderr)
+        return done.exit_status
+
+    return in_order(run)
+
+
+def parse(description: str, argv: list[str]) -> Any:
+    """The `sweep.directory.Asked` of the flags, on top of a preset, or of the sweep that is to be
+    resumed.
+
+    Raises:
+        SystemExit: with 0 after --help.
+        ValueError: a flag, an axis or a value is wrong; in one line.
+    """
+    saved = None
+    if folder := flags.given("resume", argv):
+        saved = _saved(folder)
+        before = _restored(saved, Path(folder))
+    else:
+        algorithm = flags.given("algorithm", argv) or "a2c"
+        env, preset = flags.given("env", argv), flags.given("preset", argv)
+        told = settings.start_from(algorithm, env, preset)
+        before = Parts(told.config, SweepOptions(), SpaceOptions(), told.own)
+    # tyro would add to the axes that there are
+    parts = (before.base, before.options, dataclasses.replace(before.space, axis=()), *before.own)
+    base, options, asked_space, *own = flags.parse(parts, description, argv)
+    if saved and not asked_space.axis:
+        asked_space = dataclasses.replace(asked_space, axis=before.space.axis)
+    after = Parts(base, options.validate(), asked_space.validate(), tuple(own))
+    if saved:
+        _check_unchanged(before, after)
+        points = space.restored(saved["points"], "points of its config.json")
+    else:
+        points = asked_space.made()
+    return _asked(after, points, saved)
+
+
+def _asked(parts, points, saved):
+    from rljax.sweep.directory import Asked
+
+    options = parts.options
+    if options.run_dir is None:
+        name = f"sweep-{options.algorithm}"
+        run_dir = directory.default_path(parts.base.env, name, options.seed)
+        options = dataclasses.replace(options, run_dir=run_dir)
+    made = dataclasses.asdict(parts.space)
+    is_grid = bool(parts.space.axis) and parts.space.sampling == "grid"
+    return Asked(parts.base, options, parts.own, points, made, saved, is_grid)
+
+
+def _saved(folder):
+    """config.json of a sweep."""
+    saved = directory.read_record(Path(folder))
+    if saved.get("algorithm") != "sweep" or "points" not in saved:
+        raise ValueError(f"{folder!r} is a run of {saved.get('algorithm')}, not a sweep")
+    return saved
+
+
+def _restored(saved, folder):
+    """The parts of a saved sweep."""
+    told = saved["run"]
+    try:
+        options = _part(SweepOptions, told, run_dir=folder, resume=None, quiet=False).validate()
+        points = Path(told["points"]) if told.get("points") else None
+        axes = tuple(told.get("axis", ()))
+        made = _part(SpaceOptions, told, points=points, axis=axes).validate()
+        algorithm = algorithms.find(options.algorithm)
+        kept = told.get(algorithm.options_name) or {}
+        own = tuple(dataclasses.replace(x, **kept).validate() for x in algorithm.own)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its config.json is of no sweep: {error}") from error
+    return Parts(records.read_config(saved), options, made, own)
+
+
+def _part(kind, told, **others):
+    kept = {name: told[name] for name in kind.__dataclass_fields__ if name in told}
+    return kind(**{**kept, **others})
+
+
+def _check_unchanged(before, after):
+    def told(parts):
+        own = {n: x for part in parts.own for n, x in dataclasses.asdict(part).items()}
+        options = {n: x for n, x in vars(parts.options).items() if n not in MAY_CHANGE}
+        made = {**vars(parts.space), "points": str(parts.space.points)}
+        return {**records.config_record(parts.base), **options, **made, **own}
+
+    there, here = told(before), told(after)
+    if names := differing([there, here]):
+        changes = ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
+        raise ValueError(
+            "on resume only --max-parallel, --device and --quiet may change: the sweep has"
+            f" {changes}"
+        )
+    then, now = before.options.max_parallel, after.options.max_parallel
+    if then != now:
+        warning = f"max_parallel = {now}, not {then} as before: what is trained from here on may"
+        print(f"warning: {warning} differ in rounding", file=sys.stderr)

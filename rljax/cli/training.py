@@ -1,0 +1,66 @@
+"""The command line of a run."""
+
+import dataclasses
+import sys
+
+from rljax.cli import fail, flags, in_order
+from rljax.runs import directory, divergences, settings
+from rljax.runs.settings import Settings
+from rljax.utils import forkserver
+
+
+def main(algorithm: str, doc: str, argv: list[str] | None = None) -> int:
+    """Trains, or resumes a run; returns the exit status.
+
+    Args:
+        doc: of the script: its first line is the description in the help text.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+
+    def run(signals, stack):
+        try:
+            asked = parse(algorithm, doc.splitlines()[0], argv)
+            from rljax.runs import training  # and with it JAX, which --help does without
+
+            is_resumed = asked.options.resume is not None
+            run = stack.enter_context(training.prepared(asked, resume=is_resumed))
+        except (ValueError, TypeError) as error:
+            return fail(error)
+        try:
+            done = run()
+        except forkserver.RefusedError as error:
+            return fail(error)
+        for text in divergences(done.summary):
+            print(f"error: {text}", file=sys.stderr)
+        if done.error:
+            fail(done.error)
+        return done.exit_status
+
+    return in_order(run)
+
+
+def parse(algorithm: str, description: str, argv: list[str]) -> Settings:
+    """The settings that the flags ask for, on top of a preset, or of the run that is to be resumed.
+
+    Raises:
+        SystemExit: with 0 after --help.
+        ValueError: a flag, its value or the preset is wrong, or may not change on resume; in one
+            line.
+    """
+    resume = flags.given("resume", argv)
+    if resume is not None:
+        before = settings.saved(resume, algorithm)
+    else:
+        env, preset = flags.given("env", argv), flags.given("preset", argv)
+        before = settings.start_from(algorithm, env, preset)
+    parts = (before.config, before.options, *before.own)
+    config, options, *own = flags.parse(parts, description, argv)
+    after = before._replace(config=config, options=options, own=tuple(own))
+    if resume is not None:
+        settings.check_resumable(before, after)
+        if options.run_dir != before.options.run_dir:
+            raise ValueError(f"run_dir = {options.run_dir}: stays as it is on resume")
+    elif options.run_dir is None:
+        run_dir = directory.default_path(config.env, algorithm, options.seed)
+        after = after._replace(options=dataclasses.replace(options, run_dir=run_dir))
+    return after

@@ -1,0 +1,124 @@
+"""Observations as float32 arrays, and actions as the environment takes them."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+
+from rljax.envs.spaces import Numbers, Observation, OneHot, Parts
+
+
+def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
+    """An observation as one float32 array [*kind.shape].
+
+    Args:
+        xp: NumPy or `jax.numpy`.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is of another kind; in NumPy also if it is outside of
+            its space.
+    """
+    if isinstance(kind, Parts):
+        _check_parts(kind, obs)
+        pieces = (
+            encode(part, obs[key], xp).reshape(-1)
+            for key, part in zip(kind.names or range(len(kind.parts)), kind.parts)
+        )
+        return xp.concatenate(list(pieces))
+    if isinstance(kind, OneHot):
+        whole = xp.asarray(obs).reshape(-1)
+        if xp is np and whole.dtype.kind not in "biuf":
+            raise TypeError(f"observation is of {whole.dtype}: must be of numbers")
+        if whole.dtype.kind in "iu" and whole.dtype.itemsize < 4:
+            whole = whole.astype(xp.int32)  # to which `start` can be added
+        if whole.shape != (len(kind.n),):
+            raise ValueError(f"observation of {whole.size} whole numbers, not {len(kind.n)}")
+        hot = [whole[i] - at == xp.arange(n) for i, (n, at) in enumerate(zip(kind.n, kind.start))]
+        hot = xp.concatenate(hot).astype(xp.float32)
+        if xp is np and hot.sum() != len(kind.n):
+            raise ValueError(f"observation {whole.tolist()} is outside of its space")
+        return hot
+    array = _numbers(obs) if xp is np else xp.asarray(obs, xp.float32)
+    if array.shape != kind.shape:
+        raise ValueError(f"observation has shape {array.shape}, not {kind.shape}")
+    return array if kind.scale == 1.0 else array * xp.float32(kind.scale)
+
+
+def _check_parts(kind, obs):
+    if kind.names is None:
+        if not isinstance(obs, tuple | list) or len(obs) != len(kind.parts):
+            what = f"{len(obs)}" if isinstance(obs, tuple | list) else f"{type(obs).__name__}"
+            raise ValueError(f"observation must be a tuple of {len(kind.parts)}, not {what}")
+    elif not isinstance(obs, Mapping):
+        raise ValueError(f"observation must be a dict, not {type(obs).__name__}")
+    elif set(obs) != set(kind.names):
+        raise ValueError(f"observation has the keys {list(obs)}, not {list(kind.names)}")
+
+
+def _numbers(obs):
+    """As float32; what is too large for it becomes infinite, which is refused later."""
+    array = np.asarray(obs)
+    if array.dtype == np.float32:
+        return array
+    if array.dtype.kind not in "biufO":
+        raise TypeError(f"observation is of {array.dtype}: must be of numbers")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def encoder(kind: Observation) -> Callable[[Any], np.ndarray]:
+    """`encode` for one kind, in NumPy; fast if there is nothing to do."""
+    shape = kind.shape
+    if not isinstance(kind, Numbers) or kind.scale != 1.0:
+        return partial(encode, kind)
+
+    def encode_array(obs):
+        is_right = type(obs) is np.ndarray and obs.shape == shape and obs.dtype == np.float32
+        return obs if is_right else encode(kind, obs)
+
+    return encode_array
+
+
+def decoder(space: gymnasium.Space) -> Callable[[np.ndarray], Any]:
+    """A function from an action numbered from 0 to one of a declared space."""
+    dtype = space.dtype
+    if isinstance(space, gymnasium.spaces.Discrete):
+        start = int(space.start)
+        return lambda action: int(action) + start
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return lambda action: (action + space.start).astype(dtype)
+    if dtype == np.float32 or isinstance(space, gymnasium.spaces.MultiBinary):
+        return lambda action: action.astype(dtype)  # a copy, for the environment to keep
+    low, high = _within(space)
+    if dtype.kind == "f":
+        return lambda action: np.clip(action, low, high).astype(dtype)
+    return lambda action: np.clip(np.rint(action), low, high).astype(dtype)
+
+
+def _within(space):
+    """The bounds of a Box in float64, moved inwards to numbers that its dtype holds."""
+    low, high = np.float64(space.low), np.float64(space.high)
+    if space.dtype.kind == "f":
+        limits = np.finfo(space.dtype)
+        return np.maximum(low, float(limits.min)), np.minimum(high, float(limits.max))
+    if space.dtype.kind in "iu":  # the highest of 64 bits rounds up
+        limit = int(np.iinfo(space.dtype).max)
+        if float(limit) > limit:
+            high = np.minimum(high, np.nextafter(float(limit), 0))
+    return low, high
+
+
+def split(kind: Observation, vector: jax.Array) -> Any:
+    """The parts of encoded observations [..., F], each [..., *shape], nested as their space is."""
+    if not isinstance(kind, Parts):
+        return vector.reshape(*vector.shape[:-1], *kind.shape)
+    pieces, start = [], 0
+    for part in kind.parts:
+        stop = start + math.prod(part.shape)
+        pieces.append(split(part, vector[..., start:stop]))
+        start = stop
+    return tuple(pieces) if kind.names is None else dict(zip(kind.names, pieces))

@@ -1,0 +1,222 @@
+"""Environments by id, by path or as objects.
+
+Ids are gymnax's or, where gymnax has none of that name, gymnasium's; the prefixes "gymnax/" and
+"gymnasium/" choose. "package.module:attribute" is the path of an environment, of its class or of a
+function that makes it.
+"""
+
+import contextlib
+import copy
+import inspect
+from typing import Any
+
+import gymnasium
+import jax
+
+from rljax.config import KeyValues
+from rljax.envs import host_envs, jax_envs
+from rljax.envs.guarded import close
+from rljax.envs.host_envs import HostEnv
+from rljax.envs.jax_envs import Env
+from rljax.utils import forkserver, values
+from rljax.utils.errors import is_interrupt, reworded, what_is_wrong
+from rljax.utils.lookup import load_attribute, load_module, unknown
+
+_DOWNLOADS = "MNISTBandit-bsuite"
+_EXTRAS = {
+    "gymnasium.envs.box2d": "rljax[box2d]",
+    "gymnasium.envs.mujoco": "gymnasium[mujoco]",
+    "gymnasium.envs.phys2d": "gymnasium[classic-control]",
+    "ale_py": "gymnasium[atari]",
+}
+"""What to install for registered environments, by the beginning of their entry points."""
+_SUITES = {
+    "ALE/": "gymnasium[atari]",
+    "MiniGrid-": "minigrid",
+    "dm_control/": "shimmy[dm-control]",
+}
+"""What to install so that environments are registered, by the beginning of their ids."""
+
+
+def make(
+    env: Any,
+    env_kwargs: KeyValues = (),
+    env_params: KeyValues = (),
+    num_envs: int = 1,
+    vectorization: str = "sync",
+) -> Env | HostEnv:
+    """Makes an environment: an `Env` if it is in JAX, a `HostEnv` if it is gymnasium's.
+
+    Args:
+        env: an id or a path, as the module describes, or an object: an environment, its class or a
+            function that makes it. Several gymnasium environments are made, so that it must not be
+            the environment itself.
+        env_kwargs: keyword arguments of the constructor.
+        env_params: overrides of a gymnax environment's parameters.
+        num_envs, vectorization: of gymnasium environments, how many `HostEnv.open` opens, and
+            whether "sync", one after another in this process, or "async", each in a process of its
+            own. An `Env` is a single one, for `vmap`.
+
+    Raises:
+        ValueError: an unknown environment or parameter, a missing package, or a space that is not
+            supported; or JAX's default types have 64 bits, which environments are not written for.
+        TypeError: an object that is no environment, or an unknown keyword argument.
+    """
+    if jax.config.jax_enable_x64:
+        raise ValueError(
+            "jax_enable_x64 = True: must be off, as rljax computes in 32 bits (unset"
+            " JAX_ENABLE_X64, or jax.config.update('jax_enable_x64', False))"
+        )
+    with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
+        found = _find(env)
+        # Each environment gets values of its own.
+        options = (lambda: found(**values.thawed(env_kwargs))), num_envs, vectorization
+        key, params = _key(env, found, env_kwargs), dict(env_params)
+        known = host_envs.known(key, *options)
+        if known and not params:
+            return known
+        before = forkserver.children()
+        source = _build(env, found, values.thawed(env_kwargs))
+        if isinstance(source, gymnasium.Env):
+            with forkserver.children_ended(before):
+                name = _check_host_env(env, found, source, params)
+                return host_envs.make(name, source, *options, key)
+        params = _override(getattr(source, "default_params", None), params)
+        name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
+        if vectorization != "sync":
+            raise ValueError(
+                f"vectorization = {vectorization!r}: {name!r} is written in JAX and needs none"
+                " (gymnasium/ID chooses gymnasium's)"
+            )
+        return jax_envs.make(name, source, params)
+
+
+def _find(env):
+    """An environment or what makes one."""
+    if not isinstance(env, str):
+        return env
+    if env.startswith("gymnasium/"):
+        return _gymnasium_factory(env.removeprefix("gymnasium/"))
+    if ":" in env:
+        return load_attribute(env)
+    return _gymnax_factory(env)
+
+
+def _key(env, found, kwargs):
+    """For `host_envs.known`: the id, and the very class, function or registration that it names.
+    None for an object: whoever has it may change it."""
+    if not isinstance(env, str):
+        return None
+    return env, id(getattr(found, "__registration__", found)), repr(kwargs)
+
+
+def _gymnax_factory(env):
+    import gymnax  # takes seconds, and starts JAX's backend
+
+    name = env.removeprefix("gymnax/")
+    if name == _DOWNLOADS:
+        raise ValueError(f"env = {name!r}: it downloads its data when made and is not supported")
+    if name in gymnax.registered_envs:
+        return lambda **kwargs: gymnax.make(name, **kwargs)[0]
+    known = [known for known in gymnax.registered_envs if known != _DOWNLOADS]
+    if env.startswith("gymnax/"):
+        raise ValueError(unknown("environment", name, known))
+    if name in gymnasium.registry or name.startswith("ALE/"):
+        return _gymnasium_factory(name)
+    raise _unknown(name, [*known, *gymnasium.registry])
+
+
+def _gymnasium_factory(env):
+    """For an id, or for "module:id", where importing the module registers the id."""
+    module, _, name = env.rpartition(":")
+    if module:
+        load_module(env, module)
+    elif name.startswith("ALE/"):
+        with contextlib.suppress(ValueError):
+            load_module(env, "ale_py")
+    spec = gymnasium.registry.get(name)
+    if spec is None:
+        raise _unknown(name, list(gymnasium.registry))
+
+    # The specification instead of the id, which another process may not know; without the wrapper
+    # that checks that it was reset, which it always is.
+    quick = copy.deepcopy(spec)
+    quick.order_enforce = False
+    if str(spec.entry_point).startswith("__main__:"):  # another module in another process
+        quick.entry_point = load_attribute(spec.entry_point)
+
+    def build(**kwargs):
+        try:
+            return gymnasium.make(quick, disable_env_checker=True, **kwargs)
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+            package = _package(str(spec.entry_point), _EXTRAS)
+            text = f"a package is missing: pip install '{package}'" if package else error
+            raise ValueError(f"env = {name!r}: {text}") from error
+
+    build.__registration__ = spec
+    return build
+
+
+def _unknown(name, known):
+    package = _package(name, _SUITES)
+    hint = f" ({name} comes with pip install '{package}')" if package else ""
+    return ValueError(unknown("environment", name, known) + hint)
+
+
+def _package(name, packages):
+    return next((package for start, package in packages.items() if name.startswith(start)), None)
+
+
+def _build(env, found, kwargs):
+    """An environment with gymnax's or gymnasium's interface."""
+    if isinstance(found, type) or not hasattr(found, "step"):
+        found = _construct(env, found, kwargs)
+    elif kwargs:
+        raise TypeError(f"env_kwargs = {kwargs}: {env!r} is already made and takes none")
+    if isinstance(found, gymnasium.Env):
+        return found
+    missing = [name for name in ("reset", "step", "action_space") if not hasattr(found, name)]
+    if missing:
+        raise TypeError(f"env = {env!r}: lacks {', '.join(missing)} of gymnax's interface")
+    return found
+
+
+def _construct(env, factory, kwargs):
+    if not callable(factory):
+        raise TypeError(f"env = {env!r}: has neither gymnax's interface nor gymnasium's")
+    try:
+        inspect.signature(factory).bind(**kwargs)
+    except TypeError as error:
+        raise TypeError(f"env_kwargs = {kwargs}: {env!r} does not take them ({error})") from error
+    try:
+        return factory(**kwargs)
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        text = what_is_wrong(error)
+        text = text if text.startswith("env = ") else f"env = {env!r}: {text}"
+        raise reworded(error, text) from error
+
+
+def _check_host_env(env, found, built, params):
+    """The name of a gymnasium environment that can be made several times over."""
+    if built is found:
+        raise TypeError(f"env = {env!r}: give its class or a function, to make several")
+    if params:
+        close(built)
+        raise ValueError(f"env_params = {params}: gymnasium's environments have none")
+    return env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
+
+
+def _override(params, overrides):
+    if not overrides:
+        return params
+    known = list(vars(params)) if params is not None else []
+    for name, value in overrides.items():
+        if name not in known:
+            raise ValueError(unknown("environment parameter", name, known))
+        is_text = isinstance(getattr(params, name), str)
+        if isinstance(value, str) != is_text:
+            kind = "text" if is_text else "a number"
+            raise TypeError(f"environment parameter {name} = {value!r}: must be {kind}")
+    return params.replace(**overrides)

@@ -1,0 +1,151 @@
+"""The actor-critic network: a torso, a policy head and a value head."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.config import Config
+from rljax.envs import encoding, spaces
+from rljax.envs.interface import EnvSpec
+from rljax.envs.spaces import ActionSpace, Box, Discrete, Numbers, Parts
+from rljax.networks import torsos
+from rljax.networks.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
+from rljax.networks.layers import dense
+
+
+class ActorCritic(nn.Module):
+    """A policy head and a value head, each on a torso of its own or both on a shared one."""
+
+    make_torso: Callable[[], nn.Module]
+    shared_torso: bool
+    action_space: ActionSpace
+    action_bounds: str
+    log_std_init: float
+    pieces: Parts | None = None
+    """If not None, the torso takes the parts of observations instead of one array."""
+
+    def setup(self):
+        self.actor_torso = self.make_torso()
+        self.critic_torso = self.actor_torso if self.shared_torso else self.make_torso()
+        is_box = isinstance(self.action_space, Box)
+        size = self.action_space.size if is_box else math.prod(self.action_space.mask_shape)
+        self.actor_head = dense(size, gain=0.01)
+        self.critic_head = dense(1, gain=1.0)
+        if is_box:
+            init = nn.initializers.constant(self.log_std_init)
+            self.log_std = self.param("log_std", init, (size,))
+
+    def __call__(self, obs, mask=None):
+        """(distribution, values [B]) of observations [B, *obs_shape].
+
+        Args:
+            mask: bool [B, *mask_shape] the valid actions; None if all are valid.
+        """
+        actor_features = self._features(self.actor_torso, obs)
+        shared = self.shared_torso
+        critic_features = actor_features if shared else self._features(self.critic_torso, obs)
+        return self._distribution(actor_features, mask), self._value(critic_features)
+
+    def actor(self, obs, mask=None):
+        """The distribution over actions alone."""
+        return self._distribution(self._features(self.actor_torso, obs), mask)
+
+    def critic(self, obs):
+        """The values [B] alone."""
+        return self._value(self._features(self.critic_torso, obs))
+
+    def _features(self, torso, obs):
+        features = torso(obs if self.pieces is None else encoding.split(self.pieces, obs))
+        shape = getattr(features, "shape", None)
+        if shape is None or len(shape) != 2 or len(features) != len(obs):
+            came = shape or type(features).__name__
+            raise ValueError(
+                f"network {type(torso).__name__}: must give features [B, F] for observations of"
+                f" shape {obs.shape}, not {came}"
+            )
+        return features
+
+    def _distribution(self, features, mask):
+        out, space = self.actor_head(features), self.action_space
+        if isinstance(space, Box):
+            kind = TanhGaussian if self.action_bounds == "tanh" else Gaussian
+            rows = (
+                jnp.broadcast_to(jnp.asarray(row, jnp.float32)[None], out.shape)
+                for row in (self.log_std, space.low, space.high)
+            )
+            return kind(out, *rows)
+        logits = out.reshape(-1, *space.mask_shape)
+        if mask is not None:
+            logits = jnp.where(mask, logits, -jnp.inf)
+        if isinstance(space, Discrete):
+            return Categorical(logits)
+        return MultiCategorical(jnp.where(spaces.is_action(space)[None], logits, -jnp.inf))
+
+    def _value(self, features):
+        return self.critic_head(features)[:, 0]
+
+
+def make(config: Config, spec: EnvSpec) -> ActorCritic:
+    """The network of a config, for an environment.
+
+    Raises:
+        ValueError: an unknown torso, one that does not fit the observations, or tanh-squashed
+            actions without finite bounds.
+        TypeError: the torso is no linen module.
+    """
+    bounds = spec.action_space[1:] if isinstance(spec.action_space, Box) else ()
+    if config.action_bounds == "tanh" and not np.all(np.isfinite(bounds)):
+        raise ValueError(f"action_bounds = 'tanh': {spec.name} has actions without finite bounds")
+    is_own = not isinstance(config.network, str) or ":" in config.network
+    return ActorCritic(
+        make_torso=torsos.choose(config, spec),
+        shared_torso=config.shared_torso,
+        action_space=spec.action_space,
+        action_bounds=config.action_bounds,
+        log_std_init=config.log_std_init,
+        pieces=spec.observation if is_own and isinstance(spec.observation, Parts) else None,
+    )
+
+
+def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> Any:
+    """Initial variables of a network from `make`: its parameters.
+
+    Raises:
+        ValueError: it has other collections of variables (such as the statistics of batch
+            normalisation), which the optimiser must not train, or draws random numbers when it is
+            applied.
+    """
+    name, obs = f"network = {config.network!r}", jnp.zeros((1, *spec.obs_shape))
+    variables = network.init(key, obs)
+    others = ", ".join(repr(collection) for collection in variables if collection != "params")
+    if others:
+        raise ValueError(
+            f"{name}: has variables in {others}; only 'params' are trained and kept, so that a"
+            " network must have no others (nn.LayerNorm instead of nn.BatchNorm, for example)"
+        )
+    try:
+        jax.eval_shape(network.apply, variables, obs)
+    except flax.errors.InvalidRngError as error:
+        why = str(error).partition(" (https")[0]
+        raise ValueError(f"{name}: draws random numbers when applied ({why})") from error
+    return variables
+
+
+def describe(config: Config, spec: EnvSpec) -> dict:
+    """What `make` chooses, for the record: the torso, the axis of channels if it is a CNN, and the
+    shape and scale of observations."""
+    torso = torsos.choose(config, spec)
+    record = {"torso": torso.func.__name__ if isinstance(torso, partial) else str(config.network)}
+    if record["torso"] == "CNN":
+        record["channels"] = torso.keywords["channels"]
+    record["observation"] = list(spec.obs_shape)
+    if isinstance(spec.observation, Numbers):
+        record["observation_scale"] = spec.observation.scale
+    return record

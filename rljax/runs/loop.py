@@ -1,0 +1,276 @@
+"""The loop of a run: follows the chunks of an algorithm; logs, evaluates, saves, and stops in
+order.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rljax.config import at_row_end
+from rljax.loggers import tables
+from rljax.loggers.display import Display
+from rljax.runs import best
+from rljax.runs.clock import Clock
+from rljax.runs.interrupts import Interrupts
+from rljax.runs.recorder import Recorder
+from rljax.runs.records import config_record
+from rljax.runs.settings import Settings
+from rljax.runs.start import Training
+from rljax.utils import forkserver, seeds
+from rljax.utils.errors import TrainingError
+
+
+class LogRow(NamedTuple):
+    """What `on_log` is called with, at the end of a row of metrics."""
+
+    metrics: list[dict]
+    """A dict for each seed that has a row, as metrics.csv has it."""
+    states: Any
+    """[S] the algorithm's states of all seeds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run is, and the means to do it."""
+
+    asked: Settings
+    module: ModuleType
+    """Of the algorithm."""
+    keys: Any
+    """[S] the keys that the seeds' runs start from."""
+    together: bool
+    """All seeds are trained in one program, else one after another."""
+    device: str
+    on_log: Callable[[LogRow], Any] | None
+    interrupts: Interrupts
+    begun: float
+    """time.perf_counter() when the run began, less the seconds of the run that is resumed."""
+    making: float
+    """time.perf_counter() when the states began to be made."""
+    display: Display | None = None
+    """This and the next while it trains."""
+    recorder: Recorder | None = None
+
+
+def train(plan: Plan, now: Training, clock: Clock) -> None:
+    """Trains to the end, or until the run diverges, fails, stops or a signal comes.
+
+    Raises:
+        RefusedError: a process cannot make the environment; nothing has been trained.
+        WriteError: something could not be written.
+    """
+    try:
+        _follow(plan, now, clock)
+    except KeyboardInterrupt:
+        now.status = "interrupted"
+    except forkserver.RefusedError as error:
+        if not now.updates.any():
+            raise
+        now.status, now.error = "failed", error
+    except TrainingError as error:
+        now.status, now.error = "failed", error
+        _save(plan, now)
+    plan.recorder.wait()
+
+
+def _follow(plan, now, clock):
+    config, own, options = plan.asked.config, plan.asked.own, plan.asked.options
+    if not now.updates.any():
+        _save(plan, now)
+        plan.recorder.wait()  # so that a run that has rows has a checkpoint
+    elif _evaluate_if_due(plan, now, _at_row_end(plan, now)):  # a signal had put it off
+        _save(plan, now)
+    plan.interrupts.check()  # it may have come in an evaluation
+    chunks = plan.module.chunks(
+        config,
+        *own,
+        None,
+        now.states,
+        log_interval=options.log_interval,
+        watch=lambda status: _watch(plan, status),
+    )
+    with contextlib.closing(chunks):
+        for states, metrics in chunks:
+            if _take(plan, now, clock, states, metrics):
+                return
+            plan.recorder.check()
+            plan.interrupts.check()
+    if now.diverged:  # between two rows, where environments could not continue
+        now.status = "diverged"
+
+
+def _take(plan, now, clock, states, metrics):
+    """Takes over a chunk; whether the run ends here."""
+    config = plan.asked.config
+    left = np.flatnonzero(now.updates < config.num_updates)
+    in_training = left.tolist() if plan.together else left[:1].tolist()
+    updates = np.array(metrics.updates)
+    advanced = np.flatnonzero(updates > now.updates)
+    clock.lap(int((updates - now.updates).sum()) * config.batch_size, in_training)
+    now.states, now.updates, now.evaluation = states, updates, None
+    reached = metrics.episodes[advanced] > 0
+    if reached.any():
+        now.progress.last_return = float(metrics.episodic_return[advanced][reached].mean())
+    seed_of = plan.asked.options.seeds
+    now.diverged = {seed_of[i]: int(n) for i, n in enumerate(metrics.diverged_at) if n}
+    ended = np.intersect1d(advanced, _at_row_end(plan, now))
+    rows = tables.metrics_rows(
+        metrics,
+        advanced,
+        seed_of,
+        config.batch_size,
+        wall_seconds=now.progress.wall_seconds,
+        steps_per_second=clock.speed / max(1, len(advanced)),
+    )
+    stops = len(ended) > 0 and _end_row(plan, now, clock, ended, rows)
+    if plan.interrupts.received and not len(ended):
+        if not now.diverged and _env_steps(plan, now) != now.saved:
+            _save(plan, now)  # before the row, for it belongs to whole rows alone
+        if rows:
+            plan.recorder.add_rows(rows)
+    _show(plan, now, clock)
+    return stops
+
+
+def _end_row(plan, now, clock, ended, rows):
+    """Logs a row of the seeds that `ended` one, evaluates and saves where due; whether the run ends
+    here."""
+    plan.recorder.add_rows(rows)
+    clock.begin_row()
+    if now.diverged:  # the checkpoint before stays the newest
+        now.status = "diverged"
+        return True
+    for index, row in zip(ended, rows):
+        now.last_returns[index] = row["episodic_return"]
+    if _is_stopped(plan, now, rows):
+        now.status = "stopped"
+    elif not plan.interrupts.received and _evaluate_if_due(plan, now, ended):
+        clock.pause()
+    is_stopped = now.status == "stopped"
+    if is_stopped or plan.interrupts.received or _is_save_due(plan, now, ended):
+        _save(plan, now)
+    return is_stopped
+
+
+def _is_stopped(plan, now, rows):
+    wanted = plan.asked.options.stop_at_return
+    if wanted is not None and now.last_returns.mean() >= wanted:
+        return True
+    if not plan.on_log:
+        return False
+    try:
+        return plan.on_log(LogRow(rows, now.states)) == "stop"
+    except BaseException:  # a KeyboardInterrupt too, which a notebook can raise in it
+        _save(plan, now)
+        raise
+
+
+def _evaluate_if_due(plan, now, ended):
+    """Evaluates the seeds that are at the end of a row and have passed a multiple of `eval_every`
+    since their last evaluation, or are at their end; whether there were any. A signal puts it off
+    to the next start."""
+    config, every = plan.asked.config, plan.asked.options.eval_every
+    if not every:
+        return False
+    steps, before = now.updates * config.batch_size, np.array(now.progress.evaluated)
+    due = (steps // every > before // every) | (now.updates == config.num_updates)
+    which = np.intersect1d(ended, np.flatnonzero(due & (steps != before)))
+    if not len(which):
+        return False
+    try:
+        evaluation = evaluate(plan, now, which)
+    except KeyboardInterrupt:
+        if plan.interrupts.received:
+            return False
+        raise
+    returns, seed_of = evaluation.returns, plan.asked.options.seeds
+    plan.recorder.add_evaluations(
+        [(seed_of[i], steps[i], now.updates[i], row) for i, row in zip(which, returns)]
+    )
+    now.evaluation = evaluation if len(which) == len(steps) else None
+    now.best = best.updated(now.best, now.states.learner, which, returns.mean(axis=1), steps[which])
+    for i in which:
+        now.progress.evaluated[i] = int(steps[i])
+    return True
+
+
+def evaluate(plan: Plan, now: Training, which: np.ndarray) -> Any:
+    """The `Evaluation` [K, N] of some seeds, by their indices [K]."""
+    from rljax import evaluation
+
+    options = plan.asked.options
+    learners, keys = now.states.learner, plan.keys
+    if len(which) < len(now.updates):
+        learners, keys = seeds.take((learners, keys), which)
+
+    def watch(ended, episodes, steps):
+        plan.interrupts.check()
+        plan.display.evaluating(ended, episodes, steps)
+
+    return evaluation.evaluate(
+        plan.asked.config,
+        learners,
+        evaluation.evaluation_keys(keys, now.updates[which]),
+        options.eval_episodes,
+        greedy=options.eval_mode == "greedy",
+        num_envs=options.eval_envs,
+        max_steps=options.eval_max_steps,
+        watch=watch,
+    )
+
+
+def _at_row_end(plan, now):
+    """Indices of the seeds that are at the end of a row."""
+    interval, config = plan.asked.options.log_interval, plan.asked.config
+    return [i for i, n in enumerate(now.updates) if n and at_row_end(config, int(n), interval)]
+
+
+def _env_steps(plan, now):
+    """That name a checkpoint: of each seed, or of all where they are trained one after another."""
+    updates = now.updates[0] if plan.together else now.updates.sum()
+    return int(updates) * plan.asked.config.batch_size
+
+
+def _is_save_due(plan, now, ended):
+    config, every = plan.asked.config, plan.asked.options.checkpoint_every
+    every = config.total_timesteps // 10 if every is None else every
+    at_end = (now.updates[ended] == config.num_updates).any()
+    return at_end or (every > 0 and _env_steps(plan, now) // every > now.saved // every)
+
+
+def _save(plan, now):
+    """Saves a checkpoint, of the tables as they are now."""
+    trees, env_steps = {"state": now.states}, _env_steps(plan, now)
+    in_training = now.updates[now.updates < plan.asked.config.num_updates]
+    facts = {
+        "algorithm": plan.asked.algorithm,
+        "config": config_record(plan.asked.config),
+        "seeds": plan.asked.options.seeds,
+        "env_steps": env_steps,
+        "updates": int(in_training.max(initial=0) or now.updates.max()),
+        "progress": dataclasses.asdict(now.progress),
+    }
+    if now.best:
+        trees["best"] = {"learner": now.best.learner}
+        facts["best"] = {
+            "env_steps": now.best.env_steps.tolist(),
+            "returns": now.best.returns.tolist(),
+        }
+    plan.recorder.save(env_steps, trees, facts)
+    now.saved = env_steps
+
+
+def _show(plan, now, clock):
+    mean = now.progress.last_return
+    text = "" if mean is None else f"return {mean:,.2f}"
+    plan.display.update(int(now.updates.sum()) * plan.asked.config.batch_size, clock.speed, text)
+
+
+def _watch(plan, status):
+    seed_of = plan.asked.options.seeds
+    label = f"seed {seed_of[status.index]}" if len(seed_of) > 1 else ""
+    plan.display.watch(label, status)

@@ -1,0 +1,101 @@
+"""The options of a run, which change nothing of what is learned from a seed. Needs no JAX."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from rljax.config import MAX_EPISODE_STEPS, Config, default_log_interval
+from rljax.utils.checks import check
+
+DEVICES = ("auto", "cpu", "gpu")
+EVAL_MODES = ("greedy", "sampled")
+
+FIXED = (
+    *("preset", "seed", "num_seeds", "log_interval"),
+    *("eval_episodes", "eval_mode", "eval_every", "eval_envs", "eval_max_steps"),
+)
+"""Options that change what the files of a run hold: they stay as they are when it is resumed."""
+KEPT = (*FIXED, "checkpoint_every", "keep_checkpoints", "device", "stop_at_return")
+"""Options that a resumed run has from its record."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Options of a run, which change nothing of what is learned from a seed."""
+
+    preset: str | None = None
+    """Settings to start from: an environment id, or 'none'. By default those of --env."""
+    seed: int = 0
+    """The first seed."""
+    num_seeds: int = 8
+    """Seeds: --seed and the following ones. A2C trains them at once if environments are in JAX;
+    else, and in A3C, they are trained one after another."""
+    run_dir: Path | None = None
+    """Where the run is written. By default runs/{env}__{algorithm}__{seed}__{time}."""
+    device: Literal[DEVICES] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    log_interval: int | None = None
+    """Updates averaged into one row of metrics. By default a hundredth of the run."""
+    stop_at_return: float | None = None
+    """Stop when the mean over all seeds of the last rows' episodic return is at least this."""
+    eval_episodes: int = 100
+    """Full episodes per seed in an evaluation; 0 turns the final one off."""
+    eval_mode: Literal[EVAL_MODES] = "greedy"
+    """Whether evaluations take the policy's mode or sample from it."""
+    eval_every: int = 0
+    """Also evaluate during training, about every this number of environment steps; 0 never."""
+    eval_envs: int | None = None
+    """Environments that Python steps, which an evaluation opens at once, beside those of training;
+    by default --num-envs, at most 16."""
+    eval_max_steps: int = MAX_EPISODE_STEPS
+    """An evaluation's episode that has not ended after this number of steps is cut."""
+    checkpoint_every: int | None = None
+    """Save a checkpoint about every this number of environment steps of a seed; 0 only at the end.
+    By default ten times in a run."""
+    keep_checkpoints: int = 3
+    """The newest checkpoints that are kept."""
+    resume: Path | None = None
+    """Resume the run in this directory from its newest whole checkpoint, with its settings;
+    --total-timesteps may be raised."""
+    quiet: bool = False
+    """Print nothing but errors and warnings."""
+
+    def validate(self) -> "RunOptions":
+        """Checks every option.
+
+        Raises:
+            ValueError, TypeError: an option is out of its range or of another type.
+        """
+        check(self, log_interval=1, keep_checkpoints=1, eval_every=0, checkpoint_every=0)
+        check_shared(self)
+        if self.eval_every and not self.eval_episodes:
+            raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")
+        if self.stop_at_return is not None and not math.isfinite(self.stop_at_return):
+            raise ValueError(f"stop_at_return = {self.stop_at_return}: must be finite")
+        return self
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.num_seeds))
+
+    def with_log_interval(self, config: Config) -> "RunOptions":
+        """The options with their `log_interval` as a number."""
+        interval = self.log_interval or default_log_interval(config)
+        return dataclasses.replace(self, log_interval=interval)
+
+
+_LEAST = dict(seed=0, num_seeds=1, eval_episodes=0, eval_envs=1, eval_max_steps=1)
+
+
+def check_shared(options: Any) -> None:
+    """Checks the options that runs and sweeps share.
+
+    Raises:
+        ValueError, TypeError: an option is out of its range or of another type.
+    """
+    check(options, **_LEAST)
+    if options.eval_max_steps >= 2**31:
+        raise ValueError(f"eval_max_steps = {options.eval_max_steps}: must be below 2**31")
+    if options.seed + options.num_seeds > 2**32:
+        raise ValueError(f"seed = {options.seed}: the last seed must be below 2**32")

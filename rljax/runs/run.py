@@ -1,0 +1,272 @@
+"""A run as an object: its metrics, summary and policies."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax.config import MAX_EPISODE_STEPS, Config
+from rljax.loggers import tables
+from rljax.runs import checkpoints, directory, records
+from rljax.utils import atomic_io
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run that was trained, resumed or loaded."""
+
+    algorithm: str
+    config: Config
+    seeds: list[int]
+    metrics: Any = dataclasses.field(repr=False)
+    """metrics.csv as a `pandas.DataFrame`: one row per seed and log point."""
+    summary: dict = dataclasses.field(repr=False)
+    """summary.json; empty of a run that has not ended."""
+    state: dict = dataclasses.field(repr=False)
+    """The algorithm's state of all seeds, as nested dicts of NumPy arrays [S, ...]; of the best
+    checkpoint only what its policy needs: {"learner": {"params": ...}}."""
+    env_steps: list[int]
+    """[S] of each seed in `state`."""
+    run_dir: Path | None = None
+    """None where nothing was kept."""
+    error: Exception | None = None
+    """What ended a run that failed."""
+    exit_status: int = 0
+    """Of a program that does this run: 0 if it is completed or stopped."""
+
+    @property
+    def status(self) -> str | None:
+        """completed, stopped, interrupted, diverged or failed; None of a run that has not ended."""
+        return self.summary.get("status")
+
+    def policy(self, seed: int | None = None, greedy: bool = False) -> Callable:
+        """A trained policy as a plain function `policy(obs, key) -> action`, as `evaluation.policy`
+        gives it.
+
+        The environment and the network are made anew from the run's config: those that it names as
+        'package.module:attribute' are imported.
+
+        Args:
+            seed: one of the run's seeds; by default the first.
+            greedy: the distribution's mode rather than a sample; the key is not needed then.
+
+        Raises:
+            ValueError: the run has no such seed; its network is another one now.
+        """
+        import jax
+
+        from rljax import evaluation
+
+        index, learners = self._index(seed), self.learners()
+        return evaluation.policy(self.config, jax.tree.map(lambda x: x[index], learners), greedy)
+
+    def learners(self) -> Any:
+        """The `TrainState` [S] of all seeds, as far as a policy needs it.
+
+        Raises:
+            ValueError: the network is another one now than when the run was trained.
+        """
+        from rljax import evaluation
+
+        if self.run_dir:
+            check_network(self.run_dir, self.config)
+        return evaluation.learners(self.config, self.state)
+
+    def evaluate(
+        self,
+        episodes: int = 100,
+        greedy: bool = True,
+        envs: int | None = None,
+        max_steps: int = MAX_EPISODE_STEPS,
+        watch: Callable[[int, int, int], None] = lambda ended, episodes, steps: None,
+    ) -> dict:
+        """Evaluates the policies over full episodes that no evaluation in training had.
+
+        Args:
+            episodes, greedy, envs, max_steps, watch: as `evaluation.evaluate` takes them.
+
+        Returns:
+            Mean, IQM and 95% interval over seeds, and the mean return of each seed.
+
+        Raises:
+            ValueError, EnvError: as `evaluation.evaluate` and `learners` do.
+        """
+        from rljax import evaluation
+        from rljax.utils import seeds
+
+        result = evaluation.evaluate(
+            self.config,
+            self.learners(),
+            evaluation.evaluation_keys(seeds.keys(self.seeds), evaluation.FRESH),
+            episodes,
+            greedy,
+            num_envs=envs,
+            max_steps=max_steps,
+            watch=watch,
+        )
+        mode = "greedy" if greedy else "sampled"
+        return {
+            "env": self.config.env,
+            "seeds": self.seeds,
+            "env_steps": self.env_steps,
+            **returns_summary(result, mode, max_steps),
+        }
+
+    def plot(self, *paths: Path | str) -> Any:
+        """The learning curve; shows itself in a notebook.
+
+        Args:
+            paths: files to write it to.
+        """
+        from rljax import analysis
+
+        title = f"{self.algorithm.upper()} on {self.config.env}"
+        return analysis.plot_learning_curves({"": self.metrics}, title, *map(Path, paths))
+
+    def export_params(self, path: Path, seed: int | None = None) -> Path:
+        """Writes a policy's parameters as safetensors, and the run's config beside them as JSON.
+
+        The arrays are named by their paths, joined by dots: "params.params.actor_head.kernel".
+        Where observations are standardised, "obs_moments.mean" and "obs_moments.var" are with them.
+
+        Args:
+            path: such as "policy.safetensors"; the config goes to "policy.json" then.
+            seed: as in `policy`.
+
+        Raises:
+            ValueError: the run has no such seed, or the path ends in .json.
+            WriteError: a file could not be written.
+        """
+        import safetensors.numpy
+
+        path, index = Path(path), self._index(seed)
+        if path.suffix == ".json":
+            raise ValueError(f"path = {str(path)!r}: must not end in .json, where the config goes")
+        learner = {name: self.state["learner"].get(name) for name in ("params", "obs_moments")}
+        arrays = {name: np.array(leaf[index]) for name, leaf in _joined(learner)}
+        record = {
+            "config": records.config_record(self.config),
+            "seed": self.seeds[index],
+            "env_steps": self.env_steps[index],
+        }
+        atomic_io.write(path, safetensors.numpy.save(arrays))
+        atomic_io.write_json(path.with_suffix(".json"), record)
+        return path
+
+    def _index(self, seed):
+        if seed is None:
+            return 0
+        if seed not in self.seeds:
+            raise ValueError(f"seed = {seed}: the run has {', '.join(map(str, self.seeds))}")
+        return self.seeds.index(seed)
+
+
+def load(run_dir: Path, checkpoint: str | int = "last") -> Run:
+    """A saved run.
+
+    Args:
+        checkpoint: "last", "best" (of each seed what did best in the evaluations during
+            training) or the environment steps of one.
+
+    Raises:
+        ValueError: there is no such run or checkpoint, or it is not whole. Where the newest is
+            damaged, "last" and "best" take the one before and warn.
+    """
+    run_dir = Path(run_dir)
+    record = directory.read_record(run_dir)
+    if checkpoint in ("last", "best"):
+        manifest, trees, problems = checkpoints.newest(run_dir, records.check)
+        for problem in problems:
+            warnings.warn(f"{problem}; the one before is used", stacklevel=2)
+    else:
+        path = _chosen(run_dir, checkpoint)
+        manifest, trees = checkpoints.load(path)
+        records.check(path, manifest, trees)
+    config = records.read_config(manifest)
+    state = checkpoints.nest(trees["state"])
+    env_steps = [int(n) * config.batch_size for n in state["learner"]["updates"]]
+    if checkpoint == "best":
+        if "best" not in trees:
+            raise ValueError(
+                f"{str(run_dir)!r} has no checkpoint 'best': it was not evaluated in training"
+                " (--eval-every)"
+            )
+        env_steps = manifest["best"]["env_steps"]
+        state = checkpoints.nest(trees["best"])
+    metrics, summary = tables.read_metrics(run_dir), read_summary(run_dir)
+    seeds = manifest["seeds"]
+    return Run(record["algorithm"], config, seeds, metrics, summary, state, env_steps, run_dir)
+
+
+def read_summary(run_dir: Path) -> dict:
+    """summary.json; empty where there is none, or it is damaged."""
+    try:
+        summary = atomic_io.read_json(run_dir / "summary.json")
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def check_network(run_dir: Path, config: Config) -> None:
+    """That the network and its inputs are the same now as when a run was trained.
+
+    Raises:
+        ValueError: the record has others; or the run is older than such records, and its
+            observations were not divided by 255, as they would be now.
+        ValueError, TypeError: as `rollout.make_env_and_network` does.
+    """
+    from rljax import networks, rollout
+    from rljax.envs import spaces
+    from rljax.envs.host_envs import HostEnv
+
+    env, _ = rollout.make_env_and_network(config)
+    now = networks.describe(config, env.spec)
+    then = directory.read_record(run_dir).get("network")
+    if then is not None and then != now:
+        raise ValueError(
+            f"{str(run_dir)!r} was trained with the network {then}, which is now {now}"
+        )
+    if then is None and isinstance(env, HostEnv) and spaces.is_scaled_anew(env.declared[0]):
+        raise ValueError(
+            f"{str(run_dir)!r} was trained by an earlier version, which did not divide observations"
+            " from 0 to 255 by 255 where they are no bytes; give the environment other bounds"
+        )
+
+
+def returns_summary(result: Any, mode: str, max_steps: int) -> dict:
+    """Statistics over the seeds' mean returns, from an `Evaluation` [S, N]."""
+    from rljax import analysis
+
+    per_seed = result.returns.astype(float).mean(axis=1)
+    ends = [float(x) for x in analysis.interval(per_seed)]
+    return {
+        "mean": float(per_seed.mean()),
+        "iqm": float(analysis.iqm(per_seed)),
+        "ci95": ends if len(per_seed) > 1 else None,
+        "per_seed": [float(x) for x in per_seed],
+        "mode": mode,
+        "episodes": result.returns.shape[1],
+        "unfinished": int((~result.finished).sum()),
+        "max_steps": max_steps,
+    }
+
+
+def _chosen(run_dir, checkpoint):
+    steps = checkpoints.existing(run_dir)
+    if not str(checkpoint).isdecimal() or int(checkpoint) not in steps:
+        best = ["best"] * any((run_dir / "checkpoints").glob("*/best.safetensors"))
+        listed = ", ".join(["last", *best, *map(str, steps)]) if steps else "none"
+        raise ValueError(f"{str(run_dir)!r} has no checkpoint {checkpoint!r}: there are {listed}")
+    return checkpoints.folder(run_dir, int(checkpoint))
+
+
+def _joined(tree: Mapping, above=()):
+    """(name, leaf) of nested dicts."""
+    for name, inner in tree.items():
+        if isinstance(inner, Mapping):
+            yield from _joined(inner, (*above, name))
+        elif inner is not None:
+            yield ".".join((*above, name)), inner

@@ -1,0 +1,129 @@
+"""The settings of a run, from keywords and a preset, or from a saved run. Needs no JAX."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rljax import algorithms, presets
+from rljax.config import Config
+from rljax.runs import directory, records
+from rljax.runs.options import FIXED, KEPT, RunOptions
+from rljax.utils.lookup import differing, unknown
+
+
+class Settings(NamedTuple):
+    """The settings and options of a run."""
+
+    algorithm: str
+    config: Config
+    options: RunOptions
+    own: tuple[Any, ...]
+    """The algorithm's own options: () or one dataclass."""
+
+    def replace(self, changes: Mapping[str, Any]) -> "Settings":
+        """The settings with other values by name, whichever part has the name.
+
+        Raises:
+            TypeError: no part has a name; the message offers the nearest.
+        """
+        parts, left = [], dict(changes)
+        for part in (self.config, self.options, *self.own):
+            names = [field.name for field in dataclasses.fields(part)]
+            mine = {name: left.pop(name) for name in names if name in left}
+            parts.append(dataclasses.replace(part, **mine))
+        for name in left:
+            known = [x.name for part in parts for x in dataclasses.fields(part)]
+            raise TypeError(unknown("setting", name, known))
+        return self._replace(config=parts[0], options=parts[1], own=tuple(parts[2:]))
+
+
+def start_from(algorithm: str, env: Any = None, preset: str | None = None) -> Settings:
+    """The settings that a run starts from: the preset of an environment, if it has one.
+
+    Args:
+        env: by default the preset's environment.
+        preset: of another environment, or "none".
+
+    Raises:
+        ValueError: there is no such algorithm or preset.
+    """
+    known = algorithms.find(algorithm)
+    name = preset or env or Config().env
+    try:
+        config = presets.preset(algorithm, name)
+    except (ValueError, TypeError):
+        if preset and name != "none":
+            raise
+        config = presets.base(algorithm)
+    if env is not None or name == "none":
+        config = dataclasses.replace(config, env=Config().env if env is None else env)
+    options = RunOptions(num_seeds=known.num_seeds, preset=preset)
+    return Settings(algorithm, config, options, known.own)
+
+
+def saved(run_dir: Path, wanted: str | None = None) -> Settings:
+    """The settings of a saved run, to be resumed.
+
+    Args:
+        wanted: the algorithm that it must be of.
+
+    Raises:
+        ValueError, TypeError: it is no run directory, its record is damaged, or it is of another
+            algorithm.
+    """
+    record = directory.read_record(run_dir)
+    name, known = record.get("algorithm"), [wanted] if wanted else list(algorithms.ALGORITHMS)
+    if name not in known:
+        raise ValueError(f"{str(run_dir)!r} is a run of {name}, not of {' or '.join(known)}")
+    algorithm = algorithms.find(name)
+    told = record["run"]
+    config = records.read_config(record)
+    options = RunOptions(**{name: told[name] for name in KEPT if name in told})
+    options = dataclasses.replace(options, run_dir=Path(run_dir)).validate()
+    own = (
+        dataclasses.replace(part, **told.get(algorithm.options_name, {})) for part in algorithm.own
+    )
+    own = tuple(part.validate() for part in own)
+    return Settings(name, config, options.with_log_interval(config), own)
+
+
+def check_resumable(before: Settings, after: Settings) -> None:
+    """That nothing changes when a run is resumed but what may.
+
+    Raises:
+        ValueError: something else does, or `total_timesteps` is lowered.
+    """
+    there, here = _unchangeable(before), _unchangeable(after)
+    if here["total_timesteps"] < there["total_timesteps"]:
+        raise ValueError(
+            f"total_timesteps = {here['total_timesteps']}: may only be raised on resume, from"
+            f" {there['total_timesteps']}"
+        )
+    if changes := others(there, here):
+        raise ValueError(f"on resume only total_timesteps may be raised: the run has {changes}")
+
+
+def others(there: Mapping, here: Mapping) -> str:
+    """What a saved run has otherwise, as "name = this, not that, ...", but for total_timesteps."""
+    names = [name for name in differing([there, here]) if name != "total_timesteps"]
+    return ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
+
+
+def record(settings: Settings) -> dict:
+    """The settings as config.json holds them."""
+    names = [algorithms.find(settings.algorithm).options_name]
+    own = {name: dataclasses.asdict(part) for name, part in zip(names, settings.own)}
+    options = {**dataclasses.asdict(settings.options), "run_dir": str(settings.options.run_dir)}
+    return {
+        "algorithm": settings.algorithm,
+        "config": records.config_record(settings.config),
+        "run": {**options, **own},
+    }
+
+
+def _unchangeable(settings):
+    fixed = {name: getattr(settings.options, name) for name in FIXED}
+    own = {n: value for part in settings.own for n, value in dataclasses.asdict(part).items()}
+    own.pop("max_worker_restarts", None)  # changes nothing of what is learned
+    return {**records.config_record(settings.config), **fixed, **own}

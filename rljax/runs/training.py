@@ -1,0 +1,125 @@
+"""A run from its beginning to its end."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+from rljax import algorithms
+from rljax.loggers.display import Display
+from rljax.runs import finish, interrupts, loop, start
+from rljax.runs.clock import Clock
+from rljax.runs.recorder import Recorder
+from rljax.runs.run import Run, load
+from rljax.runs.settings import Settings
+from rljax.utils import forkserver, platform, seeds
+
+
+def execute(asked: Settings, on_log: Callable | None = None, resume: bool = False) -> Run:
+    """Does a run, or resumes one; whatever ends it after it has begun, gives the `Run`.
+
+    Args:
+        asked: with `run_dir`; without one nothing is kept.
+        on_log: called with a `loop.LogRow` at each row of metrics; "stop" ends the run.
+
+    Raises:
+        ValueError, TypeError: a setting is wrong, or the run cannot be resumed; nothing is left.
+        KeyboardInterrupt: a signal came before the run began.
+        WriteError: something could not be written; what was saved before is whole.
+    """
+    with prepared(asked, on_log, resume) as run:
+        return run()
+
+
+@contextlib.contextmanager
+def prepared(
+    asked: Settings, on_log: Callable | None = None, resume: bool = False
+) -> Iterator[Callable[[], Run]]:
+    """A run of which all that can be checked is checked, and whose directory is locked.
+
+    Args:
+        asked, on_log: as `execute` takes them.
+
+    Yields:
+        What does the run, to be called once. It raises RefusedError, a ValueError, where a process
+        cannot make the environment.
+
+    Raises:
+        As `execute` does.
+    """
+    begun = time.perf_counter()
+    algorithm = algorithms.find(asked.algorithm)
+    with interrupts.noted() as signals, contextlib.ExitStack() as stack:
+        asked = _settled(asked, algorithm)
+        options = asked.options
+        if algorithm.in_processes or asked.config.vectorization == "async":
+            platform.set_xla_flags(options.device)  # the server takes them over
+            forkserver.start_server()  # it imports while this process does
+        device = stack.enter_context(platform.computing_on(options.device, in_place=True))
+        signals.check()
+        module, keys = algorithms.module(asked.algorithm), seeds.keys(options.seeds)
+        making = time.perf_counter()
+        states = module.init_seeds(asked.config, *asked.own, keys)
+        signals.check()
+        begin = start.resumed if resume else start.fresh
+        now = stack.enter_context(begin(asked, states, device))
+        if now is None:
+            yield lambda: _complete(options)
+        else:
+            plan = loop.Plan(
+                asked=asked,
+                module=module,
+                keys=keys,
+                together=module.in_one_program(asked.config),
+                device=device,
+                on_log=on_log,
+                interrupts=signals,
+                begun=begun - now.progress.wall_seconds,
+                making=making,
+            )
+            yield lambda: _run(plan, now, is_new=not resume)
+
+
+def _complete(options):
+    if not options.quiet:
+        print(f"{options.run_dir} is complete: there is nothing left to do")
+    return load(options.run_dir)
+
+
+def _run(plan, now, is_new):
+    options = plan.asked.options
+    batch, title = plan.asked.config.batch_size, _title(plan, now.updates)
+    done, total = int(now.updates.sum()), plan.asked.config.num_updates * options.num_seeds
+    with (
+        Display(title, done * batch, total * batch, options.quiet) as display,
+        Recorder(options.run_dir, options.keep_checkpoints) as recorder,
+    ):
+        plan = dataclasses.replace(plan, display=display, recorder=recorder)
+        try:
+            loop.train(plan, now, Clock(now.progress, plan.making))
+        except forkserver.RefusedError:
+            if is_new:
+                recorder.discard()
+            raise
+        return finish.finish(plan, now)
+
+
+def _settled(asked, algorithm):
+    """The settings, checked, as they are for the algorithm."""
+    options = asked.options
+    if algorithm.in_processes:
+        if options.device == "gpu":
+            raise ValueError(f"device = 'gpu': {asked.algorithm.upper()} computes on the CPU")
+        options = dataclasses.replace(options, device="cpu")
+    config = algorithms.settle(asked.config, asked.own)
+    return asked._replace(config=config, options=options.validate().with_log_interval(config))
+
+
+def _title(plan, updates):
+    asked, number = plan.asked, plan.asked.options.num_seeds
+    title = " · ".join(map(str, (asked.algorithm.upper(), asked.config.env, *asked.own)))
+    title += f" · {number} seed{'s' * (number > 1)}"
+    title += ", one after another" * (number > 1 and not plan.together)
+    title += f" · {plan.device}"
+    done = int(updates.sum()) * asked.config.batch_size
+    return title + f" · from {done:,} steps" * bool(done)

@@ -1,0 +1,279 @@
+"""A sweep with a directory: trains what is missing there, and writes what it says."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rljax import analysis
+from rljax.config import Config
+from rljax.loggers.display import Display
+from rljax.runs import directory, interrupts, settings
+from rljax.sweep import points as spaces
+from rljax.sweep import report, results, running, trials
+from rljax.sweep.journal import Journal
+from rljax.sweep.options import SweepOptions
+from rljax.utils import atomic_io, platform
+
+WRITE_EVERY = 5.0
+"""Seconds between two summaries that sweep.json gets of a sweep in progress."""
+
+
+class Asked(NamedTuple):
+    """The settings of a sweep."""
+
+    base: Config
+    options: SweepOptions
+    own: tuple[Any, ...]
+    """The algorithm's own options: () or one dataclass."""
+    points: list[dict]
+    space: dict = {}  # noqa: RUF012  never changed
+    """How the points were made, for config.json."""
+    saved: dict | None = None
+    """config.json of a sweep that is resumed."""
+    heat_map: bool = True
+    """The points are a grid."""
+
+    @property
+    def envs(self) -> str:
+        """All environments, where they are an axis."""
+        found = dict.fromkeys(point.get("env", self.base.env) for point in self.points)
+        return ", ".join(map(str, found))
+
+
+class Done(NamedTuple):
+    """A sweep that has ended, in order."""
+
+    summary: dict
+    failures: list
+    exit_status: int
+    """Of a program that does this sweep."""
+
+
+def execute(asked: Asked) -> Done:
+    """Trains all that is missing, ranks the points and draws the figures.
+
+    Raises:
+        ValueError, TypeError: a setting is wrong, or the directory is of another sweep.
+        KeyboardInterrupt: a signal came before training.
+        WriteError: something could not be written; what was saved before is whole.
+    """
+    with prepared(asked) as sweep:
+        return sweep()
+
+
+@contextlib.contextmanager
+def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
+    """A sweep of which all that can be checked is checked, and whose directory is locked.
+
+    Yields:
+        What does it, to be called once.
+
+    Raises:
+        As `execute` does.
+    """
+    begun, options = time.perf_counter(), asked.options
+    with interrupts.noted() as signals, contextlib.ExitStack() as stack:
+        options.validate()
+        cores = len(os.sched_getaffinity(0))
+        device = stack.enter_context(platform.computing_on(options.device, cpu_devices=cores))
+        signals.check()
+        groups = trials.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)
+        running.check(groups)
+        folder = stack.enter_context(_opened(asked, groups, device))
+        journal = Journal(folder)
+        finals = _finished(folder, journal, groups)
+        if len(journal.trials) == sum(len(group.trials) for group in groups) and _is_done(folder):
+            yield lambda: _complete(folder)
+        else:
+            yield lambda: _train(asked, groups, folder, journal, finals, signals, device, begun)
+
+
+@contextlib.contextmanager
+def _opened(asked, groups, device):
+    """The sweep's directory, locked."""
+    if asked.saved is None:
+        _create(asked, groups, device)
+    folder = asked.options.run_dir
+    with directory.lock(folder):
+        atomic_io.tidy(folder)
+        yield folder
+
+
+def _create(asked, groups, device):
+    from rljax import networks, rollout
+
+    configs = [group.trials[0].config for group in groups]
+    chosen = [networks.describe(x, rollout.make_env_and_network(x)[0].spec) for x in configs]
+    told = settings.Settings(asked.options.algorithm, asked.base, asked.options, asked.own)
+    record = settings.record(told)
+    record = {
+        **record,
+        "algorithm": "sweep",
+        "run": {**record["run"], **asked.space},
+        **directory.provenance(device),
+        "points": [*map(spaces.recorded, asked.points)],
+        "networks": chosen,
+    }
+    directory.create(asked.options.run_dir, record)
+
+
+def _finished(folder, journal, groups):
+    """What `analysis.final_returns` gives of the trials that are finished; None where none is.
+
+    Raises:
+        ValueError: the table is damaged, or of other trials.
+    """
+    if not journal.trials:
+        return None
+    finals = analysis.final_returns(results.read(folder))
+    points = {trial.number: trial.point for group in groups for trial in group.trials}
+    found = dict(zip(finals["trial"], finals["point"]))
+    is_same = set(found) == set(journal.trials)
+    is_same = is_same and all(points.get(n) == x for n, x in found.items())
+    first, *names = journal.columns[: 4 + len(groups[0].trials[0].settings)]
+    is_same = is_same and names == ["point", "seed", *groups[0].trials[0].settings, "env_steps"]
+    if not is_same or first not in ("trial", results.OLD_TRIAL):
+        raise ValueError(f"{journal.table} is of other trials than {folder}'s")
+    return finals
+
+
+def _is_done(folder):
+    try:
+        return atomic_io.read_json(folder / "sweep.json")["status"] == "completed"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _complete(folder):
+    print(f"{folder} is complete: there is nothing left to do")
+    return Done(atomic_io.read_json(folder / "sweep.json"), [], 0)
+
+
+def _train(asked, groups, folder, journal, finals, signals, device, begun):
+    options = asked.options
+    if asked.saved:
+        again = directory.provenance(device)
+        directory.warn_of_changes(asked.saved, again)
+        resumed = [*asked.saved.get("resumed", []), again]
+        atomic_io.write_json(folder / "config.json", {**asked.saved, "resumed": resumed})
+    steps = {trial.number: _steps(trial) for group in groups for trial in group.trials}
+    before, total = sum(steps[number] for number in journal.trials), sum(steps.values())
+    size = f"{report.many(len(asked.points), 'point')} x {report.many(len(options.seeds), 'seed')}"
+    title = f"Sweep · {options.algorithm.upper()} · {asked.envs} · {size}"
+    title += f" · from {len(journal.trials):,} trials" * bool(before)
+    with Display(f"{title} · {device}", before, total, options.quiet) as display:
+        follower = Follower(asked, groups, folder, journal, display, before, begun)
+        if finals is not None:
+            follower.note(finals)
+        status, exit_status = "completed", 0
+        try:
+            follower.follow(signals)
+        except KeyboardInterrupt:
+            status, exit_status = "interrupted", signals.exit_status
+        if status == "completed" and follower.failures:
+            status, exit_status = "failed", 1
+        display.phase("writing")
+        summary = follower.summary(status)
+        report.finish(asked, summary, folder, display)
+    return Done(summary, follower.failures, exit_status)
+
+
+def _steps(trial):
+    return trial.config.num_updates * trial.config.batch_size
+
+
+class Follower:
+    """A sweep in progress: what its steps bring goes to its files and its display."""
+
+    def __init__(self, asked, groups, folder, journal, display, env_steps, begun):
+        self.asked, self.groups, self.folder = asked, groups, folder
+        self.journal, self.display = journal, display
+        self.env_steps, self.train_seconds = env_steps, journal.train_seconds
+        self.begun, self.wrote = begun - journal.wall_seconds, -np.inf
+        self.failures = []
+        self.group_of = {x.number: i for i, group in enumerate(groups) for x in group.trials}
+        self.left = [len(group.trials) for group in groups]
+        self.returns = {index: [] for index in range(len(asked.points))}
+        self.best = (-np.inf, "")
+        self.diverged = 0
+
+    def follow(self, signals) -> None:
+        """Trains all that is left.
+
+        Raises:
+            KeyboardInterrupt: a signal came.
+            WriteError: something could not be written.
+        """
+        how = self.asked.options.execution._replace(done=set(self.journal.trials))
+        with contextlib.closing(running.chunks(self.groups, how)) as steps:
+            for step in steps:
+                self.take(step)
+                signals.check()
+
+    def take(self, step) -> None:
+        """A `results.Progress`."""
+        self.env_steps += step.env_steps
+        self.train_seconds += step.seconds
+        if step.failure:
+            self.failures.append(step.failure)
+        if step.result:
+            now = time.perf_counter()
+            self.journal.add(step.result, self.train_seconds, now - self.begun)
+            self.note(analysis.final_returns(results.columns(step.result)))
+            if now - self.wrote > WRITE_EVERY:
+                atomic_io.write_json(self.folder / "sweep.json", self.summary("running"))
+                self.wrote = now
+        self.display.update(self.env_steps, self.speed(), below=self._counts())
+
+    def speed(self) -> float:
+        """Environment steps a second over all trials, without compilations and evaluations."""
+        return self.env_steps / self.train_seconds if self.train_seconds else 0.0
+
+    def note(self, finals) -> None:
+        """Final returns of trials that are finished; the best point is one with all its seeds."""
+        self.diverged += int(finals["diverged"].sum())
+        for number in finals["trial"]:
+            self.left[self.group_of[number]] -= 1
+        for point, value in zip(finals["point"], finals["final_return"]):
+            returns = self.returns[point]
+            returns.append(-np.inf if np.isnan(value) else value)
+            if len(returns) == len(self.asked.options.seeds):
+                score = float(analysis.iqm(returns))
+                if score > self.best[0]:
+                    self.best = score, spaces.describe(self.asked.points[point])
+
+    def _counts(self):
+        text = f"{len(self.journal.trials):,}/{len(self.group_of):,} trials"
+        if len(self.groups) > 1:
+            group = min(self.left.count(0) + 1, len(self.groups))
+            text = f"group {group}/{len(self.groups)} · {text}"
+        score, best = self.best
+        return f"{text} · best so far {score:,.2f} at {best}" if best else text
+
+    def summary(self, status: str) -> dict:
+        """What sweep.json says of the whole."""
+        asked, (score, best) = self.asked, self.best
+        return {
+            "algorithm": asked.options.algorithm,
+            "env": asked.envs,
+            "status": status,
+            "axes": list(asked.points[0]),
+            "points": len(asked.points),
+            "seeds": asked.options.seeds,
+            "groups": [
+                {"settings": group.static, "agents": len(group.trials)} for group in self.groups
+            ],
+            "agents": len(self.group_of),
+            "agents_finished": len(self.journal.trials),
+            "agents_diverged": self.diverged,
+            "agents_failed": len(self.failures),
+            "env_steps": self.env_steps,
+            "steps_per_second": self.speed(),
+            "train_seconds": self.train_seconds,
+            "wall_seconds": time.perf_counter() - self.begun,
+            "best": {"settings": best, "iqm": score} if best else None,
+        }

@@ -1,0 +1,70 @@
+"""The options of a sweep, which change nothing of what a trial learns. Needs no JAX."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from rljax.algorithms import find
+from rljax.config import MAX_EPISODE_STEPS
+from rljax.runs.options import DEVICES, EVAL_MODES, check_shared
+from rljax.sweep.trials import Execution
+from rljax.utils.checks import check
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """Options of a sweep, which change nothing of what a trial learns but rounding."""
+
+    algorithm: str = "a2c"
+    """a2c or a3c. A3C's trials are trained in processes, as are those in environments that Python
+    steps."""
+    preset: str | None = None
+    """Settings to start from: an environment id, or 'none'. By default those of --env."""
+    seed: int = 0
+    """The first seed; every point has the same ones."""
+    num_seeds: int = 8
+    """Seeds of each point: --seed and the following ones."""
+    run_dir: Path | None = None
+    """Where the sweep is written. By default runs/{env}__sweep-{algorithm}__{seed}__{time}."""
+    eval_episodes: int = 20
+    """Full episodes of each trial after training; 0 takes the last tenth of training instead."""
+    eval_mode: Literal[EVAL_MODES] = "greedy"
+    """Whether they take the policy's mode or sample from it."""
+    eval_envs: int | None = None
+    """Environments that Python steps, which a trial's evaluation opens at once; by default
+    --num-envs, at most 16."""
+    eval_max_steps: int = MAX_EPISODE_STEPS
+    """An evaluation's episode that has not ended after this number of steps is cut."""
+    max_parallel: int | None = None
+    """Trials at once, or processes; by default what is fastest and memory holds."""
+    device: Literal[DEVICES] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+    resume: Path | None = None
+    """Resume the sweep in this directory: trials that are finished stay as they are."""
+    quiet: bool = False
+    """Print nothing but errors and warnings."""
+
+    def validate(self) -> "SweepOptions":
+        """Checks every option.
+
+        Raises:
+            ValueError, TypeError: an option is out of its range or of another type.
+        """
+        find(self.algorithm)
+        check(self, max_parallel=1)
+        check_shared(self)
+        return self
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.num_seeds))
+
+    @property
+    def execution(self) -> Execution:
+        return Execution(
+            parallel=self.max_parallel,
+            eval_episodes=self.eval_episodes,
+            greedy=self.eval_mode == "greedy",
+            eval_envs=self.eval_envs,
+            eval_max_steps=self.eval_max_steps,
+        )

@@ -1,0 +1,77 @@
+"""What a sweep says: its points ranked, its figures, its ending table."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax import analysis
+from rljax.loggers.summaries import print_sweep
+from rljax.sweep import results
+from rljax.sweep.points import describe
+from rljax.utils import atomic_io
+
+SHOWN = 10
+"""Points in the ending table, at most."""
+CURVES = 5
+"""Points in the figure of learning curves, at most."""
+
+
+def finish(asked: Any, summary: dict, folder: Path, display: Any) -> None:
+    """Ranks the points, draws the figures, writes sweep.json and shows the ending table.
+
+    Args:
+        asked: `directory.Asked`.
+        summary: gets the ranking.
+    """
+    table = results.read(folder) if summary["agents_finished"] else None
+    ranking = None if table is None else analysis.rank(table)
+    figures = [] if table is None else draw(table, ranking, asked, folder)
+    if ranking is not None:
+        summary["ranking"] = _records(ranking)
+    atomic_io.write_json(folder / "sweep.json", summary)
+    display.stop()
+    console = display.console
+    print_sweep(console, summary, ranking, SHOWN)
+    for path in figures:
+        console.print(f"figure: {path}", soft_wrap=True)
+    console.print(f"run directory: {folder}", soft_wrap=True)
+    if summary["status"] != "completed":
+        console.print(f"resume with: --resume {shlex.quote(str(folder))}", soft_wrap=True)
+
+
+def _records(ranking):
+    """For JSON: None where there is no return, or no interval."""
+    optional = ("iqm", "low", "high", "lowest")
+    return [
+        {n: None if n in optional and np.isnan(x) else x for n, x in row.items()}
+        for row in ranking.to_dict("records")
+    ]
+
+
+def draw(table: Any, ranking: Any, asked: Any, folder: Path) -> list[Path]:
+    """Writes the figures, PNG and SVG; gives the former."""
+    varied = [name for name in analysis.axes(table) if table[name].nunique() > 1]
+    drawn = []
+
+    def paths(name):
+        drawn.append(folder / f"{name}.png")
+        return drawn[-1], folder / f"{name}.svg"
+
+    title = f"{asked.options.algorithm.upper()} on {asked.envs}"
+    for name in varied:
+        analysis.plot_sensitivity(table, name, *paths(f"sensitivity_{name}"), title=title)
+    if len(varied) >= 2 and asked.heat_map:
+        x, y = sorted(varied, key=lambda name: -table[name].nunique())[:2]
+        analysis.plot_heat_map(table, x, y, *paths("heat_map"), title=title)
+    best = ranking["point"][:CURVES]
+    curves = {describe(asked.points[i]): table[table["point"] == i] for i in best}
+    title += f", the best {len(curves)} of {len(ranking)} points" if len(ranking) > CURVES else ""
+    analysis.plot_learning_curves(curves, title, *paths("learning_curves"))
+    return drawn
+
+
+def many(number: int, what: str) -> str:
+    """ "3 seeds", "1 seed"."""
+    return f"{number:,} {what}{'s' * (number > 1)}"

@@ -1,0 +1,55 @@
+"""Names looked up: objects by their path, near matches of what is unknown."""
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rljax.utils import errors
+
+
+def unknown(kind: str, name: str, known: list[str]) -> str:
+    """An error message for an unknown name that offers the nearest known ones."""
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    offer = f"known are {', '.join(known) or 'none'}"
+    if near:
+        offer = f"did you mean {' or '.join(by_lower[k] for k in near)}?"
+    return f"unknown {kind} {name!r}: {offer}"
+
+
+def differing(records: Sequence[Mapping]) -> list[str]:
+    """The names whose values are not the same in all records; one that is absent is None."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return [n for n in names if any(r.get(n) != records[0].get(n) for r in records)]
+
+
+def load_attribute(path: str) -> Any:
+    """The object that 'package.module:attribute' names.
+
+    Raises:
+        ValueError: there is no such module or attribute.
+    """
+    module_name, _, attribute = path.partition(":")
+    found = load_module(path, module_name)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{path!r}: {module_name} has no attribute {attribute!r}")
+        found = getattr(found, part)
+    return found
+
+
+def load_module(path: str, module_name: str) -> Any:
+    """The module that a path names.
+
+    Raises:
+        ValueError: there is none, or it cannot be imported; the message names the path.
+    """
+    try:
+        return importlib.import_module(module_name)
+    except (ModuleNotFoundError, TypeError, ValueError) as error:
+        raise ValueError(f"{path!r}: {error}") from error
+    except BaseException as error:  # whatever the module does, exits among it
+        if errors.is_interrupt(error):
+            raise
+        raise ValueError(f"{path!r}: {errors.in_a_line(error)}") from error

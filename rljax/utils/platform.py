@@ -1,0 +1,78 @@
+"""Where JAX computes, and how XLA compiles for it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+CPU_FLAGS = (
+    # XLA's heavier optimisations take most of its compile time on a CPU and gain these small
+    # programs nothing.
+    "--xla_backend_optimization_level=1",
+    # Loops over little data, such as those that draw random numbers, are compiled as one piece
+    # instead of being interpreted operation by operation.
+    "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=131072",
+)
+"""For XLA on a CPU, where the user's own XLA_FLAGS do not say otherwise."""
+
+
+@contextlib.contextmanager
+def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> Iterator[str]:
+    """Makes JAX compute on a device; gives the device's name.
+
+    Before JAX starts its backends this sets flags for the whole process; later, the device of what
+    is computed in the block.
+
+    Args:
+        device: "auto", "cpu" or "gpu".
+        cpu_devices: that a CPU is split into, for programs that are spread over devices.
+        in_place: compute on a CPU in the thread that calls: handing each call to another thread
+            costs more than it gains where calls are short.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    set_xla_flags(device)
+    import jax
+
+    _keep_compiled_programs()
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    if in_place:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    is_said = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if cpu_devices > 1 and not is_said and jax.config.jax_num_cpu_devices < 1:
+        with contextlib.suppress(RuntimeError):  # JAX has started
+            jax.config.update("jax_num_cpu_devices", cpu_devices)
+    try:
+        found = jax.devices(None if device == "auto" else device)[0]
+    except RuntimeError:
+        raise ValueError(
+            f"device = {device!r}: there is none here; 'cpu' is always there"
+        ) from None
+    is_default = device == "auto" or found == jax.devices()[0]
+    with contextlib.nullcontext() if is_default else jax.default_device(found):
+        yield found.device_kind if found.platform != "cpu" else "cpu"
+
+
+def set_xla_flags(device: str) -> None:
+    """Sets XLA's flags for a CPU, where one computes; processes that are started inherit them."""
+    if device == "cpu" or not metadata.entry_points(group="jax_plugins"):
+        theirs = os.environ.get("XLA_FLAGS", "")
+        ours = [flag for flag in CPU_FLAGS if flag.partition("=")[0] not in theirs]
+        os.environ["XLA_FLAGS"] = " ".join([*ours, *theirs.split()])
+
+
+def _keep_compiled_programs():
+    """In the user's cache folder, for the next start; JAX_COMPILATION_CACHE_DIR names another, and
+    JAX_ENABLE_COMPILATION_CACHE=false turns it off."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rljax"
+        with contextlib.suppress(OSError):  # no home, or one that cannot be written
+            cache.mkdir(parents=True, exist_ok=True)
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

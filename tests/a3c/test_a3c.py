@@ -1,0 +1,574 @@
+"""A3C's parts, each alone in this process: messages, transport, the holder."""
+
+import dataclasses
+import fcntl
+import multiprocessing
+import os
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rljax import optimizers
+from rljax.a3c import counts as counts_module
+from rljax.a3c import holder, messages, supervisor, training, transport, worker_pool
+from rljax.config import Config, WorkerConfig
+from rljax.presets import base
+from rljax.types import BatchGradients, BatchMetrics, BatchMoments, Moments
+from rljax.utils import pytrees
+
+CONFIG = Config(
+    env="probes:RewardByAction",
+    total_timesteps=400,
+    num_envs=2,
+    num_steps=2,
+    hidden_sizes=(4,),
+    optimizer="rmsprop_a3c",
+    loss_reduction="sum",
+)
+WORKERS = WorkerConfig(num_workers=2, envs_per_worker=2)
+
+
+INIT = jax.jit(training.init, static_argnums=1)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return INIT(CONFIG, WORKERS, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def layout():
+    return messages.layout(CONFIG)
+
+
+def new_holder(state, layout, workers=WORKERS, config=CONFIG):
+    counts = counts_module.no_counts()
+    row = counts_module.empty_row(layout.metrics)
+    return holder.ParameterHolder(config, workers, layout, state.learner, counts, row)
+
+
+LOSSES = ("loss", "policy_loss", "value_loss", "entropy", "explained_variance")
+NOTHING = BatchMoments(None, None)
+
+
+def batch_metrics(number=0.0):
+    """Each metric another multiple of a number, and 1, 2, 3, ... beside it."""
+    losses = {name: number + i for i, name in enumerate(LOSSES, 4)}
+    return BatchMetrics(number + 1, number + 2, number + 3, losses, number + 9)
+
+
+def record_of(layout, gradient, worker=0, version=0, moments=NOTHING, metrics=None):
+    record = np.zeros((), layout.record)
+    record["worker"], record["version"] = worker, version
+    given = BatchGradients(gradient, moments, batch_metrics() if metrics is None else metrics)
+    record["gradients"] = pytrees.ravel(given)
+    return record
+
+
+def message(record):
+    return record.tobytes()
+
+
+def gradients(layout, number, scale=1.0):
+    size = pytrees.size(layout.published.params)
+    return scale * np.random.default_rng(0).normal(size=(number, size)).astype(np.float32)
+
+
+# Messages
+
+
+def test_a_vector_becomes_the_pytree_that_it_was(state, layout):
+    vector = pytrees.ravel(state.learner.params)
+    again = pytrees.unravel(vector, layout.published.params)
+    assert jax.tree.structure(again) == jax.tree.structure(state.learner.params)
+    for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(state.learner.params)):
+        np.testing.assert_array_equal(here, there)
+
+
+def test_a_record_holds_an_actor(state, layout):
+    actor = jax.tree.map(lambda x: x[1], state.actors)
+    record = np.zeros((), layout.record)
+    record["actor"] = pytrees.pack(actor)
+    sent = np.frombuffer(message(record), layout.record)[0]["actor"]
+    for vector in (sent, jnp.asarray(sent)):
+        again = pytrees.unpack(vector, layout.actor)
+        assert jax.tree.structure(again) == jax.tree.structure(actor)
+        for here, there in zip(jax.tree.leaves(again), jax.tree.leaves(actor)):
+            np.testing.assert_array_equal(here, there, strict=True)
+
+
+def test_any_bits_are_packed():
+    kinds = (bool, np.int8, np.uint8, np.int16, np.float16, np.int32, np.uint32, np.float32)
+    rng = np.random.default_rng(0)
+    tree = [rng.integers(-5, 5, (2, 3)).astype(kind) for kind in kinds]
+    tree += [np.float32([np.nan, -0.0, np.inf]), jnp.asarray([1.5, -3], jnp.bfloat16)]
+    tree = [np.asarray(x) for x in tree]
+    again = pytrees.unpack(np.asarray(jax.jit(pytrees.pack)(tree)), tree)
+    for here, there in zip(again, tree):
+        assert here.dtype == there.dtype
+        assert here.tobytes() == there.tobytes()
+
+
+def test_random_keys_travel_as_raw_data():
+    tree = {"key": jax.random.key(3), "x": jnp.arange(2)}
+    raw = pytrees.plain(tree)
+    assert raw["key"].dtype == np.uint32
+    again = pytrees.typed(raw, tree)
+    assert jax.random.uniform(again["key"]) == jax.random.uniform(tree["key"])
+
+
+def test_workers_start_from_keys_of_their_own(state):
+    keys = state.actors.key
+    assert not np.array_equal(keys[0], keys[1])
+
+
+# Transport
+
+
+def pipe(longest=1000):
+    take, put = multiprocessing.Pipe(duplex=False)
+    stop, order = multiprocessing.Pipe(duplex=False)
+    return transport.Queue(put, stop), transport.Reader(take, longest, longest), order
+
+
+def test_messages_arrive_whole_and_in_order():
+    queue, reader, _ = pipe()
+    sent = [(0, b"one"), (2, b""), (1, bytes(range(200)))]
+    for kind, content in sent:
+        queue.put(kind, content)
+    assert [(kind, bytes(content)) for kind, content in reader.get()] == sent
+    assert reader.get() == []
+
+
+def test_a_message_larger_than_the_pipe_waits_for_the_reader():
+    queue, reader, _ = pipe(longest=3_000_000)
+    content = np.random.default_rng(0).bytes(3_000_000)
+    waited = []
+    writer = threading.Thread(target=lambda: waited.append(queue.put(0, content)))
+    writer.start()
+    time.sleep(0.2)  # it fills the pipe, and waits
+    while not (got := reader.get()):
+        pass
+    assert bytes(got[0][1]) == content
+    writer.join()
+    assert waited[0] > 0
+
+
+class Counting(bytearray):
+    """Counts the bytes that are written to it in slices."""
+
+    moved = 0
+
+    def __setitem__(self, key, value):
+        self.moved += len(value)
+        super().__setitem__(key, value)
+
+
+def test_a_large_message_is_not_moved_as_often_as_it_has_parts():
+    queue, reader, _ = pipe(longest=3_000_000)
+    reader.buffer = Counting(reader.buffer)
+    sent = np.array([3_000_000, 1], np.uint32).tobytes() + np.random.default_rng(0).bytes(3_000_000)
+    for _ in range(4):
+        for part in range(0, len(sent), 50_000):
+            os.write(queue.pipe.fileno(), sent[part : part + 50_000])
+            got = reader.get()
+        assert [(kind, bytes(content)) for kind, content in got] == [(1, sent[8:])]
+    assert reader.buffer.moved < len(sent)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(
+    sizes=st.lists(st.integers(0, 3000) | st.sampled_from([0, 1, 7, 8, 9, 2999, 3000])),
+    parts=st.lists(st.integers(1, 9000), min_size=1),
+    looks=st.lists(st.booleans(), min_size=1),
+    lost=st.integers(0, 3000),
+)
+def test_messages_that_come_in_any_parts_arrive_whole_and_once(sizes, parts, looks, lost):
+    """Those of which the last bytes are lost with their writer do not."""
+    queue, reader, _ = pipe(longest=3000)
+    contents = [np.random.default_rng(i).bytes(size) for i, size in enumerate(sizes)]
+    headers = (np.array([len(x), i], np.uint32).tobytes() for i, x in enumerate(contents))
+    stream = b"".join(header + x for header, x in zip(headers, contents))
+    stream = stream[: len(stream) - lost]
+    found, at, turn = [], 0, 0
+
+    def look():
+        found.extend((kind, bytes(content)) for kind, content in reader.get())
+
+    while at < len(stream):
+        try:
+            at += os.write(queue.pipe.fileno(), stream[at : at + parts[turn % len(parts)]])
+        except BlockingIOError:  # it is full
+            look()
+        if looks[turn % len(looks)]:
+            look()
+        turn += 1
+    queue.pipe.close()
+    for _ in range(2 + len(stream) // 3000):
+        look()
+    ends = np.cumsum([8 + size for size in sizes])
+    assert found == list(enumerate(contents))[: int(np.sum(ends <= len(stream)))]
+    assert reader.ended
+    assert not reader.malformed
+    reader.close()
+
+
+def test_a_pipe_is_as_large_as_the_system_allows():
+    """A user who is not root is refused more than its limit, and gets that."""
+    limit = int(Path("/proc/sys/fs/pipe-max-size").read_text())
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        _, reader, _ = pipe(longest=5 * limit)
+    finally:
+        if root:
+            os.seteuid(0)
+    assert fcntl.fcntl(reader.fileno(), fcntl.F_GETPIPE_SZ) == limit
+
+
+def test_a_writer_that_dies_within_a_message_leaves_nothing_of_it():
+    queue, reader, _ = pipe()
+    queue.put(0, b"whole")
+    half = np.array([100, 0], np.uint32).tobytes() + b"only a part"
+    os.write(queue.pipe.fileno(), half)
+    queue.pipe.close()
+    assert [bytes(content) for _, content in reader.get()] == [b"whole"]
+    assert reader.get() == []
+    assert reader.ended
+
+
+def test_bytes_that_are_no_message_are_noticed():
+    queue, reader, _ = pipe(longest=1000)
+    queue.put(0, b"whole")
+    os.write(queue.pipe.fileno(), np.array([1001, 0], np.uint32).tobytes())
+    assert [bytes(content) for _, content in reader.get()] == [b"whole"]
+    assert reader.malformed
+    assert reader.get() == []
+
+
+def test_a_full_queue_lets_its_writer_stop():
+    queue, _reader, order = pipe()
+    threading.Timer(0.1, order.close).start()
+    with pytest.raises(transport.Stopped):
+        queue.put(0, bytes(10_000_000))
+
+
+def test_a_writer_notices_that_the_reader_is_gone():
+    queue, reader, _ = pipe()
+    reader.close()
+    with pytest.raises(transport.Stopped):
+        queue.put(0, b"x")
+
+
+def read_often(parameters, number, found):
+    vector = np.empty(parameters.size, np.float32)
+    found.send("ready")
+    versions = [parameters.read(vector) for _ in range(3)]
+    torn = 0
+    for _ in range(number):
+        version = parameters.read(vector)
+        torn += int(not (vector == version % 1000).all())
+        versions.append(version)
+    found.send((torn, versions))
+
+
+def test_parameters_are_never_read_in_the_middle_of_being_written():
+    context = multiprocessing.get_context("spawn")
+    parameters = transport.SharedParameters(context, 200_000)
+    parameters.publish(0, np.zeros(200_000, np.float32))
+    take, put = context.Pipe(duplex=False)
+    process = context.Process(target=read_often, args=(parameters, 1000, put))
+    process.start()
+    assert take.recv() == "ready"
+    version = 0
+    while not take.poll(0):
+        version += 1
+        parameters.publish(version, np.full(200_000, version % 1000, np.float32))
+    torn, versions = take.recv()
+    process.join()
+    assert torn == 0
+    assert versions == sorted(versions)
+    assert len(set(versions)) > 3  # how often the two alternate is the machine's to say
+
+
+# The holder
+
+
+def test_gradients_are_applied_once_each_in_the_order_in_which_they_come(state, layout):
+    """Against the optimiser itself on the pytree; the order matters to RMSProp."""
+    held, pushed = new_holder(state, layout), gradients(layout, 10)
+    for i, vector in enumerate(pushed):
+        assert held.push(message(record_of(layout, vector, worker=i % 2, version=i)), i % 2)
+        assert held.version == i + 1
+    optimizer = optimizers.make(CONFIG)
+
+    @jax.jit
+    def step(params, opt_state, vector):
+        tree = pytrees.unravel(vector, layout.published.params)
+        updates, opt_state = optimizer.update(tree, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    def expected(order):
+        params = state.learner.params
+        opt_state = jax.jit(optimizer.init)(params)
+        for i in order:
+            params, opt_state = step(params, opt_state, pushed[i])
+        return pytrees.ravel(params)
+
+    np.testing.assert_allclose(held.published(), expected(range(10)), rtol=1e-5, atol=1e-7)
+    other = np.abs(held.published() - expected(reversed(range(10))))
+    assert other.max() > 1e-4
+    assert held.counts.applied == held.updates == 10
+    assert held.counts.staleness[0] == 10
+
+
+def test_the_holder_speaks_pytrees_too(state, layout):
+    vector = gradients(layout, 1)[0]
+    tree = pytrees.unravel(vector, layout.published.params)
+    nothing = BatchMoments(None, None)
+    one, other = new_holder(state, layout), new_holder(state, layout)
+    assert one.apply(vector, nothing)
+    assert other.apply(tree, nothing)
+    np.testing.assert_array_equal(one.published(), other.published())
+    np.testing.assert_array_equal(pytrees.ravel(one.state().params), one.published(), strict=False)
+    with pytest.raises(ValueError, match=r"a gradient of shape \(3,\): must have"):
+        one.apply(vector[:3], nothing)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(state, layout, value):
+    held, pushed = new_holder(state, layout), gradients(layout, 2)
+    held.push(message(record_of(layout, pushed[0])), 0)
+    before = held.published().copy()
+    bad = pushed[1].copy()
+    bad[5] = value
+    held.push(message(record_of(layout, bad, version=1)), 0)
+    np.testing.assert_array_equal(held.published(), before)
+    assert (held.counts.applied, held.counts.not_finite, held.updates) == (1, 1, 2)
+    held.push(message(record_of(layout, pushed[1], version=1)), 0)
+    assert held.version == 2
+    assert np.isfinite(held.published()).all()
+
+
+@pytest.mark.parametrize("change", ["short", "long", "empty", "worker", "version"])
+def test_a_malformed_message_changes_nothing(state, layout, change):
+    held, vector = new_holder(state, layout), gradients(layout, 1)[0]
+    record = record_of(layout, vector)
+    if change == "worker":
+        record["worker"] = 1
+    if change == "version":
+        record["version"] = 1  # of the future
+    data = message(record)
+    data = {"short": data[:-1], "long": data + b"x", "empty": b""}.get(change, data)
+    before = held.published().copy()
+    assert held.push(data, 0) is None
+    np.testing.assert_array_equal(held.published(), before)
+    assert (held.counts.malformed, held.updates) == (1, 0)
+
+
+def test_a_malformed_message_is_told_in_one_line(state, layout):
+    held = new_holder(state, layout)
+    run = supervisor.Supervisor(CONFIG, WORKERS, layout, held, None, state.actors)
+    sent = worker_pool.Message(1, messages.GRADIENT, memoryview(b"no gradient"))
+    told = "worker 1 sent 11 bytes that are no gradient of this run"
+    with pytest.warns(UserWarning, match=told) as caught:
+        assert run.take(sent, None) is None
+    (warning,) = caught
+    assert "\n" not in str(warning.message)
+    assert run.status(0).counts.malformed == 1
+    assert run.status(0).workers[1].state == "starting"
+
+
+class NoPool:
+    """Starts nothing."""
+
+    def start(self, index, job):
+        pass
+
+
+@pytest.mark.parametrize(("between", "ends"), [(0, True), (999, True), (1000, False)])
+def test_restarts_are_counted_over_a_thousand_gradients(state, layout, between, ends):
+    config, workers = CONFIG, dataclasses.replace(WORKERS, max_worker_restarts=2)
+    held = new_holder(state, layout, workers)
+    parameters = transport.SharedParameters(multiprocessing, len(held.published()))
+    run = supervisor.Supervisor(config, workers, layout, held, parameters, state.actors)
+    gradient = np.zeros_like(gradients(layout, 1)[0])
+
+    def die():
+        return run.take(worker_pool.Message(1, None, "was killed by SIGABRT"), NoPool())
+
+    def push(worker, number):
+        data = record_of(layout, gradient, worker)
+        for _ in range(number):
+            data["version"] = held.version
+            run.take(worker_pool.Message(worker, messages.GRADIENT, message(data)), None)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert die() is None
+        push(0, 1000)  # another worker's do not count
+        push(1, between)
+        assert die() is None
+        error = die()
+    assert (error is not None) == ends
+    assert held.counts.restarts == len(caught) == (2 if ends else 3)
+    assert "was killed by SIGABRT; started again where" in str(caught[0].message)
+    if ends:
+        assert str(error) == (
+            f"worker 1 was killed by SIGABRT after {4 * between:,} steps in probes:RewardByAction;"
+            " it was started again 2 times within 1,000 of its gradients, as often as"
+            " max_worker_restarts allows"
+        )
+
+
+def test_stale_gradients_are_rejected_and_counted(state, layout):
+    workers = dataclasses.replace(WORKERS, max_staleness=1)
+    held, pushed = new_holder(state, layout, workers), gradients(layout, 4)
+    for i, version in enumerate((0, 0, 0, 1)):
+        held.push(message(record_of(layout, pushed[i], version=version)), 0)
+    counts = held.counts
+    assert (counts.applied, counts.stale, held.updates) == (3, 1, 4)
+    assert counts.staleness[:3].tolist() == [1, 2, 0]
+    assert counts.staleness_max == 1
+    assert held.state().updates == 4
+
+
+def test_the_schedule_counts_what_was_rejected(state, layout):
+    """The environment steps were taken: the next step is as small as if it had been applied."""
+    vector = gradients(layout, 1)[0]
+    nan = np.full_like(vector, np.nan)
+    nothing, held = BatchMoments(None, None), new_holder(state, layout)
+    for _ in range(30):
+        assert not held.apply(nan, nothing)
+    assert held.apply(vector, nothing)
+    first = new_holder(state, layout)
+    first.apply(vector, nothing)
+    start = np.asarray(pytrees.ravel(state.learner.params))
+    rates = [float(optimizers.learning_rate(CONFIG, n)) for n in (0, 30)]
+    assert rates[1] < 0.8 * rates[0]
+    np.testing.assert_allclose(
+        (held.published() - start) / rates[1],
+        (first.published() - start) / rates[0],
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_staleness_scaling_divides_the_learning_rate(state, layout):
+    workers = dataclasses.replace(WORKERS, staleness_scaling=True)
+    pushed, nothing = gradients(layout, 1), BatchMoments(None, None)
+    start = np.asarray(pytrees.ravel(state.learner.params))
+    moves = []
+    for staleness in (0, 1, 4):
+        held = new_holder(state, layout, workers)
+        held.apply(pushed[0], nothing, staleness)
+        moves.append(held.published() - start)
+    np.testing.assert_array_equal(moves[0], moves[1])
+    np.testing.assert_allclose(moves[2], moves[0] / 4, rtol=1e-3, atol=1e-7)
+
+
+def test_each_batchs_share_of_the_moments_is_merged():
+    config = dataclasses.replace(CONFIG, normalize_observations=True, normalize_rewards=True)
+    state = INIT(config, WORKERS, jax.random.key(0))
+    layout = messages.layout(config)
+    held, pushed = new_holder(state, layout, config=config), gradients(layout, 3)
+    rng = np.random.default_rng(0)
+    shape = layout.published.obs_moments.mean.shape
+    seen = rng.normal(3, 2, (3, 50, *shape)).astype(np.float32)
+    returns = rng.normal(-5, 3, (3, 50)).astype(np.float32)
+    for i in range(3):
+        moments = BatchMoments(*(Moments(50, x.mean(0), x.var(0)) for x in (seen[i], returns[i])))
+        record = record_of(layout, pushed[i], version=i, moments=moments)
+        assert held.push(message(record), 0)
+    found = held.state()
+    np.testing.assert_allclose(found.obs_moments.mean, seen.mean((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(found.obs_moments.var, seen.var((0, 1)), rtol=1e-3)
+    np.testing.assert_allclose(found.return_moments.var, returns.var(), rtol=1e-3)
+    again = messages.learner_of(held.published(), layout.published)
+    np.testing.assert_array_equal(again.obs_moments.mean, found.obs_moments.mean)
+
+
+def row_of(held, layout, interval=20):
+    row = counts_module.whole(held.row)
+    return counts_module.row_metrics(held.config, held.updates, row, layout.metrics, interval)
+
+
+def test_a_row_has_the_means_of_its_gradients(state, layout):
+    """Of episodes the sums over their number."""
+    held, pushed = new_holder(state, layout), gradients(layout, 3)
+    for i in range(3):
+        metrics = batch_metrics(3.0 * i)
+        record = record_of(layout, pushed[i], version=max(0, i - 1), metrics=metrics)
+        held.push(message(record), 0)
+    row = row_of(held, layout)
+    assert (row.updates, row.episodes) == (3, 1 + 4 + 7)
+    assert (row.episodic_return, row.episodic_length) == (15 / 12, 18 / 12)
+    assert row.losses == {name: 3 + i for i, name in enumerate(LOSSES, 4)}
+    assert row.grad_norm == 12
+    rates = [float(optimizers.learning_rate(CONFIG, i)) for i in range(3)]
+    np.testing.assert_allclose(row.learning_rate, np.mean(rates))
+    assert row.extra == {"staleness_mean": 2 / 3, "staleness_max": 1}
+    assert row.diverged_at == 0
+    held.begin_row()
+    empty = row_of(held, layout)
+    assert (empty.updates, empty.episodes) == (3, 0)
+    assert np.isnan([empty.episodic_return, empty.grad_norm, empty.learning_rate]).all()
+
+
+@pytest.mark.parametrize("finite", [0, 1])
+def test_a_row_of_nothing_but_nan_is_a_run_that_diverged(state, layout, finite):
+    """Of 20 gradients or more, and at its end."""
+    held = new_holder(state, layout, config=dataclasses.replace(CONFIG, total_timesteps=8000))
+    vector = gradients(layout, 1)[0]
+    for i in range(40):
+        assert row_of(held, layout, 40).diverged_at == 0
+        bad = np.full_like(vector, np.nan) if i >= finite else vector
+        metrics = batch_metrics(0.0 if i < finite else np.nan)
+        held.push(message(record_of(layout, bad, metrics=metrics)), 0)
+    assert row_of(held, layout, 40).diverged_at == (0 if finite else 40)
+    assert row_of(held, layout, 30).diverged_at == 0  # the row is not at its end
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(num_workers=0), "num_workers = 0: must be at least 1"),
+        (dict(envs_per_worker=0), "envs_per_worker = 0: must be at least 1"),
+        (dict(max_staleness=-1), "max_staleness = -1: must be at least 0"),
+        (dict(max_worker_restarts=-1), "max_worker_restarts = -1: must be at least 0"),
+    ],
+)
+def test_options_out_of_range(change, message):
+    with pytest.raises(ValueError, match=message):
+        WorkerConfig(**change).validate()
+
+
+@pytest.mark.parametrize("change", [dict(num_workers=2.0), dict(lockstep=1)])
+def test_options_of_another_type(change):
+    with pytest.raises(TypeError, match="must be"):
+        WorkerConfig(**change).validate()
+
+
+def test_the_papers_settings():
+    config = base("a3c")
+    assert (config.num_steps, config.ent_coef, config.vf_coef) == (5, 0.01, 0.5)
+    assert (config.loss_reduction, config.max_grad_norm) == ("sum", 40)
+    assert (config.optimizer, config.rmsprop_decay, config.optimizer_eps) == (
+        "rmsprop_a3c",
+        0.99,
+        0.1,
+    )
+    assert config.anneal_lr
