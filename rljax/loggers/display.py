@@ -9,6 +9,8 @@ EVALUATION_EVERY = 10.0
 NOTEBOOK_EVERY = 0.5
 """Seconds between two pictures in a notebook."""
 BAR = 28
+WIDE = 120
+"""Columns of a terminal on which all fits one line."""
 
 
 class Display:
@@ -103,12 +105,16 @@ class Display:
         from rich.text import Text
 
         share = self.steps / self.total
-        eta = f" · ETA {self._eta():.0f} s" if self.start and self.steps < self.total else ""
+        eta = f"ETA {self._eta():.0f} s" if self.start and self.steps < self.total else ""
         bar = "━" * round(BAR * share) + " " * (BAR - round(BAR * share))
-        text = f"{self.phase_name:<10} {bar} {share:4.0%} {self.text}{eta}"
-        line = Text(text, no_wrap=True, overflow="ellipsis")
+        head = f"{self.phase_name:<10} {bar} {share:4.0%} "
+        if self.console.is_terminal and self.console.width < WIDE:
+            lines = [head + eta, self.text]
+        else:
+            lines = [head + " · ".join(filter(None, (self.text, eta)))]
+        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
         # In a group even if it is alone: text that is printed by itself is wrapped.
-        return Group(line, self.below) if self.below else Group(line)
+        return Group(*lines, *([self.below] if self.below else []))
 
 
 class EvaluationLines:
