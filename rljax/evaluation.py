@@ -29,7 +29,7 @@ _SETTINGS = (
     *("env", "env_kwargs", "env_params", "network", "channels", "hidden_sizes"),
     *("activation", "shared_torso", "action_bounds"),
 )
-"""All that an evaluation depends on: runs that differ otherwise share what is compiled for it."""
+"""Settings that an evaluation depends on: runs that differ in others share its programs."""
 
 FRESH = 2**32 - 1
 """For `evaluation_keys`: episodes that no evaluation in training has; no run has that many updates.

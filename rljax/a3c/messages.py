@@ -12,6 +12,8 @@ import numpy as np
 
 from rljax import learner, rollout
 from rljax.config import Config
+from rljax.envs.interface import EnvSpec
+from rljax.networks import ActorCritic
 from rljax.types import ActorState, BatchGradients, BatchMetrics, BatchMoments, Moments, TrainState
 from rljax.utils import pytrees
 
@@ -67,8 +69,7 @@ def layout(config: Config) -> Layout:
 
     def shapes(key):
         state = learner.init(config, network, env.spec, key)
-        losses = learner.no_losses(config, network, env.spec, state.params)
-        metrics = BatchMetrics(*np.zeros(3, np.float32), losses, np.float32(0))
+        metrics = no_metrics(config, network, env.spec, state.params)
         actor = pytrees.plain(rollout.init(env, config.num_envs, key))
         return published(state), metrics, actor
 
@@ -87,6 +88,12 @@ def layout(config: Config) -> Layout:
         align=True,
     )
     return Layout(parts, gradients, metrics, actor, record)
+
+
+def no_metrics(config: Config, network: ActorCritic, spec: EnvSpec, params: Any) -> BatchMetrics:
+    """Metrics of no batch: zeros."""
+    losses = learner.no_losses(config, network, spec, params)
+    return BatchMetrics(*np.zeros(3, np.float32), losses, np.float32(0))
 
 
 def published(state: TrainState) -> Published:

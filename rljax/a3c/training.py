@@ -43,10 +43,10 @@ def init(config: Config, workers: WorkerConfig, key: jax.Array) -> State:
             `rollout.make_env_and_network` and `losses.make` do.
     """
     config = workers.settle(config)
-    layout = messages.layout(config)
     with jax.default_device(jax.devices("cpu")[0]):
-        state, actors = jax.device_get(_fresh(config, key, workers.num_workers))
-    return State(state, actors, no_counts(), empty_row(layout.metrics))
+        fresh = jax.device_get(_fresh(config, key, workers.num_workers))
+    state, actors, no_metrics = fresh
+    return State(state, actors, no_counts(), empty_row(no_metrics))
 
 
 @partial(jax.jit, static_argnames="num_workers")
@@ -57,7 +57,8 @@ def _fresh(config, key, num_workers):
     actors = jax.vmap(lambda key: rollout.init(env, config.num_envs, key))(keys)
     state = learner.init(config, network, env.spec, key_learner)
     opt_state = optimizers.make(config).init(pytrees.ravel(state.params))
-    return state._replace(opt_state=opt_state), pytrees.plain(actors)
+    no_metrics = messages.no_metrics(config, network, env.spec, state.params)
+    return state._replace(opt_state=opt_state), pytrees.plain(actors), no_metrics
 
 
 def init_seeds(config: Config, workers: WorkerConfig, keys: jax.Array) -> State:

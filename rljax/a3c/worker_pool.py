@@ -107,7 +107,7 @@ class WorkerPool:
         worker = self.workers[index]
         while got := worker.reader.get():
             yield from (Message(index, kind, content) for kind, content in got)
-            if not dead:  # else all that it has written is read
+            if not dead:  # of a dead one everything is read
                 break
         if worker.reader.malformed:
             yield Message(index, MALFORMED, memoryview(b""))

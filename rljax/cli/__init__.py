@@ -24,16 +24,23 @@ from rljax.utils.atomic_io import WriteError
 from rljax.utils.errors import TrainingError
 
 
-def in_order(run: Callable[[Interrupts, contextlib.ExitStack], int]) -> int:
+def in_order(
+    run: Callable[[list[str], Interrupts, contextlib.ExitStack], int], argv: list[str] | None
+) -> int:
     """Does what a script does; returns the exit status, also where a signal, an environment or the
-    disk ends it. Warnings become lines on stderr."""
+    disk ends it. Warnings become lines on stderr.
+
+    Args:
+        argv: by default those of the program.
+    """
+    argv = sys.argv[1:] if argv is None else argv
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
     with interrupts.noted() as signals, warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show
         try:
-            return run(signals, stack)
+            return run(argv, signals, stack)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return signals.exit_status

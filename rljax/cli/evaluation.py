@@ -39,9 +39,8 @@ class Options:
 
 def main(doc: str, argv: list[str] | None = None) -> int:
     """Evaluates, and writes evaluation.json into the run's directory; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
 
-    def run(signals, stack):
+    def run(argv, signals, stack):
         lines = EvaluationLines(lambda line: print(line, file=sys.stderr))
 
         def watch(*now):
@@ -62,4 +61,4 @@ def main(doc: str, argv: list[str] | None = None) -> int:
             return fail(error)
         return 0
 
-    return in_order(run)
+    return in_order(run, argv)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import sys
 from pathlib import Path
 
 import tyro
@@ -25,9 +24,8 @@ class Options:
 
 def main(doc: str, argv: list[str] | None = None) -> int:
     """Draws, as PNG and SVG; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
 
-    def run(signals, stack):
+    def run(argv, signals, stack):
         try:
             options = flags.parse_options(Options, doc.splitlines()[0], argv)
             print(*_draw(options), sep="\n")
@@ -35,7 +33,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
             return fail(error)
         return 0
 
-    return in_order(run)
+    return in_order(run, argv)
 
 
 def _draw(options):

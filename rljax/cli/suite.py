@@ -54,9 +54,8 @@ def main(
         envs, num_seeds, run_dir: defaults of the flags; other environments are refused.
     """
     default = Options(envs, num_seeds, Path(run_dir))
-    argv = sys.argv[1:] if argv is None else argv
 
-    def run(signals, stack):
+    def run(argv, signals, stack):
         from rljax.runs import training
 
         try:
@@ -80,7 +79,7 @@ def main(
             return fail(error)
         return 0
 
-    return in_order(run)
+    return in_order(run, argv)
 
 
 def _check(options, known):
@@ -112,7 +111,6 @@ def _asked(algorithm, options, env):
         {**settings.record(x)["config"], "seed": x.options.seed, "num_seeds": x.options.num_seeds}
         for x in (saved, asked)
     )
-    there["steps"], here["steps"] = there["total_timesteps"], here["total_timesteps"]
     if others := settings.others(there, here):
         raise ValueError(f"{run_dir} is a run of other settings: it has {others}")
     if _summary(run_dir).get("status") == "completed":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,6 @@ from rljax.config import Config
 from rljax.runs import directory, records, settings
 from rljax.sweep.options import SweepOptions
 from rljax.utils.checks import check
-from rljax.utils.lookup import differing
 
 MAY_CHANGE = ("max_parallel", "device", "quiet", "resume")
 """On resume; all else stays as it is."""
@@ -79,9 +79,8 @@ class Parts(NamedTuple):
 
 def main(doc: str, argv: list[str] | None = None) -> int:
     """Sweeps, or resumes a sweep; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
 
-    def run(signals, stack):
+    def run(argv, signals, stack):
         from rljax.sweep import directory as sweep_directory
 
         try:
@@ -96,7 +95,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
             print(f"error: {more} other trial{'s' * (more > 1)} failed too", file=sys.stderr)
         return done.exit_status
 
-    return in_order(run)
+    return in_order(run, argv)
 
 
 def parse(description: str, argv: list[str]) -> Any:
@@ -179,14 +178,15 @@ def _check_unchanged(before, after):
         made = {**vars(parts.space), "points": str(parts.space.points)}
         return {**records.config_record(parts.base), **options, **made, **own}
 
-    there, here = told(before), told(after)
-    if names := differing([there, here]):
-        changes = ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
+    if changes := settings.others(told(before), told(after)):
         raise ValueError(
             "on resume only --max-parallel, --device and --quiet may change: the sweep has"
             f" {changes}"
         )
     then, now = before.options.max_parallel, after.options.max_parallel
     if then != now:
-        warning = f"max_parallel = {now}, not {then} as before: what is trained from here on may"
-        print(f"warning: {warning} differ in rounding", file=sys.stderr)
+        warnings.warn(
+            f"max_parallel = {now}, not {then} as before: what is trained from here on may differ"
+            " in rounding",
+            stacklevel=2,
+        )

@@ -15,9 +15,8 @@ def main(algorithm: str, doc: str, argv: list[str] | None = None) -> int:
     Args:
         doc: of the script: its first line is the description in the help text.
     """
-    argv = sys.argv[1:] if argv is None else argv
 
-    def run(signals, stack):
+    def run(argv, signals, stack):
         try:
             asked = parse(algorithm, doc.splitlines()[0], argv)
             from rljax.runs import training  # and with it JAX, which --help does without
@@ -36,7 +35,7 @@ def main(algorithm: str, doc: str, argv: list[str] | None = None) -> int:
             fail(done.error)
         return done.exit_status
 
-    return in_order(run)
+    return in_order(run, argv)
 
 
 def parse(algorithm: str, description: str, argv: list[str]) -> Settings:

@@ -1,4 +1,4 @@
-"""Environments in JAX, with gymnax's interface, as pure functions.
+"""Environments in JAX, with the gymnax interface, as pure functions.
 
 `reset` and `step` are of a single environment, for the caller to `vmap`. All that they return is
 cast here: observations to one float32 array, rewards to float32, flags to bool. What an environment
@@ -23,7 +23,7 @@ from rljax.utils.pytrees import named_leaves
 _RESET = ("obs", "state")
 _STEP_ENV = ("obs", "state", "reward", "terminated", "info")
 _STEP = ("obs", "state", "reward", "terminated", "truncated", "info")
-"""What the methods of gymnax's interface return."""
+"""What the methods of the gymnax interface return."""
 
 
 class Env(NamedTuple):
@@ -43,7 +43,7 @@ class Env(NamedTuple):
 
 
 def make(name: str, source: Any, params: Any) -> Env:
-    """An `Env` of an environment with gymnax's interface.
+    """An `Env` of an environment with the gymnax interface.
 
     Args:
         source: has `reset`, `step` and `action_space`.

@@ -177,7 +177,7 @@ def _build(env, found, kwargs):
         return found
     missing = [name for name in ("reset", "step", "action_space") if not hasattr(found, name)]
     if missing:
-        raise TypeError(f"env = {env!r}: lacks {', '.join(missing)} of gymnax's interface")
+        raise TypeError(f"env = {env!r}: lacks {', '.join(missing)} of the gymnax interface")
     return found
 
 

@@ -118,20 +118,22 @@ def _take(plan, now, clock, states, metrics):
     seed_of = plan.asked.options.seeds
     now.diverged = {seed_of[i]: int(n) for i, n in enumerate(metrics.diverged_at) if n}
     ended = np.intersect1d(advanced, _at_row_end(plan, now))
-    rows = tables.metrics_rows(
-        metrics,
-        advanced,
-        seed_of,
-        config.batch_size,
-        wall_seconds=now.progress.wall_seconds,
-        steps_per_second=clock.speed / max(1, len(advanced)),
-    )
-    stops = len(ended) > 0 and _end_row(plan, now, clock, ended, rows)
-    if plan.interrupts.received and not len(ended):
+
+    def rows(which):
+        speed = {
+            "wall_seconds": now.progress.wall_seconds,
+            "steps_per_second": clock.speed / max(1, len(advanced)),
+        }
+        return tables.metrics_rows(metrics, which, seed_of, config.batch_size, **speed)
+
+    stops = False
+    if len(ended):
+        stops = _end_row(plan, now, clock, ended, rows(ended))
+    elif plan.interrupts.received:
         if not now.diverged and _env_steps(plan, now) != now.saved:
             _save(plan, now)  # before the row, for it belongs to whole rows alone
-        if rows:
-            plan.recorder.add_rows(rows)
+        if len(advanced):
+            plan.recorder.add_rows(rows(advanced))
     _show(plan, now, clock)
     return stops
 

@@ -100,13 +100,17 @@ def check_resumable(before: Settings, after: Settings) -> None:
             f"total_timesteps = {here['total_timesteps']}: may only be raised on resume, from"
             f" {there['total_timesteps']}"
         )
-    if changes := others(there, here):
+    if changes := others(there, here, "total_timesteps"):
         raise ValueError(f"on resume only total_timesteps may be raised: the run has {changes}")
 
 
-def others(there: Mapping, here: Mapping) -> str:
-    """What a saved run has otherwise, as "name = this, not that, ...", but for total_timesteps."""
-    names = [name for name in differing([there, here]) if name != "total_timesteps"]
+def others(there: Mapping, here: Mapping, *but: str) -> str:
+    """What a saved run or sweep has otherwise, as "name = this, not that, ...".
+
+    Args:
+        but: names that may differ.
+    """
+    names = [name for name in differing([there, here]) if name not in but]
     return ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
 
 

@@ -214,7 +214,7 @@ def _check_same(asked, before, manifest):
     """That the checkpoint is of this run."""
     here, there = records.config_record(asked.config), records.config_record(before)
     here, there = {**here, "seeds": asked.options.seeds}, {**there, "seeds": manifest["seeds"]}
-    if others := settings.others(there, here):
+    if others := settings.others(there, here, "total_timesteps"):
         raise ValueError(f"the checkpoint is of another run: it has {others}")
     if here["total_timesteps"] < there["total_timesteps"]:
         raise ValueError(

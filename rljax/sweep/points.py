@@ -37,7 +37,7 @@ class Range(NamedTuple):
 
 
 def linear(low: float, high: float, num: int | None = None) -> Range | tuple[float, ...]:
-    """So many values with equal distances, bounds included; without a number, a `Range`.
+    """`num` values with equal distances, bounds included; without `num` a `Range`.
 
     Raises:
         ValueError: the bounds are not finite or in order, or the number is below 1.
@@ -89,7 +89,7 @@ def grid(axes: Mapping[str, Sequence | Range]) -> list[Point]:
 
 
 def random(axes: Mapping[str, Sequence | Range], num: int, seed: int = 0) -> list[Point]:
-    """So many points, drawn uniformly.
+    """`num` points, sampled uniformly.
 
     Raises:
         ValueError: an axis is empty or has no such field, or holds no whole number where it must;

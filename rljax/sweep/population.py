@@ -80,8 +80,8 @@ def train(trials: Sequence[Trial], how: Execution) -> Iterator[Progress]:
 def _train_batch(programs, trials, size, pace, how):
     config = trials[0].config
     filled = [*trials, *[trials[-1]] * (size - len(trials))]
-    configs = jax.tree.map(lambda *x: np.stack(x), *(trial.config for trial in filled))
-    keys = jax.vmap(jax.random.key)(np.array([trial.seed for trial in filled], np.uint32))
+    configs = seeds.stack([trial.config for trial in filled])
+    keys = seeds.keys(trial.seed for trial in filled)
     states, rows = programs.init(configs, keys)
     done = 0
     while done < config.num_updates:
@@ -163,7 +163,7 @@ def _programs(module: ModuleType, config: Config, each: int, mesh: Mesh) -> _Pro
     )
     size = each * mesh.size
     configs = jax.tree.map(lambda x: np.full(size, x), config)
-    keys = jax.eval_shape(jax.vmap(jax.random.key), np.zeros(size, np.uint32))
+    keys = jax.eval_shape(lambda: seeds.keys([0] * size))
     fresh = jax.eval_shape(init, configs, keys)
     init = init.lower(configs, keys).compile()
     advance = advance.lower(configs, *fresh, np.zeros(2, np.int32)).compile()

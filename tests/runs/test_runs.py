@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import tiny
 
 import rljax
-from rljax import Config, a2c, evaluation
+from rljax import a2c, evaluation
 from rljax.loggers import tables
 from rljax.runs import checkpoints, directory, records
 from rljax.runs.best import updated
@@ -23,14 +24,7 @@ from rljax.utils import atomic_io, pytrees
 ROW = {name: i for i, name in enumerate(tables.METRICS)}
 RECORD = {"algorithm": "a2c", "config": {}, "run": {}}
 
-CONFIG = Config(
-    env="probes:RewardByAction",
-    total_timesteps=320,
-    num_envs=4,
-    num_steps=4,
-    hidden_sizes=(8,),
-    normalize_observations=True,
-)
+CONFIG = dataclasses.replace(tiny.CONFIG, normalize_observations=True)
 SEEDS = [5, 6]
 
 

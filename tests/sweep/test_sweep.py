@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import probes
 import pytest
+import tiny
 from jax.sharding import Mesh
 
 from rljax import Config, a2c, analysis, evaluation, sweep
@@ -18,9 +19,7 @@ from rljax.sweep import population, results, trial_pool
 from rljax.types import Metrics
 from rljax.utils import sharding, verified
 
-BASE = Config(
-    env="probes:RewardByAction", total_timesteps=320, num_envs=4, num_steps=4, hidden_sizes=(8,)
-)
+BASE = tiny.CONFIG
 RATES = [1e-3, 1e-2, 3e-2]
 
 
