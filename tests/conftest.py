@@ -74,8 +74,10 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_configure(config):
-    """Without an accelerator, programs compile several times faster with less optimisation."""
+    """Without an accelerator, programs compile several times faster with less optimisation. With
+    one, products are of float32, as the tolerances of the tests are: a GPU's default is TF32."""
     if entry_points(group="jax_plugins"):
+        jax.config.update("jax_default_matmul_precision", "highest")
         return
     flags = ["--xla_backend_optimization_level=1"]  # at 0, devices differ in last bits
     known = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)  # an unknown one is fatal

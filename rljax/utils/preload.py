@@ -10,6 +10,7 @@ import os
 
 os.environ.update(
     JAX_PLATFORMS="cpu",
+    JE_ARROW_MALLOC_CONF="background_thread:false",  # of pyarrow, which pandas imports where it is
     MKL_NUM_THREADS="1",
     NPROC="1",  # of XLA's thread pools
     OMP_NUM_THREADS="1",

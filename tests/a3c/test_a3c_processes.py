@@ -433,8 +433,12 @@ def test_a_worker_uses_one_core(tmp_path):
     assert used > 0.3 * wall  # it was busy
 
 
-def test_the_server_is_a_process_of_one_thread():
-    """Which is what makes forking it safe: it imports all that is slow and starts nothing."""
+@pytest.mark.parametrize("with_pyarrow", [False, True])
+def test_the_server_is_a_process_of_one_thread(with_pyarrow):
+    """Which is what makes forking it safe: it imports all that is slow and starts nothing. Pyarrow,
+    which pandas imports where it is installed, would start a thread."""
+    if with_pyarrow:
+        pytest.importorskip("pyarrow")
     program = (
         "from rljax.utils import preload; import sys, os;"
         "print(preload.threads(os.getpid()), 'gymnax' in sys.modules, 'jax' in sys.modules,"

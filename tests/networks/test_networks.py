@@ -432,8 +432,10 @@ def test_a_recorded_layer_has_the_gradients_of_flaxs_own(settings):
 
     expected, found = gradients(flaxs, {}), gradients(own, recorded)
     assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, expected)
+    exact = settings.get("dtype") != jnp.bfloat16 or jax.default_backend() == "cpu"
+    rtol = 1e-5 if exact else 2**-7  # a unit: a GPU's products are summed in an order of their own
     jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), found, expected
     )
 
 

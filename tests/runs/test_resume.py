@@ -200,7 +200,8 @@ def test_raising_between_two_rows_loses_no_episode(stopped):
 
 
 def test_what_changes_nothing_may_change(undisturbed, stopped):
-    changes = dict(keep_checkpoints=1, checkpoint_every=1600, device="cpu", quiet=True)
+    here = jax.default_backend()  # another device rounds in another way
+    changes = dict(keep_checkpoints=1, checkpoint_every=1600, device=here, quiet=True)
     rljax.resume(stopped, **changes)
     assert results(stopped) == results(undisturbed)
     assert checkpoints.existing(stopped) == [3200]

@@ -140,6 +140,7 @@ def test_batches_shrink_to_the_memory_that_there_is(table, monkeypatch):
     pd.testing.assert_frame_equal(again, table, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU here")
 def test_as_many_trials_at_once_as_are_fastest():
     """What two CPU devices hold in their caches."""
     base = dataclasses.replace(BASE, total_timesteps=10_000)
