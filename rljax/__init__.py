@@ -10,14 +10,8 @@ wait for JAX.
 import sys
 from importlib import import_module
 
-_HOMES = {
-    "Config": "config",
-    "WorkerConfig": "config",
-    "load": "runs",
-    "preset": "presets",
-    "resume": "runs",
-    "train": "runs",
-}
+_HOMES = dict(Config="config", WorkerConfig="config", preset="presets")
+_HOMES |= dict.fromkeys(("load", "resume", "train"), "runs")
 _SUBMODULES = (
     *("a2c", "a3c", "analysis", "config", "envs", "evaluation", "learner", "loggers", "losses"),
     *("networks", "normalization", "optimizers", "presets", "returns", "rollout", "runs", "sweep"),

@@ -149,7 +149,7 @@ def chunks(
         keys: [S] one key per seed; not used where there are states.
         states: [S] agents to continue with, instead of fresh ones.
         log_interval: updates in a row of metrics; by default a hundredth of the run.
-        watch: not called: there is nothing to see beside the metrics.
+        watch: not called; A2C has no live numbers beside the metrics.
 
     Yields:
         (AgentState, Metrics) with leading axis [S]; the metrics, in NumPy, are of the updates

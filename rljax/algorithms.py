@@ -18,12 +18,12 @@ and, as far as it has them:
     summary(states) -> dict
         What it adds to summary.json.
 
-Options of its own are a frozen dataclass with `validate()` and `settle(config)`, as
-`config.WorkerConfig`.
+Own options are a frozen dataclass with `validate()` and `settle(config)`, as `WorkerConfig`.
 """
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -36,19 +36,20 @@ class Algorithm:
     """What is known of an algorithm before JAX is imported."""
 
     module: str
-    options: type | None = None
-    """Of its own."""
-    options_name: str = ""
-    """What these are called in config.json."""
-    num_seeds: int = 8
-    """Seeds of a run if nothing is said."""
-    in_processes: bool = False
-    """It computes in processes that it starts, on the CPU."""
+    options: type | None = None  # of its own
+    options_name: str = ""  # their name in config.json
+    num_seeds: int = 8  # of a run, by default
+    in_processes: bool = False  # it computes in processes that it starts, on the CPU
 
     @property
     def own(self) -> tuple[Any, ...]:
-        """Its own options, as they are by default: () or one."""
+        """Its own options by default: () or one dataclass."""
         return (self.options(),) if self.options else ()
+
+    def own_with(self, record: Mapping) -> tuple[Any, ...]:
+        """Its own options as recorded in config.json's "run"; raises ValueError or TypeError."""
+        changes = record.get(self.options_name) or {}
+        return tuple(dataclasses.replace(part, **changes).validate() for part in self.own)
 
 
 ALGORITHMS = {
@@ -58,11 +59,7 @@ ALGORITHMS = {
 
 
 def find(name: str) -> Algorithm:
-    """The algorithm of a name.
-
-    Raises:
-        ValueError: there is none; the message offers the nearest.
-    """
+    """An algorithm by name; raises ValueError if there is none."""
     if name not in ALGORITHMS:
         raise ValueError(unknown("algorithm", str(name), list(ALGORITHMS)))
     return ALGORITHMS[name]
@@ -74,11 +71,8 @@ def module(name: str) -> ModuleType:
 
 
 def settle(config: Config, own: tuple[Any, ...]) -> Config:
-    """The config of a run with these options of the algorithm's own.
-
-    Raises:
-        ValueError, TypeError: a setting or an option is out of its range, or they do not fit.
-    """
+    """The checked config of a run with these own options; raises ValueError or TypeError if a
+    setting or an option is out of its range, or they do not fit."""
     for options in own:
         config = options.settle(config)
     return config.validate()

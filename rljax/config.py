@@ -13,13 +13,11 @@ import numpy as np
 from rljax.utils import values
 from rljax.utils.checks import check, check_range, shown
 
-KeyValues = tuple[tuple[str, Any], ...]
-"""Of what `values` describes."""
-
+KeyValues = tuple[tuple[str, Any], ...]  # values as `utils.values` describes them
 
 MAX_EPISODE_STEPS = 10_000
-"""An evaluation's episode that has not ended after this number of steps is cut, if nothing is said:
-ten times the limit of MuJoCo's and most other environments. Atari's limit is 27,000 steps."""
+"""By default an evaluation cuts an episode after this number of steps: ten times the limit of
+MuJoCo's and most other environments. Atari's limit is 27,000 steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +40,17 @@ class Config:
 
     total_timesteps: int = 500_000
     """Environment steps of the run, over all environments; rounded up to whole rollouts."""
-    num_envs: int = 16
-    """Environments that step together."""
+    num_envs: int = 16  # Environments that step together.
     vectorization: Literal["sync", "async"] = "sync"
     """Gymnasium's environments: one after another in this process, or each in a process of its own.
     It changes no result."""
-    num_steps: int = 5
-    """Steps of every environment between two updates: the rollout's length."""
+    num_steps: int = 5  # Steps of every environment between two updates: the rollout's length.
 
-    gamma: float = 0.99
-    """Discount factor."""
-    gae_lambda: float = 1.0
-    """Lambda of GAE (arXiv 1506.02438); 1 gives n-step returns."""
-    ent_coef: float = 0.0
-    """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
-    """Weight of the value loss."""
-    normalize_advantage: bool = False
-    """Give the advantages of a batch mean 0 and standard deviation 1."""
+    gamma: float = 0.99  # Discount factor.
+    gae_lambda: float = 1.0  # Lambda of GAE (arXiv 1506.02438); 1 gives n-step returns.
+    ent_coef: float = 0.0  # Weight of the entropy bonus.
+    vf_coef: float = 0.5  # Weight of the value loss.
+    normalize_advantage: bool = False  # Give a batch's advantages mean 0, standard deviation 1.
     loss: str = "actor_critic"
     """The loss: actor_critic, 'package.module:attribute' or a function (see rljax/losses.py)."""
     loss_reduction: Literal["mean", "sum"] = "mean"
@@ -67,34 +58,25 @@ class Config:
 
     optimizer: Literal["rmsprop_tf", "rmsprop_torch", "rmsprop_a3c", "adam"] = "rmsprop_tf"
     """RMSProp as in TensorFlow and baselines, PyTorch and SB3, or the A3C paper; or Adam."""
-    learning_rate: float = 7e-4
-    """Step size of the optimiser."""
-    anneal_lr: bool = True
-    """Bring the learning rate down to 0, in a straight line over the run."""
-    rmsprop_decay: float = 0.99
-    """Decay of RMSProp's running mean of squared gradients."""
-    optimizer_eps: float = 1e-5
-    """Epsilon of the optimiser."""
-    max_grad_norm: float = 0.5
-    """Larger gradients are scaled down to this global norm; inf turns it off."""
+    learning_rate: float = 7e-4  # Step size of the optimiser.
+    anneal_lr: bool = True  # Anneal the learning rate to 0, in a straight line over the run.
+    rmsprop_decay: float = 0.99  # Decay of RMSProp's running mean of squared gradients.
+    optimizer_eps: float = 1e-5  # Epsilon of the optimiser.
+    max_grad_norm: float = 0.5  # Larger gradients are scaled to this global norm; inf turns it off.
 
     network: str = "auto"
     """Torso: mlp, cnn, auto (cnn for images), 'package.module:attribute' or a linen module."""
     channels: Literal["auto", "last", "first"] = "auto"
     """Axis of an image's channels, for the cnn: auto takes the short one."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the dense layers."""
+    hidden_sizes: tuple[int, ...] = (64, 64)  # Widths of the dense layers.
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
     """Activation between the layers."""
-    shared_torso: bool = False
-    """One torso for policy and value instead of one each."""
+    shared_torso: bool = False  # One torso for policy and value instead of one each.
     action_bounds: Literal["clip", "tanh"] = "clip"
     """Continuous actions: clip them, or squash them by tanh (with exact log-probability)."""
-    log_std_init: float = 0.0
-    """Initial logarithm of a continuous policy's standard deviation."""
+    log_std_init: float = 0.0  # Initial log standard deviation of a continuous policy.
 
-    normalize_observations: bool = False
-    """Standardise observations by running moments."""
+    normalize_observations: bool = False  # Standardise observations by running moments.
     normalize_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
 
@@ -104,13 +86,7 @@ class Config:
             if isinstance(value, Mapping):
                 value = tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
             if _is_pairs(value):
-                value = tuple((key, values.frozen(item)) for key, item in value)
-                for key, item in value:
-                    if hasattr(item, "dtype"):  # before JAX finds that it cannot be hashed
-                        raise TypeError(
-                            f"{name}: {key} = {shown(item)}: must be a value and no array; it is"
-                            f" static, and what a sweep varies as its axis {name}.{key}"
-                        )
+                value = tuple(_frozen(name, key, item) for key, item in value)
             object.__setattr__(self, name, value)
         if isinstance(self.hidden_sizes, list):
             object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
@@ -123,7 +99,7 @@ class Config:
 
     @property
     def typed_kwargs(self) -> str:
-        """What the environment is made with, types included. To Python 1, 1.0 and True are equal,
+        """What the environment is made with, types included: to Python 1, 1.0 and True are equal,
         and what was compiled for one would serve the others."""
         return repr((self.env_kwargs, self.env_params))
 
@@ -138,10 +114,7 @@ class Config:
         return -(-self.total_timesteps // self.batch_size)
 
     def validate(self) -> "Config":
-        """Checks every setting; runs on the host, before anything is traced.
-
-        Returns:
-            The config itself.
+        """Checks every setting and returns the config; runs on the host, before tracing.
 
         Raises:
             ValueError: a setting is out of its range; the message names it and what is allowed.
@@ -155,24 +128,20 @@ class Config:
                 raise TypeError(f"{name} = {shown(getattr(self, name))}: {what}")
         for name in ("env_kwargs", "env_params"):
             _check_env_values(name, getattr(self, name))
-        sizes = self.hidden_sizes
+        sizes, steps, batch = self.hidden_sizes, self.total_timesteps, self.batch_size
         if not isinstance(sizes, tuple) or not all(type(size) is int for size in sizes):
             raise TypeError(f"hidden_sizes = {shown(sizes)}: must be a tuple of whole numbers")
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes = {self.hidden_sizes}: must all be at least 1")
-        for size in (self.num_envs, self.num_steps, *self.hidden_sizes):
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"hidden_sizes = {sizes}: must all be at least 1")
+        for size in (self.num_envs, self.num_steps, *sizes):
             if size >= 2**31:
                 raise ValueError(f"{shown(size)}: num_envs, num_steps and sizes are below 2**31")
-        if self.batch_size > self.total_timesteps:
-            raise ValueError(
-                f"num_envs * num_steps = {self.batch_size}: one rollout must not be longer than"
-                f" total_timesteps = {self.total_timesteps}"
-            )
+        if batch > steps:
+            what = f"one rollout must not be longer than total_timesteps = {steps}"
+            raise ValueError(f"num_envs * num_steps = {batch}: {what}")
         if self.num_updates >= 2**31:
-            raise ValueError(
-                f"total_timesteps = {self.total_timesteps}: must be less than 2**31 rollouts of"
-                f" {self.batch_size}"
-            )
+            what = f"must be less than 2**31 rollouts of {batch}"
+            raise ValueError(f"total_timesteps = {steps}: {what}")
         for name, (allowed, is_allowed) in _RANGES.items():
             check_range(name, getattr(self, name), allowed, is_allowed)
         return self
@@ -182,29 +151,20 @@ class Config:
 class WorkerConfig:
     """The worker processes of A3C, and how their gradients are applied."""
 
-    num_workers: int = 4
-    """Worker processes."""
-    envs_per_worker: int = 1
-    """Environments that step together in each worker."""
+    num_workers: int = 4  # Worker processes.
+    envs_per_worker: int = 1  # Environments that step together in each worker.
     max_staleness: int | None = None
-    """Gradients whose parameters are older by more versions are rejected; by default none is."""
+    """Reject gradients whose parameters are more versions old than this; by default none."""
     staleness_scaling: bool = False
-    """Divide the learning rate by a gradient's staleness, where that is above 1 (arXiv
-    1511.05950)."""
-    max_worker_restarts: int = 3
-    """How often a worker that died is started again within 1,000 of its gradients."""
-    lockstep: bool = False
-    """Workers take turns, so that the same seed gives the same bits."""
+    """Divide the learning rate by a gradient's staleness, if above 1 (arXiv 1511.05950)."""
+    max_worker_restarts: int = 3  # Restarts of a worker that died, within 1,000 of its gradients.
+    lockstep: bool = False  # Workers take turns, so that the same seed gives the same bits.
 
     def __str__(self):
         return f"{self.num_workers} worker{'s' * (self.num_workers > 1)}"
 
     def validate(self) -> "WorkerConfig":
-        """Checks every option.
-
-        Raises:
-            ValueError, TypeError: as `Config.validate` does.
-        """
+        """Checks every option, as `Config.validate` does."""
         check(self, num_workers=1, envs_per_worker=1, max_staleness=0, max_worker_restarts=0)
         return self
 
@@ -212,15 +172,14 @@ class WorkerConfig:
         """The config of a run with these workers: `num_envs` are those of each worker.
 
         Raises:
-            ValueError, TypeError: as `validate` and `Config.validate` do; they do not fit.
+            ValueError, TypeError: either is wrong, or they do not fit.
         """
         self.validate()
         if config.num_envs not in (1, self.envs_per_worker):
             raise ValueError(f"num_envs = {config.num_envs}: A3C has envs_per_worker instead")
         if config.vectorization != "sync":
-            raise ValueError(
-                f"vectorization = {config.vectorization!r}: A3C's workers are processes"
-            )
+            what = "A3C's workers are processes"
+            raise ValueError(f"vectorization = {config.vectorization!r}: {what}")
         return dataclasses.replace(config, num_envs=self.envs_per_worker).validate()
 
 
@@ -244,19 +203,31 @@ _RANGES = {
     "log_std_init": ("finite", np.isfinite),
 }
 """What is allowed of a float, by its name."""
+_ENV_VALUES = {
+    "env_kwargs": (values.is_value, values.ALLOWED),
+    "env_params": (lambda x: isinstance(x, int | float | str), "a number, a bool or a string"),
+}
 FLOAT_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is float)
 STATIC_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is not float)
 
 
+def _frozen(name, key, item):
+    item = values.frozen(item)
+    if hasattr(item, "dtype"):  # before JAX finds that it cannot be hashed
+        raise TypeError(
+            f"{name}: {key} = {shown(item)}: must be a value and no array; it is static, and what a"
+            f" sweep varies as its axis {name}.{key}"
+        )
+    return key, item
+
+
 def _check_env_values(name, pairs):
+    is_allowed, allowed = _ENV_VALUES[name]
     if not _is_pairs(pairs) or not all(isinstance(key, str) for key, _ in pairs):
         raise TypeError(f"{name} = {shown(pairs)}: must be a dict, its keys strings")
     for key, item in pairs:
-        if name == "env_params" and not isinstance(item, bool | int | float | str):
-            allowed = "must be a number, a bool or a string"
-            raise TypeError(f"{name}: {key} = {shown(item)}: {allowed}")
-        if not values.is_value(item):
-            raise TypeError(f"{name}: {key} = {shown(item)}: must be {values.ALLOWED}")
+        if not is_allowed(item):
+            raise TypeError(f"{name}: {key} = {shown(item)}: must be {allowed}")
 
 
 def _is_pairs(value):

@@ -1,4 +1,4 @@
-"""Trained policies: as plain functions, and judged over full episodes."""
+"""Trained policies: as plain functions, and evaluated over full episodes."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -21,20 +21,16 @@ from rljax.types import Moments, TrainState
 from rljax.utils import pytrees, sharding
 from rljax.utils.forkserver import EnvError
 
-MAX_ENVS = 16
-"""Environments that Python steps, which an evaluation opens at once, if nothing is said."""
-PIECE = 500
-"""Steps of an evaluation between two looks of the host."""
+MAX_ENVS = 16  # by default the most environments that Python steps in an evaluation
+PIECE = 500  # steps of an evaluation in one call of its program
+FRESH = 2**32 - 1
+"""For `evaluation_keys`: gives episodes unlike those in training, which has fewer updates."""
+_EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many children to reach it
 _SETTINGS = (
     *("env", "env_kwargs", "env_params", "network", "channels", "hidden_sizes"),
     *("activation", "shared_torso", "action_bounds"),
 )
 """Settings that an evaluation depends on: runs that differ in others share its programs."""
-
-FRESH = 2**32 - 1
-"""For `evaluation_keys`: episodes that no evaluation in training has; no run has that many updates.
-"""
-_EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many children to reach it
 
 
 class Evaluation(NamedTuple):
@@ -42,16 +38,12 @@ class Evaluation(NamedTuple):
 
     returns: Any
     lengths: Any
-    finished: Any
-    """bool: the episode ended by itself, and was not cut."""
+    finished: Any  # bool: the episode ended by itself, and was not cut
 
 
 def learners(config: Config, state: Mapping) -> TrainState:
-    """The learners in a saved state, without what only training needs.
-
-    Args:
-        config: the one that the state was trained with.
-        state: nested dicts of arrays [S, ...], as `runs.load` gives them.
+    """The learners in a state from `runs.load`, trained with this config. What only training needs
+    is left out.
 
     Raises:
         ValueError: the parameters are not those of the config's network; the message names the
@@ -59,37 +51,26 @@ def learners(config: Config, state: Mapping) -> TrainState:
     """
     env, network = rollout.make_env_and_network(config)
     saved = state["learner"]
-    num_seeds = len(saved["updates"])
-
+    updates, moments = saved["updates"], saved.get("obs_moments")
     init = partial(networks.init, config, network, env.spec)
     like = jax.eval_shape(init, jax.random.key(0))
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), like)
-    moments = saved.get("obs_moments")
-    return TrainState(
-        params=checkpoints.restore(dict(pytrees.named_leaves(saved["params"])), like),
-        opt_state=(),
-        updates=saved["updates"],
-        obs_moments=Moments(**moments) if moments else None,
-        return_moments=None,
-    )
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(updates), *x.shape), x.dtype), like)
+    params = checkpoints.restore(dict(pytrees.named_leaves(saved["params"])), like)
+    return TrainState(params, (), updates, Moments(**moments) if moments else None, None)
 
 
 def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callable:
     """The learner's policy as a plain function `policy(obs, key=None, mask=None) -> action`.
 
-    It takes one encoded observation [*obs_shape] or a batch [B, *obs_shape] and gives actions
-    numbered from 0, one or a batch. Of an environment that Python steps it takes one observation as
-    the environment gives it, or a batch of them [B, ...] if its space is a Box, and gives actions
-    as the environment takes them. The mask, [*mask_shape] or in gymnasium's form, says which
-    actions are valid; by default all are.
+    For an environment in JAX it takes one encoded observation [*obs_shape] or a batch
+    [B, *obs_shape], and returns one action, numbered from 0, or a batch. For an environment that
+    Python steps it takes an observation as the environment returns it, or a batch [B, ...] if its
+    space is a Box, and returns what the environment's `step` takes. The mask, [*mask_shape] or in
+    gymnasium's form, says which actions are valid; by default all are.
 
     Args:
-        config: the one that the learner was trained with.
-        learner: of one agent, such as a member of a vmapped state.
-        greedy: the distribution's mode rather than a sample; the key is not used then.
-
-    Raises:
-        ValueError: when called to sample without a key.
+        learner: of one agent, such as a member of a vmapped state, trained with this config.
+        greedy: the mode rather than a sample; sampling without a key is a ValueError.
     """
     env, network = rollout.make_env_and_network(config)
     spec, space = env.spec, env.spec.action_space
@@ -104,9 +85,6 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
         action = rollout.choose(network, learner, obs, mask, noise)
         return action.reshape(*lead, *space.shape)
 
-    def act_in_jax(obs, key, mask):
-        return act(jnp.asarray(obs, jnp.float32), key, mask)
-
     def act_on_host(obs, key, mask):
         is_box = isinstance(spec.observation, Numbers)
         if is_box and np.ndim(obs) > len(spec.obs_shape):
@@ -116,22 +94,22 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
         mask = None if mask is None else spaces.mask(space, mask)
         return env.decode(np.asarray(act(env.encode(obs), key, mask)))
 
-    own_act = act_on_host if isinstance(env, HostEnv) else act_in_jax
-
     def policy(obs, key=None, mask=None):
         if key is None and not greedy:
             raise ValueError("key = None: only a greedy policy needs no key")
-        return own_act(obs, key, mask)
+        if isinstance(env, HostEnv):
+            return act_on_host(obs, key, mask)
+        return act(jnp.asarray(obs, jnp.float32), key, mask)
 
     return policy
 
 
 def evaluation_keys(keys: jax.Array, updates: int | np.ndarray) -> jax.Array:
-    """Keys for an evaluation, apart from all that training uses.
+    """Keys [S] for an evaluation, apart from those of training.
 
     Args:
-        keys: [S] the keys that training started from.
-        updates: of all seeds, or [S] of each, at the evaluation; or `FRESH`.
+        keys: [S] that training started from.
+        updates: so far, of all seeds or [S] of each; or `FRESH`.
     """
     apart = jax.vmap(lambda key: jax.random.fold_in(key, _EVALUATION))(keys)
     return jax.vmap(jax.random.fold_in)(apart, np.broadcast_to(np.uint32(updates), keys.shape))
@@ -151,46 +129,43 @@ def evaluate(
 ) -> Evaluation:
     """Full episodes with each of S learners, on environments of their own.
 
-    Exactly N episodes are begun, and all N count, whenever they end: the first N to end would be
-    the short ones. In JAX each has an environment of its own; of environments that Python steps a
-    bounded number is open at once (`host_evaluation`).
+    Exactly N episodes begin and all N count, whenever they end: the first N to end would be the
+    short ones. In JAX each has an environment of its own; environments that Python steps are
+    reused, a bounded number of them (`host_evaluation`).
 
     Args:
         learners: the leaves are [S, ...].
         keys: [S] one per learner, apart from the keys of training.
         num_episodes: N.
         greedy: the distribution's mode rather than samples.
-        mesh: devices over which learners and keys are spread, in JAX; S is a multiple of their
-            number.
-        num_envs: that Python steps, open at once; by default the config's, MAX_ENVS at most.
+        mesh: devices over which learners and keys are sharded, in JAX; S is a multiple of them.
+        num_envs: the most environments that Python steps; by default the config's, up to MAX_ENVS.
         max_steps: an episode that has not ended after this number of steps is cut.
-        watch: called at the beginning and then between steps, with (episodes that have ended, all
-            episodes, steps so far); what it raises ends the evaluation.
+        watch: called before the first step and then between steps with (episodes that have ended,
+            all episodes, steps so far); an exception that it raises ends the evaluation.
 
     Returns:
         Evaluation [S, N], in NumPy.
 
     Raises:
-        EnvError: an environment that Python steps could not be made, or failed; or a program.
+        EnvError: an environment could not be made or failed, or a compiled program failed.
         ValueError: `num_episodes`, `num_envs` or `max_steps` is below 1.
     """
     num_envs = min(config.num_envs, MAX_ENVS) if num_envs is None else num_envs
-    for name, value in zip(
-        ("num_episodes", "num_envs", "max_steps"), (num_episodes, num_envs, max_steps)
-    ):
+    numbers = dict(num_episodes=num_episodes, num_envs=num_envs, max_steps=max_steps)
+    for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} = {value}: must be at least 1")
     settings = Config(**{name: getattr(config, name) for name in _SETTINGS})
     learners = learners._replace(opt_state=(), return_moments=None)
     if mesh is None:
         try:
-            env = envs.make(config.env, config.env_kwargs, config.env_params)
+            env = envs.make(config.env, config.env_kwargs, config.env_params, num_envs)
         except (ValueError, TypeError) as error:  # it could be made for training
             raise EnvError(f"in an evaluation: {error}") from error
         if isinstance(env, HostEnv):
-            own = num_envs, max_steps, watch
-            found = host_evaluation.play(settings, env, learners, keys, num_episodes, greedy, *own)
-            return Evaluation(*found)
+            how = num_episodes, greedy, max_steps, watch
+            return Evaluation(*host_evaluation.run(settings, env, learners, keys, *how))
     begin, advance = _programs(mesh, num_episodes, greedy)
     watch(0, len(keys) * num_episodes, 0)
     progress = begin(settings, keys)
@@ -204,8 +179,6 @@ def evaluate(
 
 
 class _Progress(NamedTuple):
-    """An evaluation in progress."""
-
     env_state: Any
     obs: Any
     key: Any
@@ -215,8 +188,7 @@ class _Progress(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _programs(mesh, num_episodes, greedy):
-    """(config, keys) -> `_Progress`, and (config, learners, `_Progress`, the most steps of an
-    episode) -> the same, later."""
+    """(config, keys) -> progress; (config, learners, progress, max_steps) -> progress."""
     begin = partial(_begin, num_episodes=num_episodes)
     advance = partial(_advance, greedy=greedy)
     if mesh is None:
@@ -240,7 +212,7 @@ def _begin(config, keys, num_episodes):
 
 
 def _advance(config, learners, progress, max_steps, greedy):
-    """A piece of an evaluation: short enough for Ctrl-C."""
+    """A piece of an evaluation, short enough for Ctrl-C."""
     env, network = rollout.make_env_and_network(config)
 
     def finish(learner, progress):

@@ -1,20 +1,16 @@
 """Full episodes in environments that Python steps, with a bounded number of them open."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rljax import networks, rollout
 from rljax.config import Config
 from rljax.envs import host_envs
-from rljax.envs.guarded import Guarded
 from rljax.envs.host_envs import HostEnv
-from rljax.envs.interface import EnvSpec
-from rljax.envs.spaces import Box
 from rljax.envs.vectorized import SyncEnvs
 from rljax.networks import distributions
 from rljax.types import TrainState
@@ -22,53 +18,37 @@ from rljax.utils import forkserver, pytrees
 from rljax.utils.forkserver import EnvError, RefusedError
 
 Watch = Callable[[int, int, int], None]
-"""Called with (episodes that have ended, all episodes, steps so far), first before any step and
-then between steps; an exception that it raises ends the evaluation."""
+"""Called with (episodes that have ended, all episodes, steps so far), as `evaluate` says."""
 
 
-def play(
+def run(
     config: Config,
     env: HostEnv,
     learners: TrainState,
     keys: jax.Array,
     num_episodes: int,
     greedy: bool,
-    num_envs: int,
     max_steps: int,
     watch: Watch,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs N episodes with each of S learners, one learner after another, in this process.
+    """`evaluation.evaluate` for environments that Python steps: one learner after another, in this
+    process, with at most `env.num_envs` environments open. Returns the fields of an `Evaluation`.
 
-    Exactly N episodes are begun, each runs to its end and all of them count, so that there is no
-    bias toward short ones. An environment whose episode has ended begins the next of the N, and
-    idles when there is none left. Each episode has a seed of its own, for its environment, and a
-    key of its own, for its actions: its random numbers do not depend on how many environments are
-    open. (Its actions can, by rounding, where batches of another size round differently.)
-
-    Args:
-        config: without what only training needs, so that runs share compiled programs.
-        learners: leaves [S, ...], without what only training needs.
-        keys: [S].
-        num_envs: the most environments that are open.
-        max_steps: an episode that has not ended after this many steps is cut.
-
-    Returns:
-        returns float32, lengths int32, finished bool (not cut): each [S, N].
-
-    Raises:
-        EnvError: an environment could not be made, or failed.
+    An environment whose episode has ended begins the next of the N, and idles when there is none
+    left. Each episode has a seed of its own, for its environment, and a key of its own, for its
+    actions: its random numbers do not depend on the number of environments. (Its actions can, where
+    batches of another size round differently.) Config and learners come without what only training
+    needs, so that runs share compiled programs.
     """
     total, steps, results = len(keys) * num_episodes, 0, []
     watch(0, total, 0)
-    number, before = min(num_envs, num_episodes), forkserver.children()
-    with (
-        forkserver.children_ended(before),
-        contextlib.closing(SyncEnvs(env._replace(num_envs=number))) as opened,
-    ):
+    env = env._replace(num_envs=min(env.num_envs, num_episodes))
+    before = forkserver.children()
+    with forkserver.children_ended(before), contextlib.closing(SyncEnvs(env)) as opened:
         try:
             host_envs.check_made(env.spec, opened.get_attr("error"))
         except RefusedError as error:
-            many = f"{number} environment{'s' * (number > 1)}"
+            many = f"{env.num_envs} environment{'s' * (env.num_envs > 1)}"
             raise EnvError(f"in an evaluation in {many}: {error}") from error
         for index, key in enumerate(keys):
             learner = jax.tree.map(lambda x, i=index: x[i], learners)
@@ -77,23 +57,24 @@ def play(
             for stepped in episodes.run(act):
                 steps += stepped
                 watch(index * num_episodes + episodes.ended, total, steps)
-            returns = episodes.returns.astype(np.float32)
-            results.append((returns, episodes.lengths, episodes.finished))
-    return tuple(map(np.stack, zip(*results)))
+            results.append((episodes.returns, episodes.lengths, episodes.finished))
+    returns, lengths, finished = map(np.stack, zip(*results))
+    return returns.astype(np.float32), lengths, finished
 
 
 class _Episodes:
     """The episodes of one learner."""
 
-    def __init__(self, spec: EnvSpec, guarded: Sequence[Guarded], key, num_episodes, max_steps):
+    def __init__(self, spec, guarded, key, num_episodes, max_steps):
         key_action, key_reset = jax.random.split(key)
         self.spec, self.guarded, self.max_steps = spec, guarded, max_steps
         self.seeds = host_envs.seeds(key_reset, num_episodes)
-        self.keys = np.asarray(_keys_of_episodes(key_action, num_episodes))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key_action, np.arange(num_episodes))
+        self.keys = np.asarray(jax.random.key_data(keys))
         self.returns = np.zeros(num_episodes)
         self.lengths = np.zeros(num_episodes, np.int32)
         self.finished = np.zeros(num_episodes, bool)
-        self.begun, self.ended = 0, 0
+        self.begun = self.ended = 0
         # The episode of every environment, and what its next action depends on. An idle one stays
         # in the batch, so that the batch keeps its shape.
         self.episode = np.zeros(len(guarded), int)
@@ -108,8 +89,7 @@ class _Episodes:
         while running:
             lengths = self.lengths[self.episode].astype(np.uint32)
             actions = act(self.obs, self.mask, self.keys[self.episode], lengths)
-            if isinstance(self.spec.action_space, Box):
-                host_envs.check_finite(host_envs.ACTION_NOT_FINITE, actions, self._at)
+            host_envs.check_finite(host_envs.ACTION_NOT_FINITE, actions, self._at)
             stepped = len(running)
             running = [i for i in running if self._step(i, actions[i])]
             host_envs.check_finite(host_envs.OBSERVATION_NOT_FINITE, self.obs, self._at)
@@ -150,25 +130,13 @@ class _Episodes:
         return f"in an evaluation: {where} at {when} of episode {self.episode[i] + 1}"
 
 
-@partial(jax.jit, static_argnames="num_episodes")
-def _keys_of_episodes(key, num_episodes):
-    """[N, ...] raw data of keys."""
-    folded = jax.vmap(lambda episode: jax.random.fold_in(key, episode))
-    return jax.random.key_data(folded(jnp.arange(num_episodes)))
-
-
 def _policy(config, spec, learner, greedy) -> Callable:
     """(obs, mask, keys, steps), each [B, ...] -> actions for the environments [B, ...], in NumPy.
     The learner is passed as one vector, which takes a fraction of the time."""
     leaves, tree = jax.tree.flatten(learner)
     kinds = tuple((x.shape, np.dtype(x.dtype)) for x in leaves)
-    act = _program(config, spec, tree, kinds, greedy)
-    vector = pytrees.pack(learner)
-
-    def policy(obs, mask, keys, steps):
-        return np.asarray(act(vector, obs, mask, keys, steps))
-
-    return policy
+    act, vector = _program(config, spec, tree, kinds, greedy), pytrees.pack(learner)
+    return lambda *inputs: np.asarray(act(vector, *inputs))
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
 """Learning from a batch of experience: init, compute_gradients, apply_gradients.
 
-A2C composes them in one jitted update. In A3C a worker computes gradients, and the holder of the
-parameters applies them.
+A2C composes them in one jitted update. In A3C workers compute gradients, and the parameter holder
+applies them.
 """
 
 import chex
@@ -46,7 +46,7 @@ def compute_gradients(
     episodes: EpisodeStats,
     batch: Transition,
 ) -> tuple[EpisodeStats, BatchGradients]:
-    """The gradient of a batch, with its metrics and its share of the running moments.
+    """The gradient, the metrics and the moments of a batch.
 
     Args:
         episodes: the episodes in progress before the batch.
@@ -73,8 +73,8 @@ def loss_gradients(
     `successor_values` computes the others.
 
     Args:
-        batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`. What it
-            has recorded must be of just these parameters and moments; None is always right.
+        batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`.
+            `recorded` must come from the same parameters and moments, or be None.
 
     Returns:
         (gradients, a pytree like the parameters; the "loss" and what the loss function returned
@@ -124,7 +124,7 @@ def loss_gradients(
 def no_losses(
     config: Config, network: ActorCritic, spec: EnvSpec, params: optax.Params
 ) -> dict[str, jax.Array]:
-    """Zeros by the names of the metrics that the config's loss gives, which is only traced.
+    """Zeros, by the names of the metrics of the config's loss, which is only traced.
 
     Raises:
         ValueError, TypeError: as `loss_gradients` does.
@@ -187,7 +187,7 @@ def apply_gradients(
     gradients: optax.Updates,
     moments: BatchMoments = BatchMoments(None, None),  # noqa: B008  a constant
 ) -> TrainState:
-    """One step of the optimiser, and the batch's share of the running moments.
+    """One step of the optimiser; merges the batch's moments into the running ones.
 
     Args:
         gradients: a pytree like the parameters, which may be one vector.

@@ -23,10 +23,7 @@ TAKEN = frozenset(
 
 
 def make(loss: Any) -> Callable:
-    """The loss function that `Config.loss` names.
-
-    Args:
-        loss: a name of `LOSSES`, "package.module:attribute", or the function itself.
+    """The function of `Config.loss`: a name of `LOSSES`, "package.module:attribute", or itself.
 
     Raises:
         ValueError: there is no such loss.
@@ -67,14 +64,13 @@ def actor_critic(distribution, values, actions, advantages, targets, config):
 
         L = mean(-log pi(a|s) A) + vf_coef mean(0.5 (target - V(s))^2) - ent_coef mean(H(pi))
 
-    or with sums for means if `config.loss_reduction` is "sum". Advantages and targets are
-    constants: no gradient flows into them.
+    or with sums for means if `config.loss_reduction` is "sum". No gradient flows into advantages
+    and targets.
 
     Args:
         distribution: over actions, one per row of the batch.
         values, advantages, targets: [N] float32.
-        actions: [N] or [N, A], as the distribution drew them.
-        config: for `vf_coef`, `ent_coef`, `normalize_advantage` and `loss_reduction`.
+        actions: [N] or [N, A], as the distribution sampled them.
 
     Returns:
         (loss, its parts by name), scalars.
@@ -83,11 +79,10 @@ def actor_critic(distribution, values, actions, advantages, targets, config):
     chex.assert_equal_shape([values, advantages, targets])
     advantages, targets = jax.lax.stop_gradient((advantages, targets))
     errors = targets - values
-    weights = advantages
     if config.normalize_advantage:
-        weights = (weights - jnp.mean(weights)) / (jnp.std(weights) + 1e-8)
+        advantages = (advantages - jnp.mean(advantages)) / (jnp.std(advantages) + 1e-8)
     reduce = jnp.mean if config.loss_reduction == "mean" else jnp.sum
-    policy_loss = -reduce(distribution.log_prob(actions) * weights)
+    policy_loss = -reduce(distribution.log_prob(actions) * advantages)
     value_loss = reduce(0.5 * jnp.square(errors))
     entropy = distribution.entropy()
     loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * reduce(entropy)

@@ -30,8 +30,8 @@ def merge(moments: Moments, more: Moments) -> Moments:
         mean += w d
         var  += w (var_new - var + (1 - w) d^2)
 
-    After millions of batches an increment is smaller than what float32 can add: what rounding takes
-    from a sum is kept, and added with the next one (Kahan 1965).
+    After millions of batches an increment is smaller than float32 can add: the rounding error of a
+    sum is kept, and corrected in the next one (Kahan 1965).
 
     Args:
         moments: with `mean_error` and `var_error`, as `init` gives them.
@@ -50,7 +50,7 @@ def add(total: Any, error: Any, more: Any) -> tuple[Any, Any]:
     """Compensated summation (Kahan 1965) of arrays, or of pytrees of them.
 
     Args:
-        error: what rounding has added to `total` too much so far.
+        error: the rounding error of `total` so far: what it has too much.
 
     Returns:
         (total, error), with `more` added.
@@ -77,7 +77,7 @@ def scale(moments: Moments | None, rewards: jax.Array) -> jax.Array:
 
 
 def discounted_returns(start, rewards, done, gamma):
-    """Running sums of rewards, the older the more discounted, begun anew at an episode's end.
+    """Running discounted sums of past rewards, reset at the end of an episode.
 
     Args:
         start: [B] the sums before the first step.

@@ -5,90 +5,51 @@ import re
 from rljax.config import Config
 from rljax.utils.lookup import unknown
 
-_MINATAR = dict(
-    total_timesteps=2_500_000,
-    num_steps=8,
-    hidden_sizes=(128,),
-    activation="relu",
-    shared_torso=True,
-)
-
-_LANDER = dict(
-    total_timesteps=1_000_000,
-    num_steps=8,
-    gamma=0.999,
-    gae_lambda=0.98,
-    hidden_sizes=(128, 128),
-    normalize_observations=True,
-    normalize_rewards=True,
-)
+_NORMALIZED = dict(total_timesteps=1_000_000, normalize_observations=True, normalize_rewards=True)
+_LANDER = dict(_NORMALIZED, num_steps=8, gamma=0.999, gae_lambda=0.98, hidden_sizes=(128, 128))
+_DENSE = dict(hidden_sizes=(128,), activation="relu", shared_torso=True)
+_MINATAR = dict(_DENSE, total_timesteps=2_500_000, num_steps=8)
 
 PRESETS: dict[tuple[str, str], dict] = {
     # A2C's all use TensorFlow's RMSProp, because its statistics start at 1: the first steps are
     # small, so that learning rates ten times the usual are safe. With the other flavours, or Adam,
     # these would saturate the critic's tanh units for good.
-    # Above each, the search that found it, and what is unusual in it. Searches are of experiments/
-    # sweep.py, which all have --preset none --sampling random besides.
+    # Above each are the search that found it, as points, seeds and axes, and what is unusual in it.
+    # Searches are of experiments/sweep.py with --preset none, --sampling random, and the settings
+    # of the preset that they do not vary.
     #
-    # --env CartPole-v1 --total-timesteps 300000 --num-steps 8 --num-points 24 --num-seeds 8
-    #   --axis learning_rate=log:5e-3:4e-2 --axis gae_lambda=0.9,0.95,1 --axis ent_coef=0,0.003
+    # 24 points, 8 seeds: learning_rate=log:5e-3:4e-2 gae_lambda=0.9,0.95,1 ent_coef=0,0.003
     ("a2c", "CartPole-v1"): dict(
         total_timesteps=300_000, num_steps=8, gae_lambda=0.95, learning_rate=1.5e-2
     ),
-    # --env Acrobot-v1 --num-steps 16 --num-points 12 --num-seeds 8 --sampling-seed 1
-    #   --axis learning_rate=log:2.5e-2:1e-1 --axis ent_coef=0,0.003 --axis gae_lambda=0.9,0.95
+    # 12 points, 8 seeds, --sampling-seed 1: learning_rate=log:2.5e-2:1e-1 ent_coef=0,0.003
+    # gae_lambda=0.9,0.95
     ("a2c", "Acrobot-v1"): dict(num_steps=16, gae_lambda=0.9, learning_rate=3.8e-2),
-    # --env Pendulum-v1 --total-timesteps 1000000 --num-steps 16 --normalize-observations
-    #   --normalize-rewards --num-points 32 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:3e-2 --axis gae_lambda=0.8,0.9,0.95 --axis gamma=0.9,0.95
-    #   --axis log_std_init=-1,0 --axis ent_coef=0,0.003
+    # 32 points, 3 seeds: learning_rate=log:1e-3:3e-2 gae_lambda=0.8,0.9,0.95 gamma=0.9,0.95
+    # log_std_init=-1,0 ent_coef=0,0.003
     # A short horizon: what an action does shows within a second, and rewards are never sparse. The
     # entropy bonus keeps the standard deviation from collapsing before the swing-up is found.
     ("a2c", "Pendulum-v1"): dict(
-        total_timesteps=1_000_000,
-        num_steps=16,
-        gamma=0.95,
-        gae_lambda=0.8,
-        ent_coef=0.003,
-        learning_rate=2e-2,
-        normalize_observations=True,
-        normalize_rewards=True,
+        _NORMALIZED, num_steps=16, gamma=0.95, gae_lambda=0.8, ent_coef=0.003, learning_rate=2e-2
     ),
-    # --env MountainCar-v0 --total-timesteps 1000000 --num-steps 16 --normalize-observations
-    #   --normalize-rewards --num-points 24 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:5e-2 --axis gae_lambda=0.9,0.95,1 --axis gamma=0.99,0.995
-    #   --axis ent_coef=0,0.01,0.03
+    # 24 points, 3 seeds: learning_rate=log:1e-3:5e-2 gae_lambda=0.9,0.95,1 gamma=0.99,0.995
+    # ent_coef=0,0.01,0.03
     # Until the flag is reached once, every episode returns -200: standardised observations make the
-    # fresh policy swing with the velocity often enough, and a long horizon carries the news back.
+    # fresh policy swing with the velocity often enough; a long horizon carries the reward back.
     ("a2c", "MountainCar-v0"): dict(
-        total_timesteps=1_000_000,
-        num_steps=16,
-        gamma=0.995,
-        ent_coef=0.01,
-        learning_rate=1.5e-2,
-        normalize_observations=True,
-        normalize_rewards=True,
+        _NORMALIZED, num_steps=16, gamma=0.995, ent_coef=0.01, learning_rate=1.5e-2
     ),
-    # --env MountainCarContinuous-v0 --total-timesteps 1000000 --num-steps 64
-    #   --normalize-observations --normalize-rewards --num-points 24 --num-seeds 3
-    #   --axis learning_rate=log:1e-3:3e-2 --axis gae_lambda=0.9,0.95,1 --axis gamma=0.99,0.999
-    #   --axis log_std_init=0,1,2 --axis ent_coef=0,0.01,0.05
+    # 24 points, 3 seeds: learning_rate=log:1e-3:3e-2 gae_lambda=0.9,0.95,1 gamma=0.99,0.999
+    # log_std_init=0,1,2 ent_coef=0,0.01,0.05
     # As above, and long rollouts: doing nothing costs nothing, so the flag's reward must be seen
     # from far away before the price of pushing has taught the policy to stand still.
     ("a2c", "MountainCarContinuous-v0"): dict(
-        total_timesteps=1_000_000,
-        num_steps=64,
-        gamma=0.999,
-        learning_rate=2.5e-3,
-        normalize_observations=True,
-        normalize_rewards=True,
+        _NORMALIZED, num_steps=64, gamma=0.999, learning_rate=2.5e-3
     ),
-    # --env Catch-bsuite --total-timesteps 200000 --num-steps 8 --num-points 16 --num-seeds 4
-    #   --axis learning_rate=log:1e-3:3e-2 --axis gae_lambda=0.9,0.95,1 --axis ent_coef=0,0.01
+    # 16 points, 4 seeds: learning_rate=log:1e-3:3e-2 gae_lambda=0.9,0.95,1 ent_coef=0,0.01
     ("a2c", "Catch-bsuite"): dict(total_timesteps=200_000, num_steps=8, learning_rate=1e-2),
-    # --env ID --num-steps 8 --hidden-sizes 128 --activation relu --shared-torso
-    #   --total-timesteps 1500000 --num-points 6 --num-seeds 1
-    #   --axis learning_rate=log:5e-3:2e-2 --axis ent_coef=0.01,0.03 --axis gae_lambda=0.6,0.8,0.95
+    # 6 points, 1 seed, --total-timesteps 1500000: learning_rate=log:5e-3:2e-2 ent_coef=0.01,0.03
+    # gae_lambda=0.6,0.8,0.95
     # The network of MinAtar's authors; half of their five million steps is enough for three of the
     # games. Small batches: with eight times as large ones, though with dense layers alone, Asterix
     # had not begun to be learnt after two million steps.
@@ -101,41 +62,30 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a2c", "SpaceInvaders-MinAtar"): dict(
         _MINATAR, gae_lambda=0.95, ent_coef=0.03, learning_rate=1.05e-2
     ),
-    # As above, with --total-timesteps 2500000 --normalize-rewards --num-points 2 --sampling-seed 2
-    #   --axis learning_rate=log:5e-3:1e-2 --axis ent_coef=0.01 --axis gae_lambda=0.95
+    # 2 points, 1 seed, --sampling-seed 2: learning_rate=log:5e-3:1e-2
     # Rewards are rare until the road is crossed on purpose; unscaled, one seed in two was slow.
     ("a2c", "Freeway-MinAtar"): dict(
-        _MINATAR,
-        gae_lambda=0.95,
-        ent_coef=0.01,
-        learning_rate=6e-3,
-        normalize_rewards=True,
+        _MINATAR, gae_lambda=0.95, ent_coef=0.01, learning_rate=6e-3, normalize_rewards=True
     ),
     # Some twenty random points of steps per rollout, learning rate, gamma, lambda, ent_coef,
     # optimiser, network and normalisation, one seed and about 500,000 steps each; then twelve
-    # points around the best, one or two seeds and a million steps each. What mattered: a long
-    # horizon, or the lander hovers until time is up; and a large entropy bonus, which the final
-    # evaluation, greedy, is rid of.
+    # points around the best, one or two seeds and a million steps each. A long horizon mattered, or
+    # the lander hovers until time is up; and a large entropy bonus, with a greedy evaluation.
     ("a2c", "LunarLander-v3"): dict(_LANDER, ent_coef=0.02, learning_rate=5.5e-3),
     # Eleven points around LunarLander's, one seed each and a million steps: with rates as high as
     # there, and with no entropy bonus, it never landed. This one reached 100, and is no more than a
     # place to start from.
     ("a2c", "LunarLanderContinuous-v3"): dict(_LANDER, ent_coef=0.003, learning_rate=2.5e-3),
-    # By hand, around the RL zoo's settings (rollouts of 8 steps, lambda 0.9, a small standard
-    # deviation to begin with). Of four runs of up to five million steps, at 1.2e-3 and 3e-3, three
-    # had walked at more than 220 by two million, and three forgot it at some time: this one ends
-    # there, its learning rate at 0.
+    # By hand, around the RL zoo's settings (rollouts of 8 steps, lambda 0.9, a small initial
+    # standard deviation). Of four runs of up to five million steps, at 1.2e-3 and 3e-3, three had
+    # reached 220 by two million, and three forgot it later: this one ends there, annealed to 0.
     ("a2c", "BipedalWalker-v3"): dict(
-        total_timesteps=2_000_000,
-        num_steps=8,
-        gae_lambda=0.9,
+        _NORMALIZED | dict(total_timesteps=2_000_000, num_steps=8, gae_lambda=0.9),
         learning_rate=1.5e-3,
         log_std_init=-1.0,
-        normalize_observations=True,
-        normalize_rewards=True,
     ),
-    # Found not with processes but in one vmapped program, in which four workers take turns and act
-    # with parameters eight versions old, as four workers on two cores do: random points, t_max 5.
+    # A3C's were found in one vmapped program, in which four workers take turns and act with
+    # parameters eight versions old, as four processes on two cores do: random points, t_max 5.
     #
     # 4 learning rates in [1.1e-3, 3e-3], 14 seeds each, 200,000 steps: from 1.4e-3 on all of them
     # reached 500. With RMSProp's statistics from 0, as in the paper, the first steps are ten times
@@ -148,18 +98,11 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a3c", "Acrobot-v1"): dict(total_timesteps=600_000, learning_rate=1.8e-3),
     # 15 points: learning rate in [3e-4, 1e-2], gamma 0.9 or 0.95, ent_coef 0 or 0.003, lambda 0.9
     # or 1, log_std_init -0.5 or 0; 2 to 3 seeds each. As in A2C's preset, the horizon is short.
-    ("a3c", "Pendulum-v1"): dict(
-        total_timesteps=1_000_000,
-        gamma=0.95,
-        ent_coef=0.003,
-        learning_rate=5e-3,
-        normalize_observations=True,
-        normalize_rewards=True,
-    ),
+    ("a3c", "Pendulum-v1"): dict(_NORMALIZED, gamma=0.95, ent_coef=0.003, learning_rate=5e-3),
 }
 
 BASES: dict[str, dict] = {
-    # Mnih et al. 2016 (arXiv 1602.01783, section 5.1) and its authors' answers to those who asked:
+    # Mnih et al. 2016 (arXiv 1602.01783, section 5.1) and its authors' published answers:
     # t_max 5, sums over it, value gradient x 0.5, norm clipped at 40. One environment a worker.
     "a3c": dict(
         num_envs=1,
@@ -182,8 +125,7 @@ def preset(algorithm: str, name: str) -> Config:
     """The tuned settings for an algorithm on an environment.
 
     Args:
-        algorithm: such as "a2c".
-        name: the environment's id, such as "CartPole-v1", or "gymnasium/CartPole-v1": one preset
+        name: the environment's id, such as "CartPole-v1" or "gymnasium/CartPole-v1": one preset
             serves gymnax's and gymnasium's environments of a name.
 
     Raises:

@@ -28,8 +28,8 @@ def make_env_and_network(config: Config) -> tuple[Env | HostEnv, ActorCritic]:
 
 
 def init(env: Env | HostEnv, num_envs: int, key: jax.Array) -> ActorState:
-    """Fresh episodes in `num_envs` environments. Of those that Python steps the key is all that
-    there is: their episodes begin when they are opened."""
+    """Fresh episodes in `num_envs` environments. Environments that Python steps have only a key:
+    their episodes begin when they are opened."""
     if isinstance(env, HostEnv):
         return unopened(key)
     key, key_reset = jax.random.split(key)
@@ -38,7 +38,7 @@ def init(env: Env | HostEnv, num_envs: int, key: jax.Array) -> ActorState:
 
 
 def unopened(key: jax.Array) -> ActorState:
-    """What a saved state has of environments that Python steps."""
+    """The state of environments that Python steps, before they are opened."""
     return ActorState((), (), key, EpisodeStats((), (), ()))
 
 
@@ -51,8 +51,8 @@ def no_episodes(num_envs: int) -> EpisodeStats:
 def policy(
     network: ActorCritic, learner: TrainState, obs: jax.Array, mask: jax.Array | None = None
 ):
-    """The distribution over actions for observations [B, *obs_shape], of which those that the mask
-    [B, *mask_shape] allows."""
+    """The distribution over actions for observations [B, *obs_shape]; over those that the mask
+    [B, *mask_shape] allows, if there is one."""
     inputs = normalization.standardize(learner.obs_moments, obs)
     return network.apply(learner.params, inputs, mask, method="actor")
 
@@ -67,7 +67,7 @@ def act(
     """Samples actions for environments that Python steps, from noise [B, ...].
 
     Returns:
-        (actions as drawn [B, ...],), and where they are others those for the environments.
+        (sampled actions [B, ...],), followed by the actions for the environments if they differ.
     """
     distribution = policy(network, learner, obs, mask)
     action = distribution.sample(noise)
@@ -89,7 +89,7 @@ def choose(
 
 
 def on_host(env: HostEnv, actions: tuple[jax.Array, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """What `act` gives in NumPy: (actions as drawn, actions for the environments)."""
+    """The result of `act` in NumPy: (sampled actions, actions for the environments)."""
     drawn, *other = map(np.asarray, actions)
     env_action = other[0] if other else drawn
     return drawn, env_action.reshape(len(drawn), *env.spec.action_space.shape)
@@ -100,8 +100,8 @@ def collect(
 ) -> tuple[ActorState, Transition]:
     """One rollout: `num_steps` steps of `num_envs` environments with the learner's policy.
 
-    All chance is drawn before the loop, and the critic is not needed: `learner.gradients`
-    computes the values. What the actor's layers gave is recorded for it.
+    All random numbers are drawn before the loop. The outputs of the actor's layers are recorded for
+    `learner.compute_gradients`, which also computes the values.
 
     Returns:
         (actor, Transition [T, B, ...]); the actor's episode statistics are `track`'s to update.
@@ -141,10 +141,10 @@ def loop(
     mask: np.ndarray | None,
     num_steps: int,
 ) -> tuple[np.ndarray, np.ndarray | None, Transition]:
-    """One rollout in environments that Python steps: what `collect` is to those in JAX.
+    """One rollout in environments that Python steps; `collect` does the same for those in JAX.
 
     Args:
-        act: (t, obs [B, *obs_shape], mask [B, *mask_shape] or None) -> (actions as drawn, actions
+        act: (t, obs [B, *obs_shape], mask [B, *mask_shape] or None) -> (sampled actions, actions
             for the environments).
         step: actions -> Step, with auto-reset.
         obs, mask: to act on first.
@@ -169,10 +169,10 @@ def loop(
 
 
 def track(episodes: EpisodeStats, batch: Transition) -> tuple[EpisodeStats, tuple]:
-    """Follows the episodes through a rollout, by masked sums over it.
+    """Updates the statistics of episodes with a rollout, by masked sums over it.
 
-    In each environment, all rewards up to the last episode's end belong to finished episodes and
-    the ones after it to the episode in progress.
+    In each environment, rewards up to the end of the last finished episode belong to finished
+    episodes, later ones to the episode in progress.
 
     Returns:
         (episodes, (number, sum of returns, sum of lengths) of the episodes that ended).

@@ -5,14 +5,20 @@ what it needs; RLJAX_SKIPPED names a file to which the ids of skipped tests are 
 """
 
 import os
+import tempfile
 from collections import Counter
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
 
-# Tests neither fill nor trust the user's cache of compiled programs.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# Compiled programs are shared by the processes of one session, and by nothing else: tests neither
+# fill nor trust the user's cache.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    PROGRAMS = tempfile.TemporaryDirectory(prefix="rljax-programs-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # Processes that tests start find the helpers, too.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -23,6 +29,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
+
+from rljax.utils.platform import CPU_FLAGS
 
 jax.config.update("jax_num_cpu_devices", 2)  # sweeps are spread over them
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -74,13 +82,24 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_configure(config):
-    """Without an accelerator, programs compile several times faster with less optimisation. With
+    """Without an accelerator, compiling takes most of the time: by default it does little. With
     one, products are of float32, as the tolerances of the tests are: a GPU's default is TF32."""
     if entry_points(group="jax_plugins"):
         jax.config.update("jax_default_matmul_precision", "highest")
         return
-    flags = ["--xla_backend_optimization_level=1"]  # at 0, devices differ in last bits
-    known = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)  # an unknown one is fatal
-    if config.option.markexpr == "not slow" and known:  # compiles in half the time
-        flags.append("--xla_cpu_use_fusion_emitters=false")
+    flags = [*CPU_FLAGS]  # a run would set them, and programs are kept by the flags that are set
+    if config.option.markexpr == "not slow":
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+        jax.config.update("jax_disable_most_optimizations", True)
+        if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # an unknown one is fatal
+            flags.append("--xla_cpu_use_fusion_emitters=false")
+            flags.append("--xla_cpu_parallel_codegen_split_count=1")
     os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Runs draw no learning curve: it takes half the time of a small one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rljax.analysis.plot_learning_curves", lambda *_, **how: None)
+        yield

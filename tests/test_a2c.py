@@ -1,6 +1,7 @@
 """A2C as a whole: what it learns, and what of it is exact."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from functools import partial
@@ -165,8 +166,11 @@ leaves = [np.asarray(x) for x in jax.tree.leaves((result[0].learner, result[1]))
 print(b"".join(x.tobytes() for x in leaves).hex())
 """
     tests = Path(__file__).parent
+    environ = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # each compiles for itself
     started = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=tests, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tests, env=environ, stdout=subprocess.PIPE
+        )
         for _ in range(2)
     ]
     printed = [process.communicate()[0] for process in started]

@@ -61,7 +61,7 @@ def test_a_line_is_added(tmp_path, capsys):
 def test_a_wrong_size_is_refused(tmp_path, capsys):
     how = benchmark.Speeds(("CartPole-v1",), ("2x3", "2by3"), repeats=1, seconds=0.01)
     argv = ["--json", str(tmp_path / "runs" / "figures.jsonl")]
-    assert benchmark.main("A test.", lambda how: how.configs(Config()), how, argv=argv) == 2
+    assert benchmark.main("A test.", lambda how: how.rows(Config(), None), how, argv=argv) == 2
     wrong = "error: size '2by3': must be environments x steps, such as 16x5\n"
     assert capsys.readouterr() == ("", wrong)
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """Rollouts against plain Python loops."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -78,10 +80,10 @@ def test_continuous_actions_reach_the_environment_in_its_shape():
     assert np.all(np.isfinite(batch.reward))
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium/CartPole-v1"])
+@pytest.mark.parametrize("env", ["probes:RewardByAction", "host_probes:RewardByAction"])
 def test_64_bits_are_refused(env):
     """Environments would give other types, and the two kinds other results."""
-    config = Config(env=env, total_timesteps=160)
+    config = dataclasses.replace(tiny.CONFIG, env=env)
     learners = a2c.init_seeds(config, jax.random.split(jax.random.key(0), 1)).learner
     keys = jax.random.split(jax.random.key(1), 1)
     jax.config.update("jax_enable_x64", True)
@@ -91,7 +93,7 @@ def test_64_bits_are_refused(env):
         with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
             next(a2c.chunks(config, jax.random.split(jax.random.key(0), 1)))
         with pytest.raises(ValueError, match=r"jax_enable_x64 = True: must be off"):
-            a3c.train(config, WorkerConfig(num_workers=1, envs_per_worker=16), jax.random.key(0))
+            a3c.train(config, WorkerConfig(num_workers=1, envs_per_worker=4), jax.random.key(0))
         with pytest.raises(EnvError, match=r"jax_enable_x64 = True: must be off"):
             evaluation.evaluate(config, learners, keys, 1, greedy=True)
     finally:

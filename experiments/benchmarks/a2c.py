@@ -1,6 +1,5 @@
 """How fast A2C is in environments written in JAX: environment steps per second of one seed.
 
-python experiments/benchmarks/a2c.py
 python experiments/benchmarks/a2c.py --envs CartPole-v1 --sizes 16x5 256x32
 
 environment   random actions, auto-reset, nothing else
@@ -14,6 +13,7 @@ compile       seconds to trace and compile the training loop, with no compilatio
 
 import sys
 import unittest.mock
+from functools import partial
 from time import perf_counter
 
 import jax
@@ -24,8 +24,7 @@ from rljax.cli import benchmark
 from rljax.config import Config
 from rljax.utils import platform
 
-ENVS = ("CartPole-v1", "Breakout-MinAtar")
-SIZES = ("16x5", "64x16", "256x32", "2048x16")
+ENVS, SIZES = ("CartPole-v1", "Breakout-MinAtar"), ("16x5", "64x16", "256x32", "2048x16")
 SEED = 0
 SPEEDS = dict.fromkeys(("environment", "acting", "rollout", "training"), ",.0f")
 COLUMNS = {"env": "", "size": "", **SPEEDS, "bootstrap": ".1%", "compile": ".1f"}
@@ -34,26 +33,24 @@ COLUMNS = {"env": "", "size": "", **SPEEDS, "bootstrap": ".1%", "compile": ".1f"
 def measure(how, where):
     with platform.computing_on(where.device) as device:
         jax.config.update("jax_enable_compilation_cache", False)
-        configs = how.configs(Config())
-        rows = benchmark.table(COLUMNS, (speeds(config, how) for config in configs))
+        rows = benchmark.table(COLUMNS, how.rows(Config(), partial(speeds, how)))
         return device, {"seed": SEED, "steps_per_second": rows}
 
 
-def speeds(config, how):
+def speeds(how, config):
     state = jax.jit(a2c.init)(config, jax.random.key(SEED))
-    programs = {
-        "environment": benchmark.environment_program(config, state),
-        "acting": benchmark.rollout_program(config, state),
-        "rollout": benchmark.rollout_program(config, state, with_values=True),
+    steps = {
+        "environment": benchmark.stepping(config, state),
+        "acting": benchmark.acting(config, state),
+        "rollout": benchmark.acting(config, state, with_values=True),
     }
     begun = perf_counter()
-    programs["training"] = benchmark.training_program(config, state)
-    compile_seconds = perf_counter() - begun
+    steps["training"] = benchmark.repeated(a2c.update, config, state)
+    seconds = perf_counter() - begun
     with unittest.mock.patch.object(learner, "successor_values", next_row):
-        programs["next row"] = benchmark.training_program(config, state)
-    found = benchmark.in_turn(programs, config.batch_size, how)
-    bootstrap = 1 - found["training"] / found["next row"]
-    return {**benchmark.labels(config), **found, "bootstrap": bootstrap, "compile": compile_seconds}
+        steps["next row"] = benchmark.repeated(a2c.update, config, state)
+    found = benchmark.speeds(steps, how.repeats, how.seconds)
+    yield {**found, "bootstrap": 1 - found["training"] / found["next row"], "compile": seconds}
 
 
 def next_row(value, values, final_obs, truncated):

@@ -1,6 +1,5 @@
 """How fast A3C is, and where its workers' time goes.
 
-python experiments/benchmarks/a3c.py
 python experiments/benchmarks/a3c.py --envs gymnasium/CartPole-v1 --workers 1 2
 
 For every environment, size (environments of a worker x steps of a rollout, t_max) and number of
@@ -21,8 +20,7 @@ import select
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from statistics import median
-from time import perf_counter, sleep
+from time import perf_counter
 
 import jax
 import numpy as np
@@ -43,76 +41,68 @@ spawning = multiprocessing.get_context("spawn")
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    workers: tuple[int, ...] = (1, 2, 4, 8)
-    """Numbers of workers."""
+    workers: tuple[int, ...] = (1, 2, 4, 8)  # Numbers of workers.
 
 
 def measure(how, asked):
     with platform.computing_on("cpu", in_place=True) as device:
         forkserver.start_server()
-        configs = how.configs(base("a3c"))
         crews = [WorkerConfig(number).validate() for number in asked.workers]
-        rows = benchmark.table(COLUMNS, (x for c in configs for x in speeds(c, crews, how)))
+        rows = benchmark.table(COLUMNS, how.rows(base("a3c"), partial(speeds, how, crews)))
         return device, {"seed": SEED, "runs": rows, "alone": alone(how.seconds)}
 
 
-def speeds(config, crews, how):
-    """The rows of a config."""
+def speeds(how, crews, config):
     parts = {}
     if a2c.in_one_program(config):  # in a process of one thread, as a worker is
         with ProcessPoolExecutor(1, mp_context=forkserver.context) as pool:
             parts = pool.submit(shares_of_parts, config).result()
     for workers in crews:
         workers = dataclasses.replace(workers, envs_per_worker=config.num_envs)
-        runs = [speeds_of_run(config, workers, how.seconds) for _ in range(how.repeats)]
-        speed, staleness, spent = sorted(runs, key=lambda run: run[0])[len(runs) // 2]
-        shares = dict(zip(messages.PHASES, (spent / spent.sum()).tolist()))
+        runs = [one_run(config, workers, how.seconds) for _ in range(how.repeats)]
+        speed, staleness, *spent = sorted(runs, key=lambda run: run[0])[len(runs) // 2].tolist()
+        shares = {phase: seconds / sum(spent) for phase, seconds in zip(messages.PHASES, spent)}
         shares |= {name: part * shares["gradient"] for name, part in parts.items()}
         found = {"steps/s": speed * config.batch_size, "gradients/s": speed, "staleness": staleness}
-        yield {**benchmark.labels(config), "workers": workers.num_workers, **found, **shares}
+        yield {"workers": workers.num_workers, **found, **shares}
 
 
 def shares_of_parts(config):
     """The shares that environment, policy and gradient have in training."""
-    how = benchmark.Speeds((), (), repeats=5, seconds=0.2)
     state = jax.jit(a2c.init)(config, jax.random.key(SEED))
-    programs = {
-        "environment": benchmark.environment_program(config, state),
-        "acting": benchmark.rollout_program(config, state),
-        "training": benchmark.training_program(config, state),
+    steps = {
+        "environment": benchmark.stepping(config, state),
+        "acting": benchmark.acting(config, state),
+        "training": benchmark.repeated(a2c.update, config, state),
     }
-    found = benchmark.in_turn(programs, config.batch_size, how)
+    found = benchmark.speeds(steps, repeats=5, seconds=0.2)
     environment, acting = (found["training"] / found[name] for name in ("environment", "acting"))
     return {"environment": environment, "policy": acting - environment, "gradient": 1 - acting}
 
 
-def speeds_of_run(config, workers, seconds):
-    """(gradients per second, mean staleness, workers' seconds by phase) of a run, once all work."""
+def one_run(config, workers, seconds):
+    """[gradients per second, mean staleness, *seconds of workers by phase] once all work."""
     statuses = []
     chunks = a3c.chunks(config, workers, jax.random.key(SEED)[None], watch=statuses.append)
 
     def read(due):
         """At the first chunk from then on in which all work."""
-        for states, _ in chunks:
-            now, each = perf_counter(), statuses.pop().workers
-            if now >= due and all(worker.state == "working" for worker in each):
-                return now, states.counts.staleness[0], sum(worker.seconds for worker in each)
+        for now, status in ((perf_counter(), statuses.pop()) for _ in chunks):
+            if now >= due and all(worker.state == "working" for worker in status.workers):
+                counts, spent = status.counts, sum(worker.seconds for worker in status.workers)
+                return np.array([now, counts.applied, counts.staleness_sum, *spent])
 
     with contextlib.closing(chunks):
-        working, *_ = read(0)
-        begun, *before = read(working + 1)  # a second later, for what the first messages took
-        ended, *after = read(begun + seconds)
-    histogram, spent = (b - a for a, b in zip(before, after))
-    gradients = histogram.sum()
-    staleness = histogram @ np.arange(len(histogram)) / gradients
-    return float(gradients) / (ended - begun), float(staleness), spent
+        before = read(read(0)[0] + 1)  # a second later, for what the first messages took
+        passed, gradients, staleness, *spent = read(before[0] + seconds) - before
+    return np.array([gradients / passed, staleness / gradients, *spent])
 
 
 def alone(seconds):
     """The holder and the transport, with no worker running."""
     config, workers = benchmark.config_for(base("a3c"), "CartPole-v1", "1x5"), WorkerConfig(1)
     layout, state = messages.layout(config), a3c.init(config, workers, jax.random.key(SEED))
-    holder = a3c.ParameterHolder(config, workers, layout, state.learner, state.counts, state.row)
+    holder = a3c.ParameterHolder(config, workers, layout, state)
     record, vector = np.zeros((), layout.record), holder.published().copy()
     content, parameters = record.tobytes(), transport.SharedParameters(spawning, vector.size)
 
@@ -125,12 +115,12 @@ def alone(seconds):
     print(f"holder alone: {speed:,.0f} gradients/s of {vector.size:,} parameters", flush=True)
     push = {
         "rljax": through_pipe(content, seconds),
-        "SimpleQueue": through_queue(spawning.SimpleQueue(), record, seconds),
-        "Queue": through_queue(spawning.Queue(2), record, seconds),
+        "SimpleQueue": through(spawning.SimpleQueue(), record, seconds),
+        "Queue": through(spawning.Queue(2), record, seconds),
     }
     pull = {  # by rljax a copy within this process, as any other's is
         "rljax": per_second(lambda: parameters.read(vector) > 0, seconds),
-        "SimpleQueue": through_queue(spawning.SimpleQueue(), vector, seconds),
+        "SimpleQueue": through(spawning.SimpleQueue(), vector, seconds),
     }
     found = {"push": push, "pull": pull}
     for name, ways in found.items():
@@ -147,22 +137,19 @@ def through_pipe(content, seconds):
         select.select([reader], [], [])
         return len(reader.get())
 
-    return through(take, reader.waiting, seconds, (put_end, stop), content)
+    return through((put_end, stop), content, seconds, take, lambda: not reader.waiting())
 
 
-def through_queue(queue, data, seconds):
-    return through(lambda: queue.get() is not None, lambda: not queue.empty(), seconds, queue, data)
-
-
-def through(take, is_there, seconds, *sent):
+def through(queue, message, seconds, take=None, is_empty=None):
     """Messages per second, of those that another process sends until it is killed."""
-    process = spawning.Process(target=send, args=sent, daemon=True)
+    take, is_empty = take or (lambda: queue.get() is not None), is_empty or queue.empty
+    process = spawning.Process(target=send, args=(queue, message), daemon=True)
     process.start()
     try:
-        while not is_there():
-            if not process.is_alive():
+        while is_empty():
+            process.join(0.01)
+            if process.exitcode is not None:
                 raise ValueError(f"the sender exited with status {process.exitcode}")
-            sleep(0.01)
         return per_second(take, seconds)
     finally:
         process.kill()
@@ -171,17 +158,16 @@ def through(take, is_there, seconds, *sent):
 
 def send(queue, message):
     """By a queue, or by rljax's on (pipe, stop)."""
-    is_ours = isinstance(queue, tuple)
-    put = partial(transport.Queue(*queue).put, 0) if is_ours else queue.put
+    put = partial(transport.Queue(*queue).put, 0) if isinstance(queue, tuple) else queue.put
     while True:
         put(message)
 
 
 def per_second(take, seconds):
     """Median of five runs; `take` returns how many it took."""
-    counts = itertools.accumulate(take() for _ in itertools.count())
+    counts = itertools.accumulate(iter(take, None))
     next(counts)  # compiles
-    return median(benchmark.speed(counts, seconds / 5) for _ in range(5))
+    return benchmark.speeds({"taken": counts}, repeats=5, seconds=seconds / 5)["taken"]
 
 
 if __name__ == "__main__":

@@ -23,26 +23,16 @@ SAVES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    total_timesteps: int = 8_000_000
-    """Of each seed."""
+    total_timesteps: int = 8_000_000  # Of each seed.
 
 
 def measure(length, where):
-    row_ends = []  # [(time, number of checkpoints)]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        benchmark.timed(Recorder, "save") as waits,
-    ):
-        run = rljax.train(
-            env="CartPole-v1",
-            run_dir=f"{folder}/run",
-            on_log=lambda row: row_ends.append((perf_counter(), len(waits))),
-            total_timesteps=length.total_timesteps,
-            checkpoint_every=length.total_timesteps // (SAVES + 1),
-            eval_episodes=0,
-            device=where.device,
-            quiet=True,
-        )
+    row_ends, steps = [], length.total_timesteps  # [(time, number of checkpoints)]
+    options = dict(total_timesteps=steps, checkpoint_every=steps // (SAVES + 1), eval_episodes=0)
+    options |= dict(device=where.device, quiet=True)
+    with tempfile.TemporaryDirectory() as folder, benchmark.timed(Recorder, "save") as waits:
+        options["on_log"] = lambda row: row_ends.append((perf_counter(), len(waits)))
+        run = rljax.train("a2c", "CartPole-v1", run_dir=f"{folder}/run", **options)
         device = directory.read_record(run.run_dir)["device"]
     seconds, saves = np.diff(row_ends, axis=0).T  # of all rows but the first
     plain, saved, whole = seconds[saves == 0], seconds[saves > 0], seconds.sum()

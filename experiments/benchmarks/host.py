@@ -1,6 +1,5 @@
 """How fast A2C is in environments that Python steps: environment steps per second of one seed.
 
-python experiments/benchmarks/host.py
 python experiments/benchmarks/host.py --envs gymnasium/LunarLander-v3 --sizes 16x8
 
 environment   random actions, auto-reset, nothing else
@@ -13,7 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 import sys
-from statistics import median
+from functools import partial
 from time import perf_counter
 from typing import Literal
 
@@ -23,7 +22,6 @@ import numpy as np
 from rljax import a2c, rollout
 from rljax.cli import benchmark
 from rljax.config import Config
-from rljax.envs.spaces import Box, Discrete
 from rljax.utils import platform
 
 ENVS, SIZES, WAYS = ("gymnasium/CartPole-v1",), ("4x5", "16x5", "64x16"), ("sync", "async")
@@ -40,28 +38,25 @@ class Ways:
 
 def measure(how, ways, where):
     with platform.computing_on(where.device, in_place=True) as device:
-        configs = itertools.product(how.configs(Config()), ways.ways)
-        rows = (speeds(dataclasses.replace(x, vectorization=way), how) for x, way in configs)
+        rows = how.rows(Config(), partial(speeds, how, ways.ways))
         return device, {"seed": SEED, "steps_per_second": benchmark.table(COLUMNS, rows)}
 
 
-def speeds(config, how):
+def speeds(how, ways, config):
     if a2c.in_one_program(config):
         raise ValueError(f"env = {config.env!r}: is written in JAX: use benchmarks/a2c.py")
-    env, _ = rollout.make_env_and_network(config)
-    begun = perf_counter()
-    with env.open() as envs, contextlib.closing(training(config)) as steps_trained:
-        opened = perf_counter() - begun
-        envs.reset(range(config.num_envs))
-        next(steps_trained)  # compiles
-        steps = stepping(envs, random_actions(env.spec.action_space, config.num_envs))
-        runs = [
-            (benchmark.speed(steps, how.seconds), benchmark.speed(steps_trained, how.seconds))
-            for _ in range(how.repeats)
-        ]
-    alone, trained = map(median, zip(*runs))
-    found = {"environment": alone, "training": trained, "share": trained / alone, "open": opened}
-    return {**benchmark.labels(config), "way": config.vectorization, **found}
+    for way in ways:
+        config = dataclasses.replace(config, vectorization=way)
+        env, _ = rollout.make_env_and_network(config)
+        begun = perf_counter()
+        with env.open() as envs, contextlib.closing(training(config)) as trained:
+            opened = perf_counter() - begun
+            steps = {"environment": stepping(envs, env.spec, config.num_envs), "training": trained}
+            for each in steps.values():
+                next(each)  # resets or compiles
+            found = benchmark.speeds(steps, how.repeats, how.seconds)
+        share = found["training"] / found["environment"]
+        yield {"way": way, **found, "share": share, "open": opened}
 
 
 def training(config):
@@ -70,21 +65,15 @@ def training(config):
         yield int(metrics.updates[0]) * config.batch_size
 
 
-def stepping(envs, actions):
+def stepping(envs, spec, num_envs):
     """Yields the environment steps so far, for ever."""
-    for done in itertools.count(step=actions.shape[0] * actions.shape[1]):
+    key, shape = jax.random.key(SEED), (64, num_envs)
+    actions = np.array(benchmark.random_actions(spec.action_space, key, shape))
+    envs.reset(range(num_envs))
+    for done in itertools.count(step=64 * num_envs):
         yield done
         for action in actions:
             envs.step(action)
-
-
-def random_actions(space, num_envs):
-    """[64, B, ...]"""
-    rng, shape = np.random.default_rng(SEED), (64, num_envs, *space.shape)
-    if isinstance(space, Box):
-        return rng.uniform(-1, 1, shape).astype(np.float32)
-    most = space.n if isinstance(space, Discrete) else np.reshape(space.nvec, space.shape)
-    return rng.integers(most, size=shape, dtype=np.int32)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ computes the gradient of the actor-critic loss and pushes it, without waiting fo
 holder is the process that called `chunks`. It applies each gradient as it comes, with statistics
 of RMSProp that all share, and publishes a new version.
 
-    training     init, chunks, train: the whole of it, seen from the holder's process
+    training     init, chunks, train, in the holder's process
     holder       ParameterHolder: applies gradients
     counts       counts of gradients, and rows of metrics
     supervisor   what the holder's process knows of its workers
@@ -27,14 +27,9 @@ from importlib import import_module
 _HOMES = {
     "WorkerError": "worker_pool",
     "ParameterHolder": "holder",
-    "State": "training",
+    "State": "holder",
     "Status": "supervisor",
-    "chunks": "training",
-    "in_one_program": "training",
-    "init": "training",
-    "init_seeds": "training",
-    "summary": "training",
-    "train": "training",
+    **dict.fromkeys("chunks in_one_program init init_seeds summary train".split(), "training"),
 }
 
 __all__ = list(_HOMES)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,31 +12,31 @@ import numpy as np
 from rljax import learner, optimizers
 from rljax.a3c import messages
 from rljax.a3c.counts import STALENESS_BINS, Counts, Row, empty_row, light
+from rljax.a3c.messages import Layout
 from rljax.config import Config, WorkerConfig
-from rljax.types import BatchMoments, TrainState
+from rljax.types import ActorState, BatchMoments, TrainState
 from rljax.utils import pytrees
+
+
+class State(NamedTuple):
+    """The whole state of a run, in NumPy."""
+
+    learner: TrainState  # the optimiser's state is of the gradients' vector
+    actors: ActorState  # [W, ...] of each worker at its last push, `pytrees.plain`
+    counts: Counts
+    row: Row
 
 
 class ParameterHolder:
     """Parameters, moments and the optimiser's state, and the one place where they change.
+    Parameters and gradients are vectors here, which are pytrees of one leaf."""
 
-    Parameters and gradients are vectors here, pytrees of one leaf, for `learner.apply_gradients`.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        workers: WorkerConfig,
-        layout: messages.Layout,
-        state: TrainState,
-        counts: Counts,
-        row: Row,
-    ):
+    def __init__(self, config: Config, workers: WorkerConfig, layout: Layout, state: State):
         self.config, self.workers, self.layout = config, workers, layout
-        self.counts, self.row = light(counts), light(row)
+        self.counts, self.row = light(state.counts), light(state.row)
         cpu = jax.devices("cpu")[0]
-        vector = pytrees.host_vector(state.params)
-        self.learner = jax.device_put(state._replace(params=vector), cpu)
+        vector = pytrees.host_vector(state.learner.params)
+        self.learner = jax.device_put(state.learner._replace(params=vector), cpu)
         self._apply = _applier(config, workers, cpu)
 
     @property
@@ -46,22 +46,11 @@ class ParameterHolder:
 
     @property
     def updates(self) -> int:
-        """Gradients that arrived so far, applied or rejected: the clock of the run, for each of
-        them is `config.batch_size` environment steps."""
-        counts = self.counts
-        return counts.applied + counts.stale + counts.not_finite
-
-    @property
-    def done(self) -> bool:
-        """Whether the run is at its end."""
-        return self.updates >= self.config.num_updates
+        """Gradients applied or rejected so far, each of `config.batch_size` environment steps."""
+        return self.counts.applied + self.counts.stale + self.counts.not_finite
 
     def push(self, message: memoryview | bytes, worker: int) -> tuple[np.void, np.ndarray] | None:
-        """Takes a worker's message: applies its gradient, or rejects it.
-
-        Returns:
-            (the record, its metrics as a vector), or None if it is malformed.
-        """
+        """Applies or rejects a worker's gradient; (record, metrics vector), None if malformed."""
         kind = self.layout.record
         record = np.frombuffer(message, kind)[0] if len(message) == kind.itemsize else None
         if record is None or record["worker"] != worker or record["version"] > self.version:
@@ -70,32 +59,33 @@ class ParameterHolder:
         given = pytrees.unravel(record["gradients"], self.layout.gradients)
         staleness = self.version - int(record["version"])
         applied = self.apply(given.gradients, given.moments, staleness)
-        self._count(given.metrics, applied, staleness)
+        row, finite = self.row, math.isfinite(given.metrics.sum())
+        self.row = Row(
+            gradients=row.gradients + 1,
+            applied=row.applied + applied,
+            metrics=row.metrics + given.metrics if finite else row.metrics,
+            finite=row.finite + finite,
+            staleness=row.staleness + applied * staleness,
+            staleness_max=max(row.staleness_max, applied * staleness),
+        )
         return record, given.metrics
 
     def apply(self, gradients: Any, moments: BatchMoments, staleness: int = 0) -> bool:
-        """Applies a gradient, unless it is too old or not finite.
+        """Applies a gradient unless it is too old or not finite; says whether it did.
 
         Args:
             gradients: a pytree like the parameters, or the vector of its raveled leaves.
             moments: what the same experience adds to the running moments.
             staleness: versions applied since the one that it is of.
-
-        Returns:
-            Whether it was applied.
         """
         vector, params = pytrees.host_vector(gradients), self.learner.params
         if vector.shape != params.shape:
             raise ValueError(f"a gradient of shape {vector.shape}: must have {params.size} numbers")
         counts, allowed = self.counts, self.workers.max_staleness
         if allowed is not None and staleness > allowed:
-            self.counts = counts._replace(stale=counts.stale + 1)
-            self._reject()
-            return False
+            return self._reject(stale=counts.stale + 1)
         if not all(np.isfinite(leaf).all() for leaf in (vector, *jax.tree.leaves(moments))):
-            self.counts = counts._replace(not_finite=counts.not_finite + 1)
-            self._reject()
-            return False
+            return self._reject(not_finite=counts.not_finite + 1)
         self.learner = self._apply(self.learner, vector, moments, staleness)
         counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1
         self.counts = counts._replace(
@@ -105,37 +95,24 @@ class ParameterHolder:
         )
         return True
 
+    def _reject(self, **counted):
+        """Advances the learning rate's schedule: environment steps were taken."""
+        self.counts, state = self.counts._replace(**counted), self.learner
+        opt_state = optimizers.skip(state.opt_state)
+        self.learner = state._replace(updates=state.updates + 1, opt_state=opt_state)
+        return False
+
     def published(self) -> np.ndarray:
         """The vector that workers get."""
         return pytrees.host_vector(messages.published(self.learner))
 
     def state(self) -> TrainState:
-        """The learner, in NumPy; its parameters as a pytree, the optimiser's state as it is."""
+        """The learner in NumPy: its parameters as a pytree, the optimiser's state of the vector."""
         state = jax.device_get(self.learner)
-        params = pytrees.unravel(state.params, self.layout.published.params)
-        return state._replace(params=params)
-
-    def _reject(self):
-        """Advances the learning rate's schedule: environment steps were taken."""
-        state = self.learner
-        opt_state = optimizers.skip(state.opt_state)
-        self.learner = state._replace(updates=state.updates + 1, opt_state=opt_state)
+        return state._replace(params=pytrees.unravel(state.params, self.layout.published.params))
 
     def begin_row(self) -> None:
-        """Empties the row of metrics."""
         self.row = light(empty_row(self.layout.metrics))
-
-    def _count(self, metrics, applied, staleness):
-        row = self.row
-        finite = math.isfinite(metrics.sum())
-        self.row = Row(
-            gradients=row.gradients + 1,
-            applied=row.applied + applied,
-            metrics=row.metrics + metrics if finite else row.metrics,
-            finite=row.finite + finite,
-            staleness=row.staleness + applied * staleness,
-            staleness_max=max(row.staleness_max, applied * staleness),
-        )
 
 
 def _applier(config, workers, device):

@@ -19,12 +19,9 @@ from rljax.utils import pytrees
 
 GRADIENT, FAILED, REFUSED = range(3)
 """Kinds of messages: a record; an exception's text; why a worker cannot start."""
-
 PHASES = ("pull", "environment", "policy", "gradient", "push", "wait")
-"""Where a worker's time goes. With an environment in JAX all is one program, counted as "gradient".
-"""
-LONGEST_TEXT = 100_000
-"""Bytes of a text."""
+"""Where a worker's time goes. An environment in JAX is part of one program, the "gradient"."""
+LONGEST_TEXT = 100_000  # bytes
 
 
 class Published(NamedTuple):
@@ -36,36 +33,28 @@ class Published(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Shapes of all that is sent; picklable."""
+    """Shapes of all that is sent, as `jax.ShapeDtypeStruct`; picklable."""
 
     published: Published
-    """A pytree of `jax.ShapeDtypeStruct`."""
-    gradients: BatchGradients
-    """Of one rollout; gradients and metrics as vectors."""
+    gradients: BatchGradients  # of one rollout; gradients and metrics as vectors
     metrics: BatchMetrics
-    actor: ActorState
-    """Of one worker, plain."""
-    record: np.dtype
-    """Of a worker's message about one rollout."""
+    actor: ActorState  # of one worker, `pytrees.plain`
+    record: np.dtype  # of a worker's message about one rollout
 
 
 class Job(NamedTuple):
     """What a worker is given."""
 
-    config: Config
-    """Its `num_envs` are the worker's."""
+    config: Config  # its `num_envs` are the worker's
     layout: Layout
-    actor: ActorState
-    """Plain: where it starts."""
+    actor: ActorState  # where it starts, `pytrees.plain`
     lockstep: bool
-    settings: Mapping[str, Any]
-    """Of JAX, as in the process that started the run."""
+    settings: Mapping[str, Any]  # JAX's, in the process that started the run
 
 
 def layout(config: Config) -> Layout:
     """The layout for a config, whose `num_envs` are those of one worker."""
     env, network = rollout.make_env_and_network(config)
-    key = jax.eval_shape(lambda: jax.random.key(0))
 
     def shapes(key):
         state = learner.init(config, network, env.spec, key)
@@ -73,21 +62,18 @@ def layout(config: Config) -> Layout:
         actor = pytrees.plain(rollout.init(env, config.num_envs, key))
         return published(state), metrics, actor
 
-    parts, metrics, actor = jax.eval_shape(shapes, key)
+    parts, metrics, actor = jax.eval_shape(lambda: shapes(jax.random.key(0)))
     vectors = (jax.ShapeDtypeStruct((pytrees.size(x),), "float32") for x in (parts.params, metrics))
     params, numbers = vectors
     gradients = BatchGradients(params, BatchMoments(*parts[1:]), numbers)
-    record = np.dtype(
-        [
-            ("worker", np.int64),
-            ("version", np.int64),
-            ("gradients", np.float32, (pytrees.size(gradients),)),
-            ("seconds", np.float32, (len(PHASES),)),
-            ("actor", np.uint32, (pytrees.size(actor),)),
-        ],
-        align=True,
-    )
-    return Layout(parts, gradients, metrics, actor, record)
+    fields = [
+        ("worker", np.int64),
+        ("version", np.int64),
+        ("gradients", np.float32, (pytrees.size(gradients),)),
+        ("seconds", np.float32, (len(PHASES),)),
+        ("actor", np.uint32, (pytrees.size(actor),)),
+    ]
+    return Layout(parts, gradients, metrics, actor, np.dtype(fields, align=True))
 
 
 def no_metrics(config: Config, network: ActorCritic, spec: EnvSpec, params: Any) -> BatchMetrics:
@@ -97,16 +83,12 @@ def no_metrics(config: Config, network: ActorCritic, spec: EnvSpec, params: Any)
 
 
 def published(state: TrainState) -> Published:
-    """What is published of a learner."""
-    return Published(state.params, _plain(state.obs_moments), _plain(state.return_moments))
-
-
-def _plain(moments):
-    """Without what only the holder needs."""
-    return moments and Moments(moments.count, moments.mean, moments.var)
+    """What is published of a learner: not what only the holder needs of moments."""
+    moments = state.obs_moments, state.return_moments
+    return Published(state.params, *(x and Moments(x.count, x.mean, x.var) for x in moments))
 
 
 def learner_of(vector: jax.Array, shapes: Published) -> TrainState:
     """The learner that was published as a vector; only for `learner.compute_gradients`."""
-    parts = pytrees.unravel(vector, shapes)
-    return TrainState(parts.params, (), 0, parts.obs_moments, parts.return_moments)
+    params, *moments = pytrees.unravel(vector, shapes)
+    return TrainState(params, (), 0, *moments)

@@ -19,18 +19,13 @@ RESTARTS_WITHIN = 1000
 class WorkerStatus(NamedTuple):
     """One worker, for a display."""
 
-    state: str
-    """"starting", "working" or "restarting"."""
-    steps: int
-    """Environment steps, since `chunks` began."""
+    state: str  # "starting", "working" or "restarting"
+    steps: int  # environment steps, since `chunks` began
     episodes: int
-    last_return: float
-    """Mean of the episodes in the last message that had any; NaN before."""
-    staleness: int
-    """Of its last gradient."""
+    last_return: float  # mean of the episodes in the last message that had any; NaN before
+    staleness: int  # of its last gradient
     restarts: int
-    seconds: np.ndarray
-    """[len(PHASES)] where its time went."""
+    seconds: np.ndarray  # [len(PHASES)] where its time went
 
 
 class Status(NamedTuple):
@@ -38,18 +33,11 @@ class Status(NamedTuple):
 
     workers: list[WorkerStatus]
     counts: Counts
-    version: int
-    queued: float
-    """Messages that wait."""
-    index: int = 0
-    """Of the seed among those of the run."""
+    queued: float  # messages that wait
+    index: int = 0  # of the seed among those of the run
 
     def table(self, before: "Status", seconds: float) -> tuple[Sequence, Sequence, str]:
-        """(columns, rows, a line below them) to display.
-
-        Args:
-            before: the status this number of seconds ago.
-        """
+        """(columns, rows, a line below them) to display, by the status `seconds` before."""
         columns = ("", "steps/s", "episodes", "last return", "staleness", "state")
         rows = [
             (
@@ -58,7 +46,8 @@ class Status(NamedTuple):
                 f"{now.episodes:,}",
                 "" if np.isnan(now.last_return) else f"{now.last_return:,.1f}",
                 f"{now.staleness}" if now.steps else "",
-                now.state + _plural(now.restarts, ", {} restart"),
+                now.state
+                + f", {now.restarts:,} restart{'s' * (now.restarts > 1)}" * bool(now.restarts),
             )
             for i, (then, now) in enumerate(zip(before.workers, self.workers))
         ]
@@ -67,37 +56,29 @@ class Status(NamedTuple):
         speed = (int(counts.applied) - int(before.counts.applied)) / seconds
         holder = (
             f"  holder      {speed:,.0f} gradients/s · queue {self.queued:.1f}"
-            f" · version {self.version:,}" + f" · {rejected:,} rejected" * bool(rejected)
+            f" · version {counts.applied:,}" + f" · {rejected:,} rejected" * bool(rejected)
         )
         return columns, rows, holder
-
-
-def _plural(number, text):
-    return text.format(f"{number:,}") + "s" * (number > 1) if number else ""
 
 
 class Supervisor:
     """The workers of a run, as far as the holder's process knows them."""
 
-    def __init__(self, config, workers, layout, holder, parameters, actors):
-        self.config, self.workers, self.layout = config, workers, layout
+    def __init__(self, holder, parameters, actors):
+        self.config, self.workers, self.layout = holder.config, holder.workers, holder.layout
         self.holder, self.parameters = holder, parameters
-        split = range(workers.num_workers)
+        split = range(self.workers.num_workers)
         self.actors = [jax.tree.map(lambda x, i=i: np.array(x[i]), actors) for i in split]
         self.packed: dict[int, np.ndarray] = {}
         nothing = WorkerStatus("starting", 0, 0, float("nan"), 0, 0, np.zeros(len(messages.PHASES)))
-        self.statuses = [nothing] * workers.num_workers
-        self.pushed = [0] * workers.num_workers
+        self.statuses = [nothing for _ in split]
         self.restarted_at = [[] for _ in split]  # by gradients pushed until then
-
-    def job(self, index):
-        settings, lockstep = forkserver.jax_settings(), self.workers.lockstep
-        return messages.Job(self.config, self.layout, self.actor(index), lockstep, settings)
 
     def start(self, index: int, pool: WorkerPool) -> Exception | None:
         """Starts a worker; the error that ends the run, if it does."""
+        rest = self.workers.lockstep, forkserver.jax_settings()
         try:
-            pool.start(index, self.job(index))
+            pool.start(index, messages.Job(self.config, self.layout, self.actor(index), *rest))
         except (OSError, EOFError) as error:
             return self._replace(index, f"could not be started ({error!r})", pool)
         return None
@@ -107,11 +88,6 @@ class Supervisor:
         if index in self.packed:
             self.actors[index] = pytrees.unpack(self.packed.pop(index), self.layout.actor)
         return self.actors[index]
-
-    def whole_actors(self):
-        """[W, ...] of all workers."""
-        actors = [self.actor(index) for index in range(self.workers.num_workers)]
-        return jax.tree.map(lambda *x: np.stack(x), *actors)
 
     def take(self, message: Message, pool: WorkerPool) -> Exception | None:
         """Deals with what happened to a worker; the error that ends the run, if it does."""
@@ -128,8 +104,7 @@ class Supervisor:
         return None
 
     def _push(self, index, content):
-        holder = self.holder
-        before, version = holder.counts.applied, holder.version
+        holder, version = self.holder, self.holder.version
         pushed = holder.push(content, index)
         if pushed is None:
             warnings.warn(
@@ -139,11 +114,10 @@ class Supervisor:
                 stacklevel=2,
             )
             return
-        if holder.counts.applied > before:
+        if holder.version > version:
             self.parameters.publish(holder.version, holder.published())
         record, metrics = pushed
         self.packed[index] = record["actor"].copy()
-        self.pushed[index] += 1
         status = self.statuses[index]
         number, returns = metrics[:2].tolist()
         self.statuses[index] = status._replace(
@@ -156,7 +130,8 @@ class Supervisor:
         )
 
     def _replace(self, index, how, pool):
-        pushed, allowed = self.pushed[index], self.workers.max_worker_restarts
+        status, allowed = self.statuses[index], self.workers.max_worker_restarts
+        pushed = status.steps // self.config.batch_size
         lately = [n for n in self.restarted_at[index] if n > pushed - RESTARTS_WITHIN]
         if len(lately) >= allowed:
             return WorkerError(
@@ -165,22 +140,18 @@ class Supervisor:
                 " allows"
             )
         self.restarted_at[index] = [*lately, pushed]
-        warnings.warn(
-            f"worker {index} {how}; started again where its last gradient left it", stacklevel=2
-        )
+        text = f"worker {index} {how}; started again where its last gradient left it"
+        warnings.warn(text, stacklevel=2)
         counts = self.holder.counts
         self.holder.counts = counts._replace(restarts=counts.restarts + 1)
-        status = self.statuses[index]
         self.statuses[index] = status._replace(state="restarting", restarts=status.restarts + 1)
         return self.start(index, pool)
 
     def _where(self, index):
-        """All that is known where the environment does not say more."""
         env, steps = self.config.env, self.statuses[index].steps
         name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
         return f"after {steps:,} steps in {name}"
 
     def status(self, queued):
-        size = self.layout.record.itemsize
-        counts = whole(self.holder.counts)
-        return Status(list(self.statuses), counts, self.holder.version, queued / size)
+        counts, queued = whole(self.holder.counts), queued / self.layout.record.itemsize
+        return Status(list(self.statuses), counts, queued)

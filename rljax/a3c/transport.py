@@ -15,11 +15,8 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-ROOM = 1
-"""Messages that a queue takes before its writer waits, or a few more."""
-
-_HEADER = 8
-"""Bytes before a message: its length and its kind, uint32 each."""
+ROOM = 1  # messages that a queue takes before its writer waits, or a few more
+_HEADER = 8  # bytes before a message: its length and its kind, uint32 each
 
 
 class Stopped(Exception):  # noqa: N818  no error: the order to stop
@@ -41,15 +38,8 @@ class Queue:
         self.room.register(stop.fileno(), select.POLLHUP)
 
     def put(self, kind: int, message: memoryview | bytes) -> float:
-        """Writes a message: when this returns, all of it is in the pipe, and the reader gets it
-        even if this process ends.
-
-        Returns:
-            The seconds that it waited for room.
-
-        Raises:
-            Stopped: then the message may be there in part.
-        """
+        """Writes all of a message into the pipe, where the reader gets it even if this process
+        ends; gives the seconds that it waited for room. Raises `Stopped`, perhaps half-way."""
         message = memoryview(message).cast("B")
         header = np.array([len(message), kind], np.uint32).tobytes()
         rest, waited = [header, message], 0.0
@@ -58,7 +48,8 @@ class Queue:
                 written = os.writev(self.pipe.fileno(), rest)
             except BlockingIOError:
                 begun = time.perf_counter()
-                self._wait_for_room()
+                if any(descriptor == self.stop.fileno() for descriptor, _ in self.room.poll()):
+                    raise Stopped from None
                 waited += time.perf_counter() - begun
                 continue
             except BrokenPipeError:
@@ -69,40 +60,31 @@ class Queue:
                 rest[0] = memoryview(rest[0])[written:]
         return waited
 
-    def _wait_for_room(self):
-        for descriptor, _ in self.room.poll():
-            if descriptor == self.stop.fileno():
-                raise Stopped
-
 
 class Reader:
-    """The reader's end of a `Queue`. It never waits: a writer that stops in the middle of a
-    message delays nobody else's."""
+    """The reader's end of a `Queue`, of messages of `usual` and at the most `longest` bytes. It
+    never waits: a writer that stops in the middle of a message delays nobody else's."""
 
     def __init__(self, pipe: Connection, usual: int, longest: int):
-        """
-        Args:
-            usual, longest: bytes of a message.
-        """
         self.pipe, self.longest = pipe, longest
-        self.ended = False
-        self.malformed = False
+        self.fileno, self.close = pipe.fileno, pipe.close
+        self.ended = self.malformed = False
         os.set_blocking(pipe.fileno(), False)
         self.buffer = bytearray(2 * (longest + _HEADER) + 2**16)
         self.start = self.end = 0
         _resize(pipe.fileno(), ROOM * (usual + _HEADER))
 
-    def fileno(self) -> int:
-        return self.pipe.fileno()
-
     def get(self) -> list[tuple[int, memoryview]]:
-        """The messages that are there, as (kind, bytes); the bytes stay as they are until the next
-        call. Half a message that a dead writer left is dropped, and `ended` set. Where what came
-        is no message, what follows it cannot be told apart: `malformed` is set.
-        """
+        """The messages that are there, as (kind, bytes); the bytes are valid until the next call.
+        Sets `ended` where the writer is dead, whose half message is dropped, and `malformed` where
+        a message is longer than the longest: what follows it cannot be told apart."""
         view = memoryview(self.buffer)
         if self.start == self.end or len(view) - self.start < _HEADER + self.longest:
-            self._to_front()
+            # What has come moves to the front, as there is no room behind it for all of the rest.
+            # At every call would be as often as a large message has parts.
+            size = self.end - self.start
+            self.buffer[:size] = self.buffer[self.start : self.end]
+            self.start, self.end = 0, size
         try:
             count = os.readv(self.pipe.fileno(), [view[self.end :]])
             self.ended = count == 0
@@ -122,34 +104,20 @@ class Reader:
             self.start = begin + length
         return messages
 
-    def _to_front(self):
-        """Moves what has come of a message, for there is no room behind it for all of the rest. At
-        every call would be as often as a large message has parts."""
-        size = self.end - self.start
-        self.buffer[:size] = self.buffer[self.start : self.end]
-        self.start, self.end = 0, size
-
     def waiting(self) -> int:
         """Bytes that are in the pipe."""
         found = array.array("i", [0])
         fcntl.ioctl(self.pipe.fileno(), termios.FIONREAD, found)
         return found[0]
 
-    def close(self) -> None:
-        self.pipe.close()
-
 
 def _resize(descriptor, size):
-    """Asks for a pipe of this size, or of what the system allows this user: halves of it, as
-    the sizes of pipes are powers of two."""
-    while True:
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size)
-            return
-        except OSError:
-            size //= 2
-            if size <= fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ):
-                return  # it is as it is
+    """Makes a pipe of this size, a power of two, or of a half, a quarter, ... that is allowed."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size)
+    except OSError:
+        if size // 2 > fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ):  # else it stays as it is
+            _resize(descriptor, size // 2)
 
 
 class SharedParameters:
@@ -163,26 +131,18 @@ class SharedParameters:
 
     SLOTS = 4
 
-    def __init__(self, context, size: int):
-        self.size = size
-        self.memory = context.RawArray("b", 64 + self.SLOTS * size * 4)
-        self._map()
-
-    def _map(self):
+    def __init__(self, context, size: int, memory=None):
+        self.size, self.order = size, threading.Lock()
+        self.memory = memory or context.RawArray("b", 64 + self.SLOTS * size * 4)
         self.version = np.frombuffer(self.memory, np.int64, 1)
-        slots = np.frombuffer(self.memory, np.float32, self.SLOTS * self.size, 64)
-        self.slots = slots.reshape(self.SLOTS, self.size)
-        self.order = threading.Lock()
+        slots = np.frombuffer(self.memory, np.float32, self.SLOTS * size, 64)
+        self.slots = slots.reshape(self.SLOTS, size)
 
-    def __getstate__(self):
-        return self.size, self.memory
-
-    def __setstate__(self, state):
-        self.size, self.memory = state
-        self._map()
+    def __reduce__(self):
+        return SharedParameters, (None, self.size, self.memory)
 
     def publish(self, version: int, vector: np.ndarray) -> None:
-        """Makes a vector the newest. Versions are published in order, none is left out."""
+        """Makes a vector the newest. Versions are published in order, without gaps."""
         self.slots[version % self.SLOTS] = vector
         self._fence()
         self.version[0] = version
@@ -198,7 +158,6 @@ class SharedParameters:
                 return version
 
     def _fence(self):
-        """Taking and giving back any lock keeps memory accesses in order, also on CPUs that would
-        reorder them."""
+        """Keeps memory accesses in order, as any lock does, on CPUs that would reorder them."""
         with self.order:
             pass

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import learner, rollout
-from rljax.a3c import messages, transport
+from rljax.a3c import messages
+from rljax.a3c.transport import Queue, SharedParameters, Stopped
 from rljax.envs import host_envs
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import Step
@@ -22,20 +23,11 @@ from rljax.utils import errors, forkserver, preload, pytrees
 
 
 def run(
-    index: int,
-    queue: transport.Queue,
-    turns: Connection,
-    parameters: transport.SharedParameters,
-    job: bytes,
+    index: int, queue: Queue, turns: Connection, parameters: SharedParameters, job: bytes
 ) -> None:
-    """Works until it is told to stop or something fails; a failure is sent.
-
-    NumPy's and Python's global generators are seeded from the worker's key, as it is at its start.
-
-    Args:
-        turns: a message is a turn, where workers take turns; its end is the order to stop.
-        job: a packed `messages.Job`.
-    """
+    """Works on a packed `messages.Job` until the order to stop, which is the end of `turns`, or
+    until something fails; a failure is sent. NumPy's and Python's global generators are seeded from
+    the worker's key, as it is at its start."""
     os.nice(5)  # the holder goes first: all workers wait for it
     running = None
     try:
@@ -53,7 +45,7 @@ def run(
             return
         step = _host_step(job, env, network, running) if is_host else _jax_step(job, env, network)
         _work(index, queue, turns, parameters, job, step)
-    except transport.Stopped:
+    except Stopped:
         pass
     except forkserver.EnvError as error:
         _send(queue, messages.FAILED, str(error))
@@ -82,8 +74,7 @@ def _work(index, queue, turns, parameters, job, step):
         pulled = clock()
         gradients, actor, spent = step(vector)
         computed = clock()
-        record["gradients"] = gradients
-        record["actor"] = actor
+        record["gradients"], record["actor"] = gradients, actor
         # What a push takes is known after it: it goes with the next message.
         record["seconds"] = [seconds[name] for name in messages.PHASES]
         waited_for_room = queue.put(messages.GRADIENT, content)
@@ -97,13 +88,8 @@ def _work(index, queue, turns, parameters, job, step):
 
 
 def _jax_step(job, env, network) -> Callable:
-    """What makes one rollout and its gradient, in one jitted call.
-
-    It is compiled before the first step, so that its parameters are not old by then.
-
-    Returns:
-        parameters -> (BatchGradients as a vector, packed actor, seconds of acting by phase).
-    """
+    """A rollout and its gradient in one jitted call, compiled here, before parameters are pulled:
+    parameters -> (BatchGradients as a vector, packed actor, seconds of acting by phase)."""
     config, size = job.config, pytrees.size(job.layout.published)
     floats, config_of = pytrees.settings(config)
     floats = jnp.asarray(floats)
@@ -131,19 +117,15 @@ def _jax_step(job, env, network) -> Callable:
 
 
 def _host_step(job, env, network, running) -> Callable:
-    """As `_jax_step`: a loop in Python around a jitted policy, then one jitted gradient.
-
-    Parameters stay one vector: slicing it is quicker than to hand over a dozen arrays.
-    """
-    config = job.config
+    """As `_jax_step`: a loop in Python around a jitted policy, then one jitted gradient. Parameters
+    stay one vector: slicing it is quicker than passing a dozen arrays."""
+    config, space, num_envs = job.config, env.spec.action_space, job.config.num_envs
     floats, config_of = pytrees.settings(config)
-    floats = jnp.asarray(floats)
-    space, num_envs = env.spec.action_space, config.num_envs
-    shape = (config.num_steps, num_envs)
+    floats, shape = jnp.asarray(floats), (config.num_steps, num_envs)
 
     @jax.jit
     def begin(key, vector):
-        """(key, noise, parameters); a quicker way to make JAX's of them than `device_put`."""
+        """(key, noise, parameters) as JAX's arrays, quicker than by `device_put`."""
         key, key_noise = jax.random.split(jax.random.wrap_key_data(key))
         return jax.random.key_data(key), distributions.noise(space, key_noise, shape), vector
 
@@ -165,7 +147,8 @@ def _host_step(job, env, network, running) -> Callable:
     episodes = rollout.no_episodes(num_envs)
     clock = time.perf_counter
 
-    def rollout_and_gradient(vector, env_step, key, obs, mask, episodes):
+    def step(vector, env_step=running.step):
+        nonlocal key, obs, mask, episodes
         spent = {"environment": 0.0, "policy": 0.0}
 
         def timed_act(t, obs, mask):
@@ -184,20 +167,13 @@ def _host_step(job, env, network, running) -> Callable:
         noise = np.asarray(noise)
         obs, mask, batch = rollout.loop(timed_act, timed_step, obs, mask, config.num_steps)
         gradients, episodes = work(floats, on_device, episodes, batch)
-        return (gradients, key, spent), (key, obs, mask, episodes)
+        return gradients, key, spent
 
-    def step(vector):
-        nonlocal now
-        result, now = rollout_and_gradient(vector, running.step, *now)
-        return result
-
-    def no_step(actions):
-        no = np.zeros(num_envs, bool)
-        return Step(obs, np.zeros(num_envs, np.float32), no, no, obs, mask)
-
-    now = key, obs, mask, episodes
+    fresh, no = (key, obs, mask, episodes), np.zeros(num_envs, bool)
+    same = Step(obs, np.zeros(num_envs, np.float32), no, no, obs, mask)
     zeros = np.zeros(pytrees.size(job.layout.published), np.float32)
-    jax.block_until_ready(rollout_and_gradient(zeros, no_step, *now))  # compiles
+    jax.block_until_ready(step(zeros, lambda actions: same))  # compiles
+    key, obs, mask, episodes = fresh
     return step
 
 
@@ -205,9 +181,9 @@ def _wait_for_turn(turns):
     try:
         turns.recv_bytes()
     except EOFError:
-        raise transport.Stopped from None
+        raise Stopped from None
 
 
 def _send(queue, kind, text):
-    with contextlib.suppress(transport.Stopped):
+    with contextlib.suppress(Stopped):
         queue.put(kind, text.encode(errors="replace")[-messages.LONGEST_TEXT :])

@@ -12,11 +12,8 @@ from rljax.a3c import transport
 from rljax.utils import forkserver
 from rljax.utils.errors import TrainingError
 
-GRACE = 1.0
-"""Seconds that workers have to stop."""
-
-MALFORMED = -1
-"""The kind of what is no message."""
+GRACE = 1.0  # seconds that workers have to stop
+MALFORMED = -1  # the kind of what is no message
 
 
 class WorkerError(TrainingError):
@@ -27,28 +24,21 @@ class Message(NamedTuple):
     """Something that happened to a worker."""
 
     worker: int
-    kind: int | None
-    """Of a message; None if the worker died."""
-    content: memoryview | str
-    """The message; or how the worker died."""
+    kind: int | None  # of a message; None if the worker died
+    content: memoryview | str  # the message; or how the worker died
 
 
 class _Worker(NamedTuple):
     process: Any
     reader: transport.Reader
-    turns: Any
-    """The end of a pipe: a byte is a turn, its closing the order to stop."""
+    turns: Any  # the end of a pipe: a byte is a turn, its closing the order to stop
 
 
 class WorkerPool:
-    """The workers of a run. A context: leaving it stops them all."""
+    """The workers of a run, whose messages have `usual` and at the most `longest` bytes. A context:
+    leaving it stops them all."""
 
     def __init__(self, parameters: transport.SharedParameters, usual: int, longest: int):
-        """
-        Args:
-            parameters: what workers read.
-            usual, longest: bytes of a message.
-        """
         self.parameters, self.usual, self.longest = parameters, usual, longest
         self.workers: dict[int, _Worker] = {}
         self.selector = selectors.DefaultSelector()
@@ -60,33 +50,21 @@ class WorkerPool:
         return self
 
     def __exit__(self, *exception):
-        self.stop()
+        self._end()
 
     def start(self, index: int, job: Any) -> None:
-        """Starts a worker, with a queue of its own.
-
-        Args:
-            job: a `messages.Job`.
-
-        Raises:
-            TypeError: the job cannot be sent to another process.
-            OSError, EOFError: the worker, or the server, died meanwhile.
-        """
+        """Starts a worker on a `messages.Job`, with a queue of its own. Raises a TypeError if the
+        job cannot be pickled, an OSError or EOFError if the worker or the server dies meanwhile."""
         job = forkserver.packed(job)
         take, put = forkserver.context.Pipe(duplex=False)
         turns_take, turns_put = forkserver.context.Pipe(duplex=False)
-        ends = [take, put, turns_take, turns_put]
-        process = forkserver.context.Process(
-            target=_run,
-            args=(index, put, turns_take, self.parameters, job),
-            name=f"worker {index}",
-            daemon=True,
-        )
+        args, name = (index, put, turns_take, self.parameters, job), f"worker {index}"
+        process = forkserver.context.Process(target=_run, args=args, name=name, daemon=True)
         try:
             with forkserver.signals_held_back():
                 process.start()
         except (OSError, EOFError):
-            for end in ends:
+            for end in (take, put, turns_take, turns_put):
                 end.close()
             raise
         put.close()  # the worker's are the only other ends, so that its death ends the queue
@@ -97,8 +75,8 @@ class WorkerPool:
         self.selector.register(process.sentinel, selectors.EVENT_READ, (index, True))
 
     def messages(self, timeout: float) -> Iterator[Message]:
-        """What has come from workers, in the order in which it is found; waits at most so long
-        for the first one. The content of a message is to be used before the next is taken."""
+        """What has come from workers; waits for the first one until the timeout, in seconds. The
+        content of a message is valid until the next is taken."""
         found = [key.data for key, _ in self.selector.select(timeout)]
         for index in dict.fromkeys(index for index, _ in found):
             yield from self._messages_of(index, dead=(index, True) in found)
@@ -126,11 +104,8 @@ class WorkerPool:
         """Bytes in all queues."""
         return sum(worker.reader.waiting() for worker in self.workers.values())
 
-    def stop(self) -> None:
-        """Stops all workers and joins them: in order where they can, else by force."""
-        self._end()
-
     def _stop(self):
+        """Stops all workers and joins them: in order where they can, else by force."""
         for worker in self.workers.values():
             worker.turns.close()
         deadline = time.monotonic() + GRACE

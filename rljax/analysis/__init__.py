@@ -16,8 +16,6 @@ from rljax.analysis.figures import (
     plot_sensitivity,
 )
 from rljax.analysis.statistics import (
-    Comparison,
-    Estimate,
     aggregate_iqm,
     aggregate_mean,
     aggregate_median,

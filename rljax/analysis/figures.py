@@ -1,8 +1,9 @@
 """Figures from tidy tables, in one style.
 
-Each function takes the files to write, in the formats of their suffixes (.png, .svg and so on), and
-returns the matplotlib Figure, which a notebook shows. They raise WriteError if a file could not be
-written.
+Each function writes the figure to `paths`, in the formats of their suffixes (.png, .svg and so on),
+and returns the matplotlib Figure, which a notebook shows. A WriteError says that a file could not
+be written, a ValueError that the table has no such column, or that a column shown by colour has
+more values than there are colours.
 """
 
 from collections.abc import Mapping
@@ -11,32 +12,29 @@ from typing import Any
 
 import numpy as np
 
-from rljax.analysis import style
+from rljax.analysis import style, tidy
 from rljax.analysis.statistics import estimate, interval, iqm, performance_profile
 from rljax.analysis.style import COLORS, MARKERS, dress, escaped, save
-from rljax.analysis.tidy import all_returns, counted, learning_curve, scores, split, without_return
+from rljax.analysis.tidy import Limits, all_returns, counted, learning_curve, scores, split
 
 
 def plot_learning_curves(
     curves: Mapping[str, Mapping[str, np.ndarray]], title: str, *paths: Path, by: str | None = None
 ) -> Any:
-    """Draws the return of one or several runs: the IQM over seeds with its 95% interval.
+    """Plots the return of one or several runs: the IQM over seeds with its 95% interval.
 
-    The curve begins where every seed has a return. For a single run each seed is drawn as well,
-    from its first return on. Seeds without an ended episode are named instead of drawn.
+    A curve begins where every seed has a return. Of a single run each seed is plotted too, from its
+    first return on. Seeds without an ended episode are named instead.
 
     Args:
         curves: label to columns of metrics.csv; with `by`, the table of a sweep.
         by: a column of that table; each of its values gets a curve.
-
-    Raises:
-        ValueError: there is no such column, or it has more values than there are colours.
     """
     if by:
         curves = split(curves, by)
         style.check_colors(by, curves)
     is_one = len(curves) == 1
-    below = 0.25 * (1 + len(curves)) if len(curves) > 1 else 0.0  # inches, for the legend
+    below = 0.0 if is_one else 0.25 * (1 + len(curves))  # inches, for the legend
     figure, axes = style.new_figure(6.4, 4.0 + below)
     seeds = [
         _draw_curve(axes, metrics, i, label, every_seed=is_one)
@@ -45,28 +43,22 @@ def plot_learning_curves(
     if not any(seeds):
         _say_why_empty(axes, curves)
     if axes.get_legend_handles_labels()[0]:
-        title_of_legend = "IQM and 95% interval" if max(seeds) > 1 else None
-        if is_one:
-            axes.legend(loc="best", frameon=False, title=title_of_legend, handlelength=3)
-        else:  # on the axes, long labels would hide lines
-            figure.legend(title=title_of_legend, **style.LEGEND_BELOW)
+        # On the axes, the long labels of several curves would hide lines.
+        target, where = (axes, dict(loc="best")) if is_one else (figure, {})
+        legend_title = "IQM and 95% interval" if max(seeds) > 1 else None
+        target.legend(title=legend_title, **style.LEGEND_BELOW | where)
     dress(axes, title)
     axes.set(xlabel="environment steps per seed", ylabel="return per episode")
     return save(figure, paths)
 
 
 def plot_grid(runs: Mapping[str, Mapping[str, np.ndarray]], *paths: Path) -> Any:
-    """Draws the learning curves of several environments, each in a panel of its own: the IQM over
-    seeds with its 95% interval, and every seed.
-
-    Args:
-        runs: title of the panel to columns of metrics.csv.
-    """
+    """Plots learning curves, each in a panel of its own: the IQM over seeds with its 95% interval,
+    and every seed. `runs` maps the title of a panel to columns of metrics.csv."""
     columns = min(3, len(runs)) if len(runs) != 4 else 2
     rows = -(-len(runs) // columns)
     figure, grid = style.new_figure(3.4 * columns, 2.7 * rows + 0.3, rows, columns)
-    grid = np.ravel(grid)
-    most_seeds = 0
+    grid, most_seeds = np.ravel(grid), 0
     for axes, (title, metrics) in zip(grid, runs.items()):
         seeds = _draw_curve(axes, metrics, 0, "", every_seed=True)
         most_seeds = max(most_seeds, seeds)
@@ -78,9 +70,8 @@ def plot_grid(runs: Mapping[str, Mapping[str, np.ndarray]], *paths: Path) -> Any
         dress(axes, title)
     for axes in grid[len(runs) :]:
         axes.remove()
-    below = "environment steps per seed"
-    below += "; IQM over seeds with its 95% interval" * (most_seeds > 1)
-    figure.supxlabel(below, fontsize="medium")
+    what = "; IQM over seeds with its 95% interval" * (most_seeds > 1)
+    figure.supxlabel(f"environment steps per seed{what}", fontsize="medium")
     figure.supylabel("return per episode", fontsize="medium")
     return save(figure, paths)
 
@@ -88,19 +79,13 @@ def plot_grid(runs: Mapping[str, Mapping[str, np.ndarray]], *paths: Path) -> Any
 def plot_sensitivity(
     table: Any, axis: str, *paths: Path, by: str | None = None, title: str = ""
 ) -> Any:
-    """Draws the final return against a setting: every trial as a point, and the IQM with its 95%
-    interval where several trials share a value (as in figure 2 of arXiv 1602.01783).
+    """Plots the final return of a sweep's trials against a setting: every trial as a point, and the
+    IQM with its 95% interval where several trials share a value (as in figure 2 of arXiv
+    1602.01783). `by` is another setting, of few values, shown by colour.
 
     The axis of a setting that spans more than a decade is logarithmic; names, and fewer than four
     numbers, are side by side. Diverged trials are crosses at the lowest return of the table; if no
-    trial has a return, nothing is drawn.
-
-    Args:
-        table: of a sweep.
-        by: another setting, of few values, shown by colour.
-
-    Raises:
-        ValueError: there is no such setting; `by` has more values than there are colours.
+    trial has a return, nothing is plotted.
     """
     finals = counted(table)
     groups = split(finals, by) if by else {"": finals}
@@ -117,29 +102,18 @@ def plot_sensitivity(
 
 
 def plot_heat_map(table: Any, x: str, y: str, *paths: Path, title: str = "") -> Any:
-    """Draws the final return over two settings: the IQM over all trials of a cell, whatever their
-    other settings.
-
-    Args:
-        table: of a sweep.
-
-    Raises:
-        ValueError: there is no such setting.
-    """
+    """Plots the final return of a sweep over two settings: the IQM over all trials of a cell,
+    whatever their other settings."""
     finals = counted(table)
-    columns, rows = list(split(finals, x)), list(split(finals, y))
-    cells = np.full((len(rows), len(columns)), np.nan)
-    for i, of_row in enumerate(split(finals, y).values()):
-        for label, trials in split(of_row, x).items():
-            cells[i, columns.index(label)] = iqm(trials["final_return"].to_numpy())
-    figure, axes = style.new_figure(
-        2.2 + 0.55 * max(6, len(columns)), 1.6 + 0.4 * max(5, len(rows))
-    )
+    columns, rows = split(finals, x), split(finals, y)
+    cells = finals.groupby([y, x])["final_return"].agg(iqm).unstack().to_numpy()
+    width, height = 2.2 + 0.55 * max(6, len(columns)), 1.6 + 0.4 * max(5, len(rows))
+    figure, axes = style.new_figure(width, height)
     image = axes.imshow(cells, cmap="cividis", origin="lower", aspect="auto")
     figure.colorbar(image, ax=axes, label="final return (IQM)")
     turned = dict(rotation=45, ha="right", rotation_mode="anchor") if len(columns) > 5 else {}
-    axes.set_xticks(range(len(columns)), [_value(label) for label in columns], **turned)
-    axes.set_yticks(range(len(rows)), [_value(label) for label in rows])
+    axes.set_xticks(range(len(columns)), _values(columns), **turned)
+    axes.set_yticks(range(len(rows)), _values(rows))
     if cells.size <= 150 and not np.isnan(cells).all():
         middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
         for (i, j), value in np.ndenumerate(cells):
@@ -151,23 +125,11 @@ def plot_heat_map(table: Any, x: str, y: str, *paths: Path, title: str = "") -> 
 
 
 def plot_performance_profiles(
-    table: Any,
-    by: str,
-    *paths: Path,
-    limits: Mapping[str, tuple[float, float]] | None = None,
-    title: str = "",
+    table: Any, by: str, *paths: Path, limits: Limits = None, title: str = ""
 ) -> Any:
-    """Draws, for each value of a column, the share of its runs that score above a threshold, for
+    """Plots, for each value of a column, the share of its runs that score above a threshold, for
     all thresholds, with the 95% interval. A curve above another is better; where two cross, the
-    ranking depends on the threshold.
-
-    Args:
-        table: of a sweep, or of several in one table.
-        limits: as in `scores`.
-
-    Raises:
-        ValueError: as `scores` does; the column has more values than there are colours.
-    """
+    ranking depends on the threshold. Table, limits and errors are those of `scores`."""
     found = scores(table, by, limits)
     style.check_colors(by, found)
     lowest, highest = min(map(np.min, found.values())), max(map(np.max, found.values()))
@@ -188,12 +150,8 @@ def plot_performance_profiles(
 
 
 def _set_x_axis(axes, groups, values):
-    """Prepares the horizontal axis for a setting: four or more finite numbers are where they are,
-    on a logarithmic axis if they span more than a decade; other values are side by side.
-
-    Returns:
-        (whether they are numbers on it, label to position).
-    """
+    """Prepares the horizontal axis for a setting; returns (whether its values are numbers on it,
+    label to position)."""
     if len(groups) >= 4 and values.dtype.kind in "iuf" and np.isfinite(values).all():
         if values.min() > 0 and values.max() >= 10 * values.min():
             from matplotlib.ticker import LogFormatterSciNotation
@@ -201,7 +159,7 @@ def _set_x_axis(axes, groups, values):
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(LogFormatterSciNotation())
         return True, {label: rows[values.name].iloc[0] for label, rows in groups.items()}
-    axes.set_xticks(range(len(groups)), [_value(label) for label in groups])
+    axes.set_xticks(range(len(groups)), _values(groups))
     axes.set_xlim(-0.5, len(groups) - 0.5)
     return False, {label: i for i, label in enumerate(groups)}
 
@@ -228,18 +186,17 @@ def _draw_sensitivity(axes, i, groups, are_numbers, places, label):
         axes.errorbar(at, value, ends, color=color, label=label, **bars)
 
 
-def _value(label):
+def _values(labels):
     """Of "name = value"."""
-    return escaped(label.partition(" = ")[2])
+    return [escaped(label.partition(" = ")[2]) for label in labels]
 
 
 def _title(title, number):
-    """The title, with the number of trials."""
     return f"{title}, {number:,} trials" if title else f"{number:,} trials"
 
 
 def _draw_curve(axes, metrics, i, label, every_seed):
-    """Draws one run; returns the number of seeds drawn."""
+    """Plots one run; returns its number of seeds with a return."""
     env_steps, returns = learning_curve(metrics)
     if not len(returns):
         if label:
@@ -258,12 +215,10 @@ def _draw_curve(axes, metrics, i, label, every_seed):
 
 def _missing(metrics):
     """Which seeds have no ended episode, in words; "" if all have one."""
-    found, kind = without_return(metrics), "trial" if "trial" in metrics else "seed"
-    if not found:
-        return ""
-    if len(found) > 8:
-        return f"no episode ended: {len(found)} {kind}s"
-    return f"no episode ended: {kind}{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
+    found, kind = tidy.without_return(metrics), "trial" if "trial" in metrics else "seed"
+    which = f"{kind}{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
+    which = which if len(found) <= 8 else f"{len(found)} {kind}s"
+    return f"no episode ended: {which}" if found else ""
 
 
 def _say_why_empty(axes, curves):

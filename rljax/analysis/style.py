@@ -1,8 +1,5 @@
-"""The one style of all figures.
-
-Colours (Okabe and Ito) are distinct for colour-blind readers, line styles and markers without
-colour.
-"""
+"""The one style of all figures: colours (Okabe and Ito) that are distinct for colour-blind readers,
+and line styles and markers that are distinct without colour."""
 
 import io
 from collections.abc import Iterable, Sized
@@ -26,7 +23,7 @@ def check_colors(by: str, groups: Sized) -> None:
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
-    """(an empty matplotlib Figure of this size in inches, its axes as `subplots` returns them)."""
+    """(a matplotlib Figure of this size in inches, its axes as `subplots` returns them)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -37,7 +34,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 
 
 def of_line(i: int) -> dict[str, Any]:
-    """Colour and style of the i-th line."""
+    """The look of the i-th line."""
     return dict(color=COLORS[i % len(COLORS)], linestyle=STYLES[i % len(STYLES)], linewidth=2)
 
 
@@ -69,11 +66,7 @@ def escaped(text: str) -> str:
 
 
 def save(figure: Any, paths: Iterable[Path]) -> Any:
-    """Writes the figure to each path, in the format of its suffix, and returns it.
-
-    Raises:
-        WriteError: a file could not be written.
-    """
+    """Writes the figure to each path, in the format of its suffix, and returns it."""
     for path in paths:
         atomic_io.write(path, _image(figure, path.suffix[1:]))
     return figure

@@ -1,6 +1,6 @@
 """Command lines: flags into settings and options, errors into a line and an exit status.
 
-Only scripts import it. Each module has a `main(..., argv) -> exit status`:
+Only scripts import it. Each script's module has a `main(..., argv) -> exit status`:
 
 training    a run
 evaluation  a run's policies over fresh episodes
@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from rljax.runs import interrupts
+from rljax.runs import Run, divergences, interrupts
 from rljax.runs.interrupts import Interrupts
 from rljax.utils.atomic_io import WriteError
 from rljax.utils.errors import TrainingError
@@ -28,11 +28,7 @@ def in_order(
     run: Callable[[list[str], Interrupts, contextlib.ExitStack], int], argv: list[str] | None
 ) -> int:
     """Does what a script does; returns the exit status, also where a signal, an environment or the
-    disk ends it. Warnings become lines on stderr.
-
-    Args:
-        argv: by default those of the program.
-    """
+    disk ends it. Warnings become lines on stderr. By default `argv` is the program's."""
     argv = sys.argv[1:] if argv is None else argv
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own package.module:attribute is found
@@ -51,8 +47,17 @@ def in_order(
             return 1
 
 
+def end(run: Run) -> int:
+    """Prints what went wrong in a run; returns the exit status."""
+    for text in divergences(run.summary):
+        print(f"error: {text}", file=sys.stderr)
+    if run.error:
+        fail(run.error)
+    return run.exit_status
+
+
 def fail(error: Exception) -> int:
-    """Prints what is wrong; the exit status: 2 for bad input, else 1."""
+    """Prints what is wrong; returns the exit status: 2 for bad input, else 1."""
     print(f"error: {error}", file=sys.stderr)
     return 1 if isinstance(error, WriteError | TrainingError) else 2
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
-import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ from unittest import mock
 import jax
 import numpy as np
 
-from rljax import a2c, rollout
+from rljax import rollout
 from rljax.cli import fail, flags
 from rljax.config import Config
-from rljax.envs.spaces import Discrete
+from rljax.envs.spaces import ActionSpace, Box, Discrete
 from rljax.networks import distributions
 from rljax.runs import directory
 from rljax.runs.options import DEVICES
@@ -29,41 +29,34 @@ from rljax.utils import atomic_io
 class Speeds:
     """What is measured, for each environment and size."""
 
-    envs: tuple[str, ...]
-    """Environment ids."""
-    sizes: tuple[str, ...]
-    """Environments x steps of a rollout, such as 16x5."""
-    repeats: int
-    """Runs of each figure; the median is given."""
-    seconds: float
-    """Length of a run, about."""
+    envs: tuple[str, ...]  # Environment ids.
+    sizes: tuple[str, ...]  # Environments x steps of a rollout, such as 16x5.
+    repeats: int  # Runs of each figure; the median is given.
+    seconds: float  # Length of a run, about.
 
-    def configs(self, base: Config) -> list[Config]:
-        """Settings of runs that do not end."""
-        return [config_for(base, env, size) for env in self.envs for size in self.sizes]
+    def rows(self, base: Config, measure: Callable[[Config], Iterable[Mapping]]) -> Iterator[dict]:
+        """The rows that `measure` gives for settings of runs that do not end."""
+        pairs = itertools.product(self.envs, self.sizes)
+        configs = [(pair, config_for(base, *pair)) for pair in pairs]  # all checked before
+        each = ((pair, row) for pair, config in configs for row in measure(config))
+        return ({"env": env, "size": size, **row} for (env, size), row in each)
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    device: Literal[DEVICES] = "auto"
-    """Where to compute; auto takes an accelerator if there is one."""
+    device: Literal[DEVICES] = "auto"  # Where to compute; auto: on an accelerator if there is one.
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    json: Path = Path("runs/benchmarks.jsonl")
-    """A line of JSON with all figures is added to this file."""
+    json: Path = Path("runs/benchmarks.jsonl")  # A line with all figures is added to this file.
 
 
 def main(
     doc: str, measure: Callable[..., tuple[str, Any]], *parts: Any, argv: list[str] | None = None
 ) -> int:
-    """Measures, and writes all figures with what they depend on; returns the exit status.
-
-    Args:
-        measure: parts -> (device, figures); prints the tables.
-        parts: dataclasses of options, with their defaults.
-    """
+    """Measures, and writes all figures with what they depend on; returns the exit status. `measure`
+    takes the parts, which are dataclasses of options, prints tables and gives (device, figures)."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         *parts, output = flags.parse((*parts, Output()), doc, argv)
@@ -82,17 +75,26 @@ def main(
 
 def table(formats: Mapping[str, str], rows: Iterable[Mapping]) -> list[Mapping]:
     """Prints rows as they come, by the formats of the columns, and gives them."""
+
+    def show(first, *others):
+        print(f"{first:21}", *(f"{cell:>11}" for cell in others), flush=True)
+
     shown = []
-    _print_line(formats)
+    show(*formats)
     for row in rows:
-        _print_line(format(row[name], form) for name, form in formats.items())
+        show(*(format(row[name], form) for name, form in formats.items()))
         shown.append(row)
     return shown
 
 
-def _print_line(cells):
-    first, *others = cells
-    print(f"{first:21}", *(f"{cell:>11}" for cell in others), flush=True)
+def config_for(base: Config, env: str, size: str) -> Config:
+    """Settings of a run that does not end; on MinAtar with 128 relu units above its convolution."""
+    found = re.fullmatch(r"(\d+)x(\d+)", size)
+    if not found:
+        raise ValueError(f"size {size!r}: must be environments x steps, such as 16x5")
+    sizes = {"num_envs": int(found[1]), "num_steps": int(found[2]), "total_timesteps": 2**30}
+    minatar = dict(hidden_sizes=(128,), activation="relu") if env.endswith("-MinAtar") else {}
+    return dataclasses.replace(base, env=env, **sizes, **minatar).validate()
 
 
 def speed(counts: Iterator[float], seconds: float) -> float:
@@ -101,6 +103,12 @@ def speed(counts: Iterator[float], seconds: float) -> float:
     while perf_counter() < begun + seconds:
         last = next(counts)
     return (last - first) / (perf_counter() - begun)
+
+
+def speeds(counts: Mapping[str, Iterator[float]], repeats: int, seconds: float) -> dict[str, float]:
+    """Medians of `speed`, in turn so that all see the same machine."""
+    rounds = [[speed(each, seconds) for each in counts.values()] for _ in range(repeats)]
+    return dict(zip(counts, np.median(rounds, axis=0).tolist()))
 
 
 @contextlib.contextmanager
@@ -117,77 +125,55 @@ def timed(owner: Any, name: str) -> Iterator[list[float]]:
         yield seconds
 
 
-def config_for(base: Config, env: str, size: str) -> Config:
-    """Settings of a run that does not end; on MinAtar with 128 relu units above its convolution."""
-    found = re.fullmatch(r"(\d+)x(\d+)", size)
-    if not found:
-        raise ValueError(f"size {size!r}: must be environments x steps, such as 16x5")
-    sizes = {"num_envs": int(found[1]), "num_steps": int(found[2]), "total_timesteps": 2**30}
-    minatar = dict(hidden_sizes=(128,), activation="relu") if env.endswith("-MinAtar") else {}
-    return dataclasses.replace(base, env=env, **sizes, **minatar).validate()
+def repeated(one_rollout: Callable, config: Config, carry: Any) -> Iterator[int]:
+    """Compiles a rollout (config, carry) -> carry. The iterator repeats it for ever, a tenth of a
+    second or so at a time, and gives the environment steps so far."""
+
+    def many(carry, number):
+        return jax.lax.fori_loop(0, number, lambda _, carry: one_rollout(config, carry), carry)
+
+    def steps(program, carry, number=1, done=0):
+        while True:
+            yield done
+            begun = perf_counter()
+            carry = jax.block_until_ready(program(carry, np.int32(number)))
+            done += number * config.batch_size
+            number *= 1 + (perf_counter() - begun < 0.1)
+
+    return steps(jax.jit(many).lower(carry, np.int32(1)).compile(), carry)
 
 
-def labels(config: Config) -> dict[str, str]:
-    """The first columns of a table."""
-    return {"env": config.env, "size": f"{config.num_envs}x{config.num_steps}"}
-
-
-def compiled(one_rollout: Callable, carry: Any) -> Callable[[int], float]:
-    """A program that does a number of rollouts, each (index, carry) -> carry; gives its seconds."""
-    loop = jax.jit(lambda carry, length: jax.lax.fori_loop(0, length, one_rollout, carry))
-    program = loop.lower(carry, np.int32(1)).compile()
-
-    def run(length):
-        begun = perf_counter()
-        jax.block_until_ready(program(carry, np.int32(length)))
-        return perf_counter() - begun
-
-    return run
-
-
-def in_turn(programs: Mapping[str, Callable], batch_size: int, how: Speeds) -> dict[str, float]:
-    """Environment steps per second of programs that `compiled` gave, run in turn so that all see
-    the same machine."""
-    lengths = dict.fromkeys(programs, 1)
-    for name, program in programs.items():
-        while (taken := program(lengths[name])) < how.seconds / 2:
-            lengths[name] *= 2
-        lengths[name] = max(1, round(lengths[name] * how.seconds / taken))
-    rounds = [
-        {name: programs[name](lengths[name]) for name in programs} for _ in range(how.repeats)
-    ]
-    seconds = {name: statistics.median(taken[name] for taken in rounds) for name in programs}
-    return {name: lengths[name] * batch_size / seconds[name] for name in programs}
-
-
-def environment_program(config: Config, state: Any) -> Callable:
-    """Random actions, with all chance of a rollout drawn before it."""
+def stepping(config: Config, state: Any) -> Iterator[int]:
+    """`repeated` random actions, with all chance of a rollout drawn before it."""
     env, _ = rollout.make_env_and_network(config)
-    space, shape = env.spec.action_space, (config.num_steps, config.num_envs)
+    shape = config.num_steps, config.num_envs
+
+    def step(carry, action_and_draw):
+        (env_state, total), (action, draw) = carry, action_and_draw
+        env_state, answer = jax.vmap(env.step)(draw, env_state, action)
+        return (env_state, total + answer.reward.sum() + answer.obs.sum()), None
 
     def one_rollout(_, carry):
-        key, env_state, total = carry
+        key, *carry = carry
         key, key_action, key_env = jax.random.split(key, 3)
-        chance = distributions.noise(space, key_action, shape)
-        is_discrete = isinstance(space, Discrete)
-        actions = (chance * space.n).astype("int32") if is_discrete else chance.clip(-1, 1)
+        actions = random_actions(env.spec.action_space, key_action, shape)
+        carry, _ = jax.lax.scan(step, tuple(carry), (actions, env.draw(key_env, shape)))
+        return key, *carry
 
-        def step(carry, action_and_draw):
-            env_state, total = carry
-            action, draw = action_and_draw
-            action = action.reshape(config.num_envs, *space.shape)
-            env_state, answer = jax.vmap(env.step)(draw, env_state, action)
-            return (env_state, total + answer.reward.sum() + answer.obs.sum()), None
-
-        draws = env.draw(key_env, shape)
-        (env_state, total), _ = jax.lax.scan(step, (env_state, total), (actions, draws))
-        return key, env_state, total
-
-    return compiled(one_rollout, (state.actor.key, state.actor.env_state, 0.0))
+    return repeated(one_rollout, config, (state.actor.key, state.actor.env_state, 0.0))
 
 
-def rollout_program(config: Config, state: Any, with_values: bool = False) -> Callable:
-    """Acting; and where they are wanted the critic's values of each whole batch."""
+def random_actions(space: ActionSpace, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """[*shape, *space.shape]"""
+    noise = distributions.noise(space, key, shape)
+    if isinstance(space, Box):
+        return noise.clip(-1, 1).reshape(*shape, *space.shape)
+    numbers = space.n if isinstance(space, Discrete) else np.array(space.nvec)
+    return (noise * numbers).astype("int32").reshape(*shape, *space.shape)
+
+
+def acting(config: Config, state: Any, with_values: bool = False) -> Iterator[int]:
+    """`repeated` acting; and where they are wanted the critic's values of each whole batch."""
     env, network = rollout.make_env_and_network(config)
 
     def one_rollout(_, carry):
@@ -199,9 +185,4 @@ def rollout_program(config: Config, state: Any, with_values: bool = False) -> Ca
         total = sum((leaf.sum() for leaf in jax.tree.leaves(batch)), start=total)
         return state._replace(actor=actor), total
 
-    return compiled(one_rollout, (state, 0.0))
-
-
-def training_program(config: Config, state: Any) -> Callable:
-    """Updates."""
-    return compiled(lambda _, state: a2c.update(config, state), state)
+    return repeated(one_rollout, config, (state, 0.0))

@@ -9,7 +9,7 @@ import tyro
 
 from rljax.cli import fail, flags, in_order
 from rljax.config import MAX_EPISODE_STEPS
-from rljax.loggers.display import EvaluationLines
+from rljax.loggers.display import evaluation_lines
 from rljax.loggers.summaries import print_evaluation
 from rljax.runs.options import DEVICES
 from rljax.runs.run import load
@@ -41,19 +41,19 @@ def main(doc: str, argv: list[str] | None = None) -> int:
     """Evaluates, and writes evaluation.json into the run's directory; returns the exit status."""
 
     def run(argv, signals, stack):
-        lines = EvaluationLines(lambda line: print(line, file=sys.stderr))
+        show = evaluation_lines(lambda line: print(line, file=sys.stderr))
 
         def watch(*now):
             signals.check()
-            lines.show(*now)
+            show(*now)
 
         try:
             options = flags.parse_options(Options, doc.splitlines()[0], argv)
             check(options, episodes=1, envs=1, max_steps=1)
             loaded = load(options.run_dir, options.checkpoint)
             stack.enter_context(platform.computing_on(options.device))
-            greedy, own = not options.sampled, (options.envs, options.max_steps, watch)
-            found = loaded.evaluate(options.episodes, greedy, *own)
+            how = (not options.sampled, options.envs, options.max_steps, watch)
+            found = loaded.evaluate(options.episodes, *how)
             found = {"env": found.pop("env"), "checkpoint": options.checkpoint, **found}
             print_evaluation(found)
             atomic_io.write_json(options.run_dir / "evaluation.json", found)

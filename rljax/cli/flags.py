@@ -16,7 +16,7 @@ from rljax.utils.lookup import unknown
 
 
 def parse(parts: Sequence[Any], description: str, argv: list[str]) -> tuple[Any, ...]:
-    """The parts, dataclasses such as a config and options, with what the flags say.
+    """Dataclasses, such as a config and options, with the values of the flags.
 
     Raises:
         SystemExit: with 0 after --help.
@@ -30,19 +30,14 @@ def parse(parts: Sequence[Any], description: str, argv: list[str]) -> tuple[Any,
 
 
 def parse_options(kind: type, description: str, argv: list[str], default: Any = None):
-    """Options of a script that are no `Config`, from a dataclass of them.
-
-    Raises:
-        SystemExit: with 0 after --help.
-        ValueError: a flag or its value is wrong; in one line.
-    """
+    """A script's own options, a dataclass, from flags; raises as `parse` does."""
     names = [field.name for field in dataclasses.fields(kind)]
     start = {} if default is None else {"default": default}
     return _cli(kind, argv, description, names, **start)
 
 
 def given(name: str, argv: list[str]) -> str | None:
-    """The value of a flag, before all flags are known; of one that is repeated the last."""
+    """The value of a flag, the last if it is repeated; read before all flags are known."""
     found = None
     for i, arg in enumerate(argv):
         if arg.startswith(f"--{name}="):
@@ -64,7 +59,7 @@ def _cli(kind, argv, description, names, **options):
 
 
 def _registry():
-    """Teaches tyro name=value pairs."""
+    """Makes tyro read name=value pairs."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -90,12 +85,9 @@ def _name_and_value(text):
 
 
 def value_of(text: str) -> Any:
-    """The value that text stands for, as Python or JSON writes it: a number, true, false, None
-    or null, a quoted string, a list, tuple or dict. All else is text.
-
-    Raises:
-        ValueError: it begins as a list, tuple or dict and is none.
-    """
+    """The value of text as Python or JSON writes it: a number, true, false, None or null, a quoted
+    string, a list, tuple or dict. Other text stays text, except that one which begins as a list,
+    tuple or dict raises ValueError."""
     with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return ast.literal_eval(text)
     with contextlib.suppress(ValueError, RecursionError):
@@ -110,7 +102,7 @@ def _refuse(name):
 
 
 def _written(value):
-    """What `value_of` reads as this value."""
+    """Text that `value_of` reads as this value."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             if value_of(value) == value:
@@ -119,7 +111,7 @@ def _written(value):
 
 
 def _one_line(box, names):
-    """The message out of the box that tyro draws around an error: between its first two rules."""
+    """The message in the box that tyro draws around an error: between its first two rules."""
     parts = re.split(r"(?m)^.*[─-]{8,}.*$", box)
     message = " ".join(parts[1].replace("│", " ").split())
     wrong = re.search(r"Unrecognized options: --([\w-]+)", message)

@@ -49,7 +49,7 @@ def _draw(options):
 
 
 def labels(run_dirs, records) -> list[str]:
-    """What tells each run from the others; where their settings do not, its directory."""
+    """How each run differs from the others: by its settings, else by its directory."""
     settings = [{"algorithm": r.get("algorithm"), **r["config"]} for r in records]
     names = differing(settings)
     found = [", ".join(f"{n} = {_short(s.get(n))}" for n in names) for s in settings]
@@ -62,7 +62,7 @@ def labels(run_dirs, records) -> list[str]:
 
 
 def title(records) -> str:
-    """What all runs share, of algorithm and environment."""
+    """The algorithms and environments of all runs."""
     algorithms = sorted({str(record.get("algorithm")).upper() for record in records})
     envs = sorted({str(record["config"].get("env")) for record in records})
     return f"{' and '.join(algorithms)} on {' and '.join(envs)}"

@@ -1,7 +1,7 @@
 """Axes and points of a sweep, as text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +15,40 @@ SAMPLINGS = ("grid", "random", "latin-hypercube")
 _FORMS = "NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH:NUMBER or NAME=linear:LOW:HIGH:NUMBER"
 
 
-def points(axes: Sequence[str], sampling: str, number: int, seed: int, most: int) -> list[dict]:
-    """The points that axes make.
-
-    Raises:
-        ValueError: an axis is not of the form, has no such setting, or a value of another type; or
-            there are more points than `most`.
-    """
-    parsed: dict[str, Any] = {}
-    for text in axes:
-        name, values = parse(text, most)
+def points(options: Any) -> list[dict]:
+    """The points of the axes in a `cli.sweep.SpaceOptions`; raises ValueError if an axis is
+    malformed, has no such setting or a value of another type, or if there are too many points."""
+    parsed = {}
+    for text in options.axis:
+        name, values = parse(text, options.max_points)
         if name in parsed:
             raise ValueError(f"axis {name}: is given twice")
         parsed[name] = values
-    if sampling == "grid":
+    number = options.num_points
+    if options.sampling == "grid":
         number = math.prod(1 if isinstance(a, sweep.Range) else len(a) for a in parsed.values())
+    _check_number(number, options.max_points)
+    if options.sampling == "grid":
+        return sweep.grid(parsed)
+    sample = sweep.random if options.sampling == "random" else sweep.latin_hypercube
+    return sample(parsed, number, options.sampling_seed)
+
+
+def _check_number(number, most):
     if number > most:
         raise ValueError(f"{number:,} points: more than --max-points {most:,}")
-    if sampling == "grid":
-        return sweep.grid(parsed)
-    draw = sweep.random if sampling == "random" else sweep.latin_hypercube
-    return draw(parsed, number, seed)
 
 
 def parse(text: str, most: int) -> tuple[str, Any]:
-    """An axis: its name, and its values, `most` of them, or a `sweep.Range`.
-
-    Raises:
-        ValueError: as `points` does.
-    """
+    """An axis: its name, and at most `most` values, or a `sweep.Range`; raises as `points` does."""
     name, equals, values = text.partition("=")
     if not equals:
         raise ValueError(f"axis {text!r}: must be {_FORMS}")
     spaces.check_name(name)
     kind, *bounds = values.split(":")
+    is_span = kind in ("log", "linear") and bounds
     try:
-        if kind in ("log", "linear") and bounds:
+        if is_span:
             low, high, *number = bounds
             if number and int(number[0]) > most:
                 raise ValueError(f"{int(number[0]):,} points: must be no more than {most:,}")
@@ -63,13 +61,12 @@ def parse(text: str, most: int) -> tuple[str, Any]:
         items = values.split(",") if spaces.field(name) else _split(values)
         return name, [_value(name, item) for item in items]
     except (ValueError, TypeError) as error:
-        is_span = kind in ("log", "linear") and bounds
         why = str(error) if not is_span or "must be" in str(error) else f"must be {_FORMS}"
         raise ValueError(f"axis {text!r}: {why}") from None
 
 
 def _value(name, text):
-    """A value of a setting, in its type; the ranges are checked with the whole point."""
+    """A value of a setting, in its type; its range is checked with the whole point."""
     field = spaces.field(name)
     if field is None:  # of a dict
         return value_of(text)
@@ -97,7 +94,7 @@ def _value(name, text):
 
 
 def _split(text):
-    """At the commas that are in no brackets and no quotes."""
+    """Splits at the commas outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if letter == "," and not depth and not quote:
@@ -124,11 +121,8 @@ def _whole(text):
 
 
 def listed(path: Path, most: int) -> list[dict]:
-    """The points of a JSON file: a list of objects of the same settings.
-
-    Raises:
-        ValueError: it cannot be read, or is something else; or there are more than `most`.
-    """
+    """The points of a JSON file, a list of objects; raises ValueError if it cannot be read, has
+    another form, or more points than `most`."""
     try:
         with open(path, "rb") as file:  # also a pipe, which a shell may give
             data = file.read(atomic_io.LARGEST + 1)
@@ -140,17 +134,12 @@ def listed(path: Path, most: int) -> list[dict]:
     except ValueError as error:
         raise ValueError(f"points = {str(path)!r}: is no JSON ({error})") from error
     points = restored(found, f"points = {str(path)!r}")
-    if len(points) > most:
-        raise ValueError(f"{len(points):,} points: more than --max-points {most:,}")
+    _check_number(len(points), most)
     return points
 
 
 def restored(found: Any, where: str) -> list[dict]:
-    """Points out of JSON.
-
-    Raises:
-        ValueError: it holds no points.
-    """
+    """Points from JSON; raises ValueError, which begins with `where`, if it holds none."""
     is_list = isinstance(found, list) and all(isinstance(point, Mapping) for point in found)
     if not is_list or not found:
         raise ValueError(f"{where}: must be a list of objects, of settings by name")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -10,10 +9,11 @@ from typing import Literal
 import numpy as np
 
 from rljax import analysis
-from rljax.cli import fail, flags, in_order
+from rljax.cli import end, fail, flags, in_order
 from rljax.loggers import tables
-from rljax.runs import directory, divergences, settings
+from rljax.runs import directory, settings
 from rljax.runs.options import DEVICES
+from rljax.runs.run import read_summary
 from rljax.utils import atomic_io
 from rljax.utils.lookup import unknown
 
@@ -50,7 +50,7 @@ def main(
     """Trains, then writes the table and the figure; returns the exit status.
 
     Args:
-        doc: of the script: its first line is the description in the help text.
+        doc: of the script; its first line is the description in the help text.
         envs, num_seeds, run_dir: defaults of the flags; other environments are refused.
     """
     default = Options(envs, num_seeds, Path(run_dir))
@@ -62,28 +62,23 @@ def main(
             options = flags.parse_options(Options, doc.splitlines()[0], argv, default)
             _check(options, envs)
             asked = [_asked(algorithm, options, env) for env in options.envs]
-            statuses = []
+            status = 0
             for one, is_resumed in filter(None, asked):
                 done = training.execute(one, resume=is_resumed)
-                for text in divergences(done.summary):
-                    print(f"error: {text}", file=sys.stderr)
-                if done.error:
-                    fail(done.error)
-                statuses.append(done.exit_status)
+                status = end(done) or status
                 if done.status == "interrupted":
                     break
-            if any(statuses):
-                return next(filter(None, reversed(statuses)))
-            _publish(options)
+            if not status:
+                _publish(options)
+            return status
         except (ValueError, TypeError) as error:
             return fail(error)
-        return 0
 
     return in_order(run, argv)
 
 
 def _check(options, known):
-    """What can be checked before anything is trained."""
+    """Raises ValueError for what is wrong before anything is trained."""
     if not options.envs:
         raise ValueError("envs: must name at least one environment")
     for env in options.envs:
@@ -96,11 +91,8 @@ def _check(options, known):
 
 
 def _asked(algorithm, options, env):
-    """(the settings of an environment's run, whether it is resumed); None where it is complete.
-
-    Raises:
-        ValueError: its run directory holds a run of other settings.
-    """
+    """(the settings of an environment's run, whether it is resumed); None if it is complete. Raises
+    ValueError if its run directory holds a run of other settings."""
     run_dir = options.run_dir / env
     told = {name: getattr(options, name) for name in ("seed", "num_seeds", "device", "quiet")}
     asked = settings.start_from(algorithm, env).replace({**told, "run_dir": run_dir})
@@ -119,32 +111,31 @@ def _asked(algorithm, options, env):
 
 
 def _summary(run_dir):
-    """summary.json; empty where there is none, or it is damaged: it is written again."""
+    """summary.json; empty if there is none, or it is damaged: then it is written again."""
+    summary = read_summary(run_dir)
     try:
-        summary = atomic_io.read_json(run_dir / "summary.json")
         if summary["status"] == "completed":
             _row("", summary)
         return summary
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return {}
 
 
 def _around_table(options):
-    """What stands before and after the table in the README, its markers included."""
+    """The README before and after its table, markers included."""
     path, name = options.readme, options.run_dir.name
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     try:
         before, rest = path.read_text().split(begin)
         _, after = rest.split(end)
     except (OSError, ValueError):
-        raise ValueError(
-            f"readme = {path}: must hold {begin.strip()} and {end} once each"
-        ) from None
+        markers = f"{begin.strip()} and {end}"
+        raise ValueError(f"readme = {path}: must hold {markers} once each") from None
     return before + begin, end + after
 
 
 def _publish(options):
-    """Writes the table and the figure of all runs, and a line of JSON with what they are of."""
+    """Writes the table and the figure of all runs, and a line of JSON with their summaries."""
     summaries = {env: _summary(options.run_dir / env) for env in options.envs}
     for env, summary in summaries.items():
         if not summary.get("final_return"):
@@ -167,7 +158,7 @@ def _publish(options):
 
 
 def table(summaries: Mapping[str, Mapping]) -> str:
-    """Markdown, from the summaries of runs."""
+    """The Markdown table of the summaries of runs."""
     head = ("environment", "steps", "IQM", "95% interval", "lowest seed", "seeds", "seconds")
     rows = [head, ("---",) * len(head), *(_row(env, run) for env, run in summaries.items())]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

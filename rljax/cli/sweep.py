@@ -15,10 +15,8 @@ from rljax.runs import directory, records, settings
 from rljax.sweep.options import SweepOptions
 from rljax.utils.checks import check
 
-MAY_CHANGE = ("max_parallel", "device", "quiet", "resume")
-"""On resume; all else stays as it is."""
-SHOWN_FAILURES = 3
-"""Trials of which it is said why they failed, at most."""
+MAY_CHANGE = ("max_parallel", "device", "quiet", "resume")  # on resume, and nothing else
+SHOWN_FAILURES = 3  # trials whose failure is explained, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +39,7 @@ class SpaceOptions:
     """More points are refused."""
 
     def validate(self) -> "SpaceOptions":
-        """Checks every option.
-
-        Raises:
-            ValueError, TypeError: an option is out of its range or of another type.
-        """
+        """Raises ValueError or TypeError if an option is out of its range or of another type."""
         check(self, num_points=1, max_points=1, sampling_seed=0)
         if not all(isinstance(axis, str) for axis in self.axis):
             raise TypeError(f"axis = {self.axis!r}: must be text")
@@ -55,21 +49,16 @@ class SpaceOptions:
         return self
 
     def made(self) -> list[dict]:
-        """The points.
-
-        Raises:
-            ValueError: there is no axis, or one is wrong.
-        """
+        """The points; raises ValueError if there is no axis, or one is wrong."""
         if self.points:
             return space.listed(self.points, self.max_points)
         if not self.axis:
             raise ValueError("axis: must be given at least once, as NAME=VALUE,VALUE,...")
-        sizes = (self.num_points, self.sampling_seed, self.max_points)
-        return space.points(self.axis, self.sampling, *sizes)
+        return space.points(self)
 
 
 class Parts(NamedTuple):
-    """What the flags are of."""
+    """The dataclasses that the flags set."""
 
     base: Config
     options: SweepOptions
@@ -99,23 +88,17 @@ def main(doc: str, argv: list[str] | None = None) -> int:
 
 
 def parse(description: str, argv: list[str]) -> Any:
-    """The `sweep.directory.Asked` of the flags, on top of a preset, or of the sweep that is to be
-    resumed.
-
-    Raises:
-        SystemExit: with 0 after --help.
-        ValueError: a flag, an axis or a value is wrong; in one line.
-    """
+    """The `sweep.directory.Asked` of the flags, on top of a preset, or of the sweep to be resumed;
+    raises as `flags.parse` does, and ValueError if an axis is wrong."""
     saved = None
     if folder := flags.given("resume", argv):
-        saved = _saved(folder)
-        before = _restored(saved, Path(folder))
+        saved, before = _restored(folder)
     else:
         algorithm = flags.given("algorithm", argv) or "a2c"
         env, preset = flags.given("env", argv), flags.given("preset", argv)
         told = settings.start_from(algorithm, env, preset)
         before = Parts(told.config, SweepOptions(), SpaceOptions(), told.own)
-    # tyro would add to the axes that there are
+    # tyro would append to the axes of before
     parts = (before.base, before.options, dataclasses.replace(before.space, axis=()), *before.own)
     base, options, asked_space, *own = flags.parse(parts, description, argv)
     if saved and not asked_space.axis:
@@ -142,28 +125,22 @@ def _asked(parts, points, saved):
     return Asked(parts.base, options, parts.own, points, made, saved, is_grid)
 
 
-def _saved(folder):
-    """config.json of a sweep."""
-    saved = directory.read_record(Path(folder))
+def _restored(folder):
+    """(config.json of a saved sweep, its parts)."""
+    path = Path(folder)
+    saved = directory.read_record(path)
     if saved.get("algorithm") != "sweep" or "points" not in saved:
         raise ValueError(f"{folder!r} is a run of {saved.get('algorithm')}, not a sweep")
-    return saved
-
-
-def _restored(saved, folder):
-    """The parts of a saved sweep."""
     told = saved["run"]
     try:
-        options = _part(SweepOptions, told, run_dir=folder, resume=None, quiet=False).validate()
+        options = _part(SweepOptions, told, run_dir=path, resume=None, quiet=False).validate()
         points = Path(told["points"]) if told.get("points") else None
         axes = tuple(told.get("axis", ()))
         made = _part(SpaceOptions, told, points=points, axis=axes).validate()
-        algorithm = algorithms.find(options.algorithm)
-        kept = told.get(algorithm.options_name) or {}
-        own = tuple(dataclasses.replace(x, **kept).validate() for x in algorithm.own)
+        own = algorithms.find(options.algorithm).own_with(told)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its config.json is of no sweep: {error}") from error
-    return Parts(records.read_config(saved), options, made, own)
+    return saved, Parts(records.read_config(saved), options, made, own)
 
 
 def _part(kind, told, **others):
@@ -179,14 +156,9 @@ def _check_unchanged(before, after):
         return {**records.config_record(parts.base), **options, **made, **own}
 
     if changes := settings.others(told(before), told(after)):
-        raise ValueError(
-            "on resume only --max-parallel, --device and --quiet may change: the sweep has"
-            f" {changes}"
-        )
+        may = "on resume only --max-parallel, --device and --quiet may change"
+        raise ValueError(f"{may}: the sweep has {changes}")
     then, now = before.options.max_parallel, after.options.max_parallel
     if then != now:
-        warnings.warn(
-            f"max_parallel = {now}, not {then} as before: what is trained from here on may differ"
-            " in rounding",
-            stacklevel=2,
-        )
+        why = "what is trained from here on may differ in rounding"
+        warnings.warn(f"max_parallel = {now}, not {then} as before: {why}", stacklevel=2)

@@ -1,20 +1,15 @@
 """The command line of a run."""
 
 import dataclasses
-import sys
 
-from rljax.cli import fail, flags, in_order
-from rljax.runs import directory, divergences, settings
+from rljax.cli import end, fail, flags, in_order
+from rljax.runs import directory, settings
 from rljax.runs.settings import Settings
 from rljax.utils import forkserver
 
 
 def main(algorithm: str, doc: str, argv: list[str] | None = None) -> int:
-    """Trains, or resumes a run; returns the exit status.
-
-    Args:
-        doc: of the script: its first line is the description in the help text.
-    """
+    """Trains, or resumes a run; returns the exit status. `--help` shows the first line of `doc`."""
 
     def run(argv, signals, stack):
         try:
@@ -26,26 +21,16 @@ def main(algorithm: str, doc: str, argv: list[str] | None = None) -> int:
         except (ValueError, TypeError) as error:
             return fail(error)
         try:
-            done = run()
+            return end(run())
         except forkserver.RefusedError as error:
             return fail(error)
-        for text in divergences(done.summary):
-            print(f"error: {text}", file=sys.stderr)
-        if done.error:
-            fail(done.error)
-        return done.exit_status
 
     return in_order(run, argv)
 
 
 def parse(algorithm: str, description: str, argv: list[str]) -> Settings:
-    """The settings that the flags ask for, on top of a preset, or of the run that is to be resumed.
-
-    Raises:
-        SystemExit: with 0 after --help.
-        ValueError: a flag, its value or the preset is wrong, or may not change on resume; in one
-            line.
-    """
+    """The settings of the flags, on top of a preset, or of the run to be resumed; raises as
+    `flags.parse` does, and ValueError if the preset is wrong, or a setting may not change."""
     resume = flags.given("resume", argv)
     if resume is not None:
         before = settings.saved(resume, algorithm)

@@ -13,46 +13,43 @@ from rljax.envs.spaces import Numbers, Observation, OneHot, Parts
 
 
 def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
-    """An observation as one float32 array [*kind.shape].
-
-    Args:
-        xp: NumPy or `jax.numpy`.
+    """An observation as one float32 array [*kind.shape], in NumPy or `jax.numpy`.
 
     Raises:
-        ValueError, TypeError, KeyError: it is of another kind; in NumPy also if it is outside of
-            its space.
+        ValueError, TypeError, KeyError: it is of another kind or, in NumPy, outside of its space.
     """
     if isinstance(kind, Parts):
         _check_parts(kind, obs)
-        pieces = (
-            encode(part, obs[key], xp).reshape(-1)
-            for key, part in zip(kind.names or range(len(kind.parts)), kind.parts)
-        )
-        return xp.concatenate(list(pieces))
+        keys = kind.names or range(len(kind.parts))
+        pieces = [encode(part, obs[key], xp).reshape(-1) for key, part in zip(keys, kind.parts)]
+        return xp.concatenate(pieces)
     if isinstance(kind, OneHot):
-        whole = xp.asarray(obs).reshape(-1)
-        if xp is np and whole.dtype.kind not in "biuf":
-            raise TypeError(f"observation is of {whole.dtype}: must be of numbers")
-        if whole.dtype.kind in "iu" and whole.dtype.itemsize < 4:
-            whole = whole.astype(xp.int32)  # to which `start` can be added
-        if whole.shape != (len(kind.n),):
-            raise ValueError(f"observation of {whole.size} whole numbers, not {len(kind.n)}")
-        hot = [whole[i] - at == xp.arange(n) for i, (n, at) in enumerate(zip(kind.n, kind.start))]
-        hot = xp.concatenate(hot).astype(xp.float32)
-        if xp is np and hot.sum() != len(kind.n):
-            raise ValueError(f"observation {whole.tolist()} is outside of its space")
-        return hot
+        return _one_hot(kind, xp.asarray(obs).reshape(-1), xp)
     array = _numbers(obs) if xp is np else xp.asarray(obs, xp.float32)
     if array.shape != kind.shape:
         raise ValueError(f"observation has shape {array.shape}, not {kind.shape}")
     return array if kind.scale == 1.0 else array * xp.float32(kind.scale)
 
 
+def _one_hot(kind, whole, xp):
+    if xp is np and whole.dtype.kind not in "biuf":
+        raise TypeError(f"observation is of {whole.dtype}: must be of numbers")
+    if whole.dtype.kind in "iu" and whole.dtype.itemsize < 4:
+        whole = whole.astype(xp.int32)  # to which `start` can be added
+    if whole.shape != (len(kind.n),):
+        raise ValueError(f"observation of {whole.size} whole numbers, not {len(kind.n)}")
+    hot = [whole[i] - at == xp.arange(n) for i, (n, at) in enumerate(zip(kind.n, kind.start))]
+    hot = xp.concatenate(hot).astype(xp.float32)
+    if xp is np and hot.sum() != len(kind.n):
+        raise ValueError(f"observation {whole.tolist()} is outside of its space")
+    return hot
+
+
 def _check_parts(kind, obs):
     if kind.names is None:
-        if not isinstance(obs, tuple | list) or len(obs) != len(kind.parts):
-            what = f"{len(obs)}" if isinstance(obs, tuple | list) else f"{type(obs).__name__}"
-            raise ValueError(f"observation must be a tuple of {len(kind.parts)}, not {what}")
+        came = len(obs) if isinstance(obs, tuple | list) else type(obs).__name__
+        if came != len(kind.parts):
+            raise ValueError(f"observation must be a tuple of {len(kind.parts)}, not {came}")
     elif not isinstance(obs, Mapping):
         raise ValueError(f"observation must be a dict, not {type(obs).__name__}")
     elif set(obs) != set(kind.names):

@@ -1,8 +1,8 @@
 """One open gymnasium environment: its answers checked and encoded, its errors reported.
 
-It may be in another process, so that it returns an error in its info, which goes through a pipe,
-instead of raising it. SystemExit and KeyboardInterrupt that an environment raises are its errors
-like all others; only what ends the process itself, such as `os.abort`, cannot be caught.
+It may be in another process: it returns an error in its info, which goes through a pipe, instead of
+raising it. SystemExit and KeyboardInterrupt that an environment raises are errors like all others;
+only what ends the process itself, such as `os.abort`, cannot be caught.
 """
 
 import numbers
@@ -18,16 +18,11 @@ import numpy as np
 from rljax.envs import spaces
 from rljax.utils.errors import WRONG, in_a_line, is_interrupt, what_is_wrong
 
-_TOO_LARGE = float(2**128 - 2**103)
-"""The least number that is infinite in float32."""
+_TOO_LARGE = float(2**128 - 2**103)  # the least number that is infinite in float32
 
 
 def reset_answer(answer: Any) -> tuple[Any, Mapping]:
-    """Checks what `reset` returned: (observation, info).
-
-    Raises:
-        TypeError: it is something else; the message says what.
-    """
+    """Checks that `reset` returned (observation, info); a TypeError says what it is instead."""
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise TypeError(f"reset must return (observation, info), not {_what(answer)}")
     _check_info(answer[1], "reset")
@@ -37,18 +32,13 @@ def reset_answer(answer: Any) -> tuple[Any, Mapping]:
 def step_answer(answer: Any) -> tuple[Any, float, bool, bool, Mapping]:
     """Checks what `step` returned, and converts the reward to a float and the flags to bool.
 
-    Returns:
-        (observation, reward, terminated, truncated, info).
-
     Raises:
-        TypeError, ValueError: it is something else, or the reward is not finite in float32; the
-            message says what.
+        TypeError: it is no (observation, reward, terminated, truncated, info).
+        ValueError: the reward is not finite in float32.
     """
     if (type(answer) is not tuple and not isinstance(answer, tuple | list)) or len(answer) != 5:
-        raise TypeError(
-            "step must return (observation, reward, terminated, truncated, info), not"
-            f" {_what(answer)}"
-        )
+        wanted = "(observation, reward, terminated, truncated, info)"
+        raise TypeError(f"step must return {wanted}, not {_what(answer)}")
     obs, reward, terminated, truncated, info = answer
     if not isinstance(reward, float):
         reward = _number(reward)
@@ -66,14 +56,11 @@ def step_answer(answer: Any) -> tuple[Any, float, bool, bool, Mapping]:
 def _number(reward):
     """Also from a NumPy scalar, an array of one element, and Python's other real numbers."""
     array = np.asarray(reward)
-    is_number = array.dtype.kind in "biuf"
-    if array.dtype.kind == "O" and array.size == 1:
-        element = array.item()
-        is_number = isinstance(element, numbers.Number) and not isinstance(element, complex)
-    if array.size != 1 or not is_number:
+    number = array.item() if array.size == 1 and array.dtype.kind in "biufO" else None
+    if not isinstance(number, numbers.Number) or isinstance(number, complex):
         raise TypeError(f"reward is {_short(reward)}: must be a number")
     try:
-        return float(array.item())
+        return float(number)
     except OverflowError:
         raise ValueError(f"reward is not finite in float32: {_short(reward)}") from None
 
@@ -93,9 +80,7 @@ def _check_info(info, function):
 
 
 def _what(answer):
-    if isinstance(answer, tuple | list):
-        return f"{len(answer)} values"
-    return _short(answer)
+    return f"{len(answer)} values" if isinstance(answer, tuple | list) else _short(answer)
 
 
 def _short(value):
@@ -110,11 +95,7 @@ class Guarded(gymnasium.Env):
     """
 
     def __init__(self, host: Any, builds: bool = True):
-        """
-        Args:
-            host: a `host_envs.HostEnv`.
-            builds: whether to make the environment, or only to know its spaces.
-        """
+        """Makes the environment of a `HostEnv`; without `builds` it only has its spaces."""
         self.encode, self.decode = host.encode, host.decode
         self.masked = host.spec.action_space if host.spec.has_mask else None
         self.env, self.error, self.metadata = None, "", {}
@@ -176,7 +157,7 @@ class Guarded(gymnasium.Env):
 
 def _failure(error, has_answered):
     """The info of an exception: one line for a wrong answer, a traceback for what an environment
-    raised. A signal's exception is raised again."""
+    raised. What a signal raised is raised again."""
     if is_interrupt(error):
         raise error
     if has_answered and isinstance(error, WRONG):
@@ -185,7 +166,7 @@ def _failure(error, has_answered):
 
 
 def close(env: gymnasium.Env) -> None:
-    """Closes an environment; if that fails, nothing is lost, so that it only warns."""
+    """Closes an environment; warns if that fails, as nothing is lost."""
     try:
         env.close()
     except BaseException as error:

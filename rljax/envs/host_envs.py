@@ -1,9 +1,10 @@
 """Gymnasium environments, which Python steps.
 
-They take and return what environments in JAX do: observations encoded as `encoding` says, actions
-numbered from 0, auto-reset within the step, and the true successor.
+As in JAX, observations are encoded (`encoding`), actions are numbered from 0, the end of an episode
+resets the environment within the step, and the true successor is kept.
 """
 
+import contextlib
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from multiprocessing.util import Finalize
@@ -20,8 +21,7 @@ from rljax.envs.spaces import Box
 from rljax.utils.errors import WRONG, in_a_line, is_interrupt, what_is_wrong
 from rljax.utils.forkserver import EnvError, RefusedError
 
-ACTION_NOT_FINITE = "action is not finite"
-"""What an error says if not the environment but the policy is to blame."""
+ACTION_NOT_FINITE = "action is not finite"  # says an error of the policy, not the environment
 OBSERVATION_NOT_FINITE = "observation is not finite in float32"
 
 
@@ -29,23 +29,16 @@ class HostEnv(NamedTuple):
     """An environment that Python steps; `jax_envs.Env` is its counterpart in JAX."""
 
     spec: EnvSpec
-    declared: tuple[gymnasium.Space, gymnasium.Space]
-    """Its own observation space and action space."""
+    declared: tuple[gymnasium.Space, gymnasium.Space]  # of its observations and of its actions
     build: Callable[[], gymnasium.Env]
-    encode: Callable[[Any], np.ndarray]
-    """One of its own observations -> float32 [*obs_shape]."""
-    decode: Callable[[np.ndarray], Any]
-    """An action numbered from 0 [*action_shape] -> one of its own."""
+    encode: Callable[[Any], np.ndarray]  # an observation of its own -> float32 [*obs_shape]
+    decode: Callable[[np.ndarray], Any]  # an action from 0 [*action_shape] -> one of its own
     num_envs: int = 1
-    vectorization: str = "sync"
-    """"sync": one after another in this process; "async": each in a process of its own."""
+    vectorization: str = "sync"  # in this process, or "async", each in a process of its own
 
     def open(self, seeds: Sequence[int] | None = None) -> "HostVectorEnv":
-        """Makes `num_envs` of them, to be stepped together.
-
-        Args:
-            seeds: [B] for NumPy's and Python's global generators in the process of each "async"
-                environment, while it is made; by default 0, 1, 2 and so on.
+        """Makes `num_envs` of them, to be stepped together. The seeds [B], by default 0 to B - 1,
+        are for the global generators of each "async" environment's process, while it is made.
 
         Raises:
             RefusedError: one of them could not be made.
@@ -65,7 +58,7 @@ def forget() -> None:
 def known(
     key: Hashable, build: Callable[[], gymnasium.Env], num_envs: int, vectorization: str
 ) -> HostEnv | None:
-    """What `make` returned earlier for this key. An environment that can exist only once, or that
+    """What `make` returned earlier for this key: an environment that can exist only once, or that
     starts slowly, is not made again only to be described."""
     found = _known.get(key)
     return found and found._replace(build=build, num_envs=num_envs, vectorization=vectorization)
@@ -85,17 +78,17 @@ def make(
         key: for `known`; None if the description must not be kept.
 
     Raises:
-        ValueError: a space that is missing or not supported, or a first observation outside of its
-            space.
+        ValueError: a space is missing or not supported, or the first observation outside of it.
         EnvError: the first reset failed.
     """
     try:
-        described = _describe(name, env)
+        spec, declared = _describe(name, env)
     except WRONG as error:
         raise ValueError(f"env = {name!r}: {what_is_wrong(error)}") from error
     finally:
         close(env)
-    made = HostEnv(*described[:2], build, *described[2:], num_envs, vectorization)
+    encode, decode = encoding.encoder(spec.observation), encoding.decoder(declared[1])
+    made = HostEnv(spec, declared, build, encode, decode, num_envs, vectorization)
     if key is not None:
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
@@ -104,18 +97,15 @@ def make(
 
 
 def _describe(name, env):
-    """The fields `spec`, `declared`, `encode` and `decode` of a `HostEnv`."""
-    declared = tuple(_space(env, of) for of in ("observation_space", "action_space"))
-    observation = spaces.observation(declared[0])
-    action_space = spaces.action_space(declared[1])
+    declared = _space(env, "observation_space"), _space(env, "action_space")
+    observation, action_space = spaces.observation(declared[0]), spaces.action_space(declared[1])
     obs, info = reset_answer(_reset(name, env))
     encoding.encode(observation, obs)
     if "action_mask" in info:
         if isinstance(action_space, Box):
             raise ValueError("continuous actions have no action_mask")
         spaces.mask(action_space, info["action_mask"])
-    spec = EnvSpec(name, observation, action_space, "action_mask" in info)
-    return spec, declared, encoding.encoder(observation), encoding.decoder(declared[1])
+    return EnvSpec(name, observation, action_space, "action_mask" in info), declared
 
 
 def _space(env, name):
@@ -137,7 +127,7 @@ def _reset(name, env):
         raise EnvError(text) from None
 
 
-class HostVectorEnv:
+class HostVectorEnv(contextlib.AbstractContextManager):
     """Open environments, stepped together with auto-reset; a context that closes them."""
 
     def __init__(self, env: HostEnv, seeds: Sequence[int]):
@@ -151,20 +141,15 @@ class HostVectorEnv:
             self.close()
             raise
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *exception):
         self.close()
 
     def reset(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Resets every environment with a seed of its own.
+        """Resets every environment with a seed of its own; returns (obs [B, *obs_shape], mask as in
+        `Step`).
 
-        In "async" environments the seed also seeds NumPy's and Python's global generators. In this
-        process those belong to the caller, and stay as they are.
-
-        Returns:
-            (float32 [B, *obs_shape]; bool [B, *mask_shape] the valid actions, or None).
+        The seed of an "async" environment also seeds the global generators of NumPy and Python in
+        its process. In this process they belong to the caller, and stay as they are.
 
         Raises:
             EnvError: an environment failed.
@@ -175,20 +160,14 @@ class HostVectorEnv:
         return obs, info.get("mask")
 
     def step(self, actions: np.ndarray) -> Step:
-        """Steps every environment; one whose episode ends is reset.
-
-        Args:
-            actions: [B, *action_shape], discrete ones from 0.
-
-        Returns:
-            Step [B, ...], in NumPy.
+        """Takes actions [B, *action_shape], resets environments whose episode ends, and returns a
+        Step [B, ...] in NumPy.
 
         Raises:
-            EnvError: an environment failed, or the policy gave an action that is not finite.
+            EnvError: an environment failed, or an action is not finite.
         """
         self.steps += 1
-        if isinstance(self.spec.action_space, Box):
-            check_finite(ACTION_NOT_FINITE, actions, self._at)
+        check_finite(ACTION_NOT_FINITE, actions, self._at)
         obs, reward, terminated, truncated, info = self._call(self._envs.step, actions)
         final_obs = obs
         if "final_obs" in info:
@@ -225,11 +204,7 @@ class HostVectorEnv:
 
 
 def check_made(spec: EnvSpec, errors: Iterable[str]) -> None:
-    """Checks the `Guarded.error` of each environment as it is made.
-
-    Raises:
-        RefusedError: one could not be made.
-    """
+    """Raises a RefusedError if an environment could not be made, by each one's `Guarded.error`."""
     for i, error in enumerate(errors):
         if error:
             forget()
@@ -242,15 +217,8 @@ def failed(where: str, error: str) -> EnvError:
 
 
 def check_finite(error: str, x: np.ndarray, at: Callable[[int], str]) -> None:
-    """Checks observations, or the policy's actions, x [B, ...].
-
-    Args:
-        error: what the message says of a row that is not finite.
-        at: index of an environment -> where and when, for the message.
-
-    Raises:
-        EnvError: a row is not finite.
-    """
+    """Raises an EnvError if a row of observations or actions x [B, ...] is not finite; `at` says
+    where and when, for the index of an environment."""
     if np.isfinite(x).all():
         return
     i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))

@@ -1,8 +1,7 @@
 """Environments in JAX, with the gymnax interface, as pure functions.
 
-`reset` and `step` are of a single environment, for the caller to `vmap`. All that they return is
-cast here: observations to one float32 array, rewards to float32, flags to bool. What an environment
-returns is checked here too, while it is traced.
+`reset` and `step` are of a single environment, for the caller to `vmap`. What it returns is checked
+while it is traced, and cast: observations to one float32 array, rewards to float32, flags to bool.
 """
 
 import contextlib
@@ -20,9 +19,12 @@ from rljax.envs.spaces import Box
 from rljax.utils.errors import reworded, what_is_wrong
 from rljax.utils.pytrees import named_leaves
 
-_RESET = ("obs", "state")
-_STEP_ENV = ("obs", "state", "reward", "terminated", "info")
-_STEP = ("obs", "state", "reward", "terminated", "truncated", "info")
+_RETURNS = {
+    "reset": "obs, state",
+    "reset_env": "obs, state",
+    "step_env": "obs, state, reward, terminated, info",
+    "step": "obs, state, reward, terminated, truncated, info",
+}
 """What the methods of the gymnax interface return."""
 
 
@@ -30,28 +32,22 @@ class Env(NamedTuple):
     """One environment as pure functions."""
 
     spec: EnvSpec
-    reset: Callable[[jax.Array], tuple[Any, jax.Array]]
-    """key -> (state, obs): a new episode."""
+    reset: Callable[[jax.Array], tuple[Any, jax.Array]]  # key -> (state, obs): a new episode
     draw: Callable[..., Any]
     """(key, shape=()) -> the random draws of steps [*shape]: for each its key, and the first state
     of the next episode in case this one ends. They do not depend on the state, so that a rollout
     makes those of all its steps at once, outside its loop."""
     step: Callable[[Any, Any, jax.Array], tuple[Any, Step]]
     """(draw, state, action) -> (state, Step), with auto-reset."""
-    mask: Callable[[Any], jax.Array | None]
-    """state -> bool [*mask_shape] the valid actions, or None if all are valid."""
+    mask: Callable[[Any], jax.Array | None]  # state -> bool [*mask_shape]; None if all are valid
 
 
 def make(name: str, source: Any, params: Any) -> Env:
-    """An `Env` of an environment with the gymnax interface.
-
-    Args:
-        source: has `reset`, `step` and `action_space`.
-        params: the `params` of its methods.
+    """An `Env` of `source`, which has the methods of the gymnax interface, and their `params`.
 
     Raises:
-        ValueError, TypeError: a space that is not supported, or the environment, when traced, does
-            not follow the interface; the message says what was expected and what came.
+        ValueError, TypeError: a space is not supported, or the environment, when traced, does not
+            follow the interface; the message says what was expected and what came.
     """
     try:
         return _make(name, source, params)
@@ -69,12 +65,11 @@ def _make(name, source, params):
     first = np.asarray(getattr(space, "start", 0), np.int32)
     own_mask = getattr(source, "action_mask", None)
 
-    def call(method, names, key, state, action):
+    def call(method, key, state, action):
         action = action + first if first.any() else action
-        answer = getattr(source, method)(key, state, action, params)
-        answer = dict(zip(names, _unpacked(source, method, answer, names)))
-        _check_info(source, answer["info"])
-        return answer
+        *answer, info = _called(source, method, key, state, action, params)
+        _check_info(source, info)
+        return *answer, info
 
     def mask(state):
         return own_mask and spaces.mask(action_space, own_mask(state, params), jnp)
@@ -84,7 +79,7 @@ def _make(name, source, params):
         return state, Step(obs, reward, *flags, final_obs, mask(state))
 
     def reset(key):
-        obs, state = _unpacked(source, "reset", source.reset(key, params), _RESET)
+        obs, state = _called(source, "reset", key, params)
         strong = jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
         return strong, encode(obs)
 
@@ -97,25 +92,20 @@ def _make(name, source, params):
 
     def step(draw, state, action):
         key, (fresh_state, fresh_obs) = draw
-        obs, state, reward, terminated, _ = call("step_env", _STEP_ENV, key, state, action).values()
+        obs, state, reward, terminated, _ = call("step_env", key, state, action)
         flags = _flags(terminated, source.is_truncated(state, params))
         done = jnp.logical_or(*flags)
-        state = jax.tree.map(
-            lambda fresh, stepped: jnp.where(done, fresh, stepped),
-            fresh_state,
-            _typed_as(fresh_state, state),
-        )
-        obs = encode(obs)
-        return finish(state, jnp.where(done, fresh_obs, obs), reward, flags, obs)
+        either = partial(jax.tree.map, lambda fresh, stepped: jnp.where(done, fresh, stepped))
+        state, obs = either(fresh_state, _typed_as(fresh_state, state)), encode(obs)
+        return finish(state, either(fresh_obs, obs), reward, flags, obs)
 
     def step_with_own_reset(key, state, action):
-        answer = call("step", _STEP, key, state, action)
-        state, info = _typed_as(state, answer["state"]), answer["info"]
+        obs, stepped, reward, *flags, info = call("step", key, state, action)
+        state = _typed_as(state, stepped)
         if "final_observation" not in info:
             raise TypeError(f"{type(source).__name__}.step gives no info['final_observation']")
-        final_obs = encode(info["final_observation"])
-        flags = _flags(answer["terminated"], answer["truncated"])
-        return finish(state, encode(answer["obs"]), answer["reward"], flags, final_obs)
+        final_obs, flags = encode(info["final_observation"]), _flags(*flags)
+        return finish(state, encode(obs), reward, flags, final_obs)
 
     if not _resets_as_gymnax_does(source):
         draw, step = (lambda key, shape=(): jax.random.split(key, shape)), step_with_own_reset
@@ -136,14 +126,10 @@ def _declared_action_space(source, params):
 
 def _observation(source, params):
     """Found by tracing `reset`, as declared spaces can be wrong."""
-
     # Gymnax's own reset unpacks what reset_env returns, before it can be checked.
     method = "reset_env" if _resets_as_gymnax_does(source) else "reset"
-
-    def first_obs(key):
-        return _unpacked(source, method, getattr(source, method)(key, params), _RESET)[0]
-
-    obs = _traced("reset", first_obs, _key())
+    key = jax.eval_shape(jax.random.key, 0)
+    obs = _traced("reset", lambda key: _called(source, method, key, params)[0], key)
     space = None
     if hasattr(source, "observation_space"):
         with contextlib.suppress(NotImplementedError):  # gymnax's base class
@@ -153,16 +139,12 @@ def _observation(source, params):
 
 def _try_step(env):
     """Traces a step, so that it fails before training if it does."""
-    space = env.spec.action_space
+    space, key = env.spec.action_space, jax.eval_shape(jax.random.key, 0)
     action = jax.ShapeDtypeStruct(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
     # Traced apart, so that the state is abstract in a step, as in training.
-    state, _ = _traced("reset", env.reset, _key())
-    draw = _traced("reset", env.draw, _key())
+    state, _ = _traced("reset", env.reset, key)
+    draw = _traced("reset", env.draw, key)
     _traced("step", env.step, draw, state, action)
-
-
-def _key():
-    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def _traced(method, function, *args):
@@ -176,9 +158,10 @@ def _traced(method, function, *args):
         raise reworded(error, f"its {method} fails: {type(error).__name__}: {line}") from error
 
 
-def _unpacked(source, method, answer, names):
-    """Checks that a method returned a tuple of these."""
-    if isinstance(answer, tuple | list) and len(answer) == len(names):
+def _called(source, method, *args):
+    """What a method returns, checked to be as many values as the interface says."""
+    answer, wanted = getattr(source, method)(*args), _RETURNS[method]
+    if isinstance(answer, tuple | list) and len(answer) == len(wanted.split()):
         return answer
     came = type(answer).__name__
     if isinstance(answer, tuple | list):
@@ -186,17 +169,13 @@ def _unpacked(source, method, answer, names):
     elif hasattr(answer, "shape"):
         came = f"an array of shape {answer.shape}"
     came += ", as before gymnax 1.0" if method == "step" and came == "5 values" else ""
-    wanted = ", ".join(names)
     raise TypeError(f"{type(source).__name__}.{method} must return ({wanted}), not {came}")
 
 
 def _typed_as(fresh, stepped):
-    """A state after a step, with the types that it had when reset, as a loop carries it.
-    Python's numbers, which are weakly typed, are cast; other types would lose their values.
-
-    Raises:
-        TypeError: another structure or type; the message names the leaf and both types.
-    """
+    """A state after a step, with the types that it had when reset, as a loop carries it. Python's
+    numbers, which are weakly typed, are cast; other types, which would lose their values, and
+    another structure are refused by a TypeError that names the leaf and both types."""
     before, after = (dict(named_leaves(state)) for state in (fresh, stepped))
     if jax.tree.structure(fresh) != jax.tree.structure(stepped):
         only = sorted(before.keys() ^ after.keys())
@@ -220,10 +199,8 @@ def _check_info(source, info):
     if not isinstance(info, Mapping):
         raise TypeError(f"info must be a dict, not {type(info).__name__}")
     if "action_mask" in info and not hasattr(source, "action_mask"):
-        raise TypeError(
-            f"{type(source).__name__}: info['action_mask'] comes after the first action; give the"
-            " mask by a method action_mask(state, params)"
-        )
+        what = "comes after the first action; give the mask by a method action_mask(state, params)"
+        raise TypeError(f"{type(source).__name__}: info['action_mask'] {what}")
 
 
 def _flags(terminated, truncated):

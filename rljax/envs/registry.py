@@ -23,19 +23,16 @@ from rljax.utils.errors import is_interrupt, reworded, what_is_wrong
 from rljax.utils.lookup import load_attribute, load_module, unknown
 
 _DOWNLOADS = "MNISTBandit-bsuite"
-_EXTRAS = {
+_PACKAGES = {
     "gymnasium.envs.box2d": "rljax[box2d]",
     "gymnasium.envs.mujoco": "gymnasium[mujoco]",
     "gymnasium.envs.phys2d": "gymnasium[classic-control]",
     "ale_py": "gymnasium[atari]",
-}
-"""What to install for registered environments, by the beginning of their entry points."""
-_SUITES = {
     "ALE/": "gymnasium[atari]",
     "MiniGrid-": "minigrid",
     "dm_control/": "shimmy[dm-control]",
 }
-"""What to install so that environments are registered, by the beginning of their ids."""
+"""What to install, by the beginning of a registered environment's entry point or of an id."""
 
 
 def make(
@@ -49,13 +46,11 @@ def make(
 
     Args:
         env: an id or a path, as the module describes, or an object: an environment, its class or a
-            function that makes it. Several gymnasium environments are made, so that it must not be
-            the environment itself.
+            function that makes it. As several gymnasium environments are made, it must not be one
+            of them itself.
         env_kwargs: keyword arguments of the constructor.
         env_params: overrides of a gymnax environment's parameters.
-        num_envs, vectorization: of gymnasium environments, how many `HostEnv.open` opens, and
-            whether "sync", one after another in this process, or "async", each in a process of its
-            own. An `Env` is a single one, for `vmap`.
+        num_envs, vectorization: of the `HostEnv`. An `Env` is a single one, for `vmap`.
 
     Raises:
         ValueError: an unknown environment or parameter, a missing package, or a space that is not
@@ -63,15 +58,17 @@ def make(
         TypeError: an object that is no environment, or an unknown keyword argument.
     """
     if jax.config.jax_enable_x64:
-        raise ValueError(
-            "jax_enable_x64 = True: must be off, as rljax computes in 32 bits (unset"
-            " JAX_ENABLE_X64, or jax.config.update('jax_enable_x64', False))"
-        )
+        how = "unset JAX_ENABLE_X64, or jax.config.update('jax_enable_x64', False)"
+        what = f"must be off, as rljax computes in 32 bits ({how})"
+        raise ValueError(f"jax_enable_x64 = True: {what}")
     with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
         found = _find(env)
         # Each environment gets values of its own.
         options = (lambda: found(**values.thawed(env_kwargs))), num_envs, vectorization
-        key, params = _key(env, found, env_kwargs), dict(env_params)
+        params, is_named = dict(env_params), isinstance(env, str)
+        key = None  # an object may be changed by whoever has it
+        if is_named:  # the id, and the very class, function or registration that it names
+            key = env, id(getattr(found, "__registration__", found)), repr(env_kwargs)
         known = host_envs.known(key, *options)
         if known and not params:
             return known
@@ -82,12 +79,10 @@ def make(
                 name = _check_host_env(env, found, source, params)
                 return host_envs.make(name, source, *options, key)
         params = _override(getattr(source, "default_params", None), params)
-        name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
+        name = env if is_named else getattr(source, "name", type(source).__name__)
         if vectorization != "sync":
-            raise ValueError(
-                f"vectorization = {vectorization!r}: {name!r} is written in JAX and needs none"
-                " (gymnasium/ID chooses gymnasium's)"
-            )
+            what = f"{name!r} is written in JAX and needs none (gymnasium/ID chooses gymnasium's)"
+            raise ValueError(f"vectorization = {vectorization!r}: {what}")
         return jax_envs.make(name, source, params)
 
 
@@ -97,17 +92,7 @@ def _find(env):
         return env
     if env.startswith("gymnasium/"):
         return _gymnasium_factory(env.removeprefix("gymnasium/"))
-    if ":" in env:
-        return load_attribute(env)
-    return _gymnax_factory(env)
-
-
-def _key(env, found, kwargs):
-    """For `host_envs.known`: the id, and the very class, function or registration that it names.
-    None for an object: whoever has it may change it."""
-    if not isinstance(env, str):
-        return None
-    return env, id(getattr(found, "__registration__", found)), repr(kwargs)
+    return load_attribute(env) if ":" in env else _gymnax_factory(env)
 
 
 def _gymnax_factory(env):
@@ -149,7 +134,7 @@ def _gymnasium_factory(env):
         try:
             return gymnasium.make(quick, disable_env_checker=True, **kwargs)
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            package = _package(str(spec.entry_point), _EXTRAS)
+            package = _package(str(spec.entry_point))
             text = f"a package is missing: pip install '{package}'" if package else error
             raise ValueError(f"env = {name!r}: {text}") from error
 
@@ -158,17 +143,16 @@ def _gymnasium_factory(env):
 
 
 def _unknown(name, known):
-    package = _package(name, _SUITES)
+    package = _package(name)
     hint = f" ({name} comes with pip install '{package}')" if package else ""
     return ValueError(unknown("environment", name, known) + hint)
 
 
-def _package(name, packages):
-    return next((package for start, package in packages.items() if name.startswith(start)), None)
+def _package(name):
+    return next((_PACKAGES[start] for start in _PACKAGES if name.startswith(start)), None)
 
 
 def _build(env, found, kwargs):
-    """An environment with gymnax's or gymnasium's interface."""
     if isinstance(found, type) or not hasattr(found, "step"):
         found = _construct(env, found, kwargs)
     elif kwargs:
@@ -199,7 +183,7 @@ def _construct(env, factory, kwargs):
 
 
 def _check_host_env(env, found, built, params):
-    """The name of a gymnasium environment that can be made several times over."""
+    """The name of a gymnasium environment, of which several can be made."""
     if built is found:
         raise TypeError(f"env = {env!r}: give its class or a function, to make several")
     if params:
@@ -215,8 +199,7 @@ def _override(params, overrides):
     for name, value in overrides.items():
         if name not in known:
             raise ValueError(unknown("environment parameter", name, known))
-        is_text = isinstance(getattr(params, name), str)
-        if isinstance(value, str) != is_text:
-            kind = "text" if is_text else "a number"
+        kind = "text" if isinstance(getattr(params, name), str) else "a number"
+        if isinstance(value, str) != (kind == "text"):
             raise TypeError(f"environment parameter {name} = {value!r}: must be {kind}")
     return params.replace(**overrides)

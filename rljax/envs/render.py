@@ -10,15 +10,8 @@ WIDTH, HEIGHT, SMOOTH = 420, 180, 3
 
 
 def cartpole(observations: np.ndarray) -> list:
-    """One image for each observation of CartPole.
-
-    Args:
-        observations: [T, 4] position and velocity of the cart, angle and angular velocity of the
-            pole.
-
-    Returns:
-        T Pillow images.
-    """
+    """T Pillow images of observations [T, 4]: position and velocity of the cart, angle and angular
+    velocity of the pole."""
     return [_cartpole(position, angle) for position, _, angle, _ in np.asarray(observations)]
 
 

@@ -27,7 +27,6 @@ class Discrete(NamedTuple):
 
     @property
     def mask_shape(self) -> tuple[int, ...]:
-        """Of a mask of valid actions."""
         return (self.n,)
 
 
@@ -39,7 +38,7 @@ class MultiDiscrete(NamedTuple):
 
     @property
     def mask_shape(self) -> tuple[int, ...]:
-        """Of a mask of valid actions: a row for each action, of max(nvec)."""
+        """A row for each action, of max(nvec)."""
         return len(self.nvec), max(self.nvec)
 
 
@@ -91,11 +90,8 @@ Observation = Numbers | OneHot | Parts
 
 
 def action_space(space: Any) -> ActionSpace:
-    """Converts a declared action space: gymnasium's, gymnax's, or any with the same attributes.
-
-    Raises:
-        ValueError: a space of another kind.
-    """
+    """Converts a declared action space: gymnasium's, gymnax's, or any with the same attributes; a
+    ValueError refuses other kinds."""
     shape = tuple(getattr(space, "shape", None) or ())
     if hasattr(space, "nvec"):
         return MultiDiscrete(shape, _integers(space.nvec))
@@ -105,17 +101,12 @@ def action_space(space: Any) -> ActionSpace:
         with np.errstate(over="ignore"):  # beyond float32 there is no bound
             bounds = [np.broadcast_to(np.float32(x), shape) for x in (space.low, space.high)]
         return Box(shape, *(tuple(bound.ravel().tolist()) for bound in bounds))
-    raise ValueError(
-        f"unsupported action space {space}: must be Discrete, MultiDiscrete, MultiBinary or Box"
-    )
+    kinds = "Discrete, MultiDiscrete, MultiBinary or Box"
+    raise ValueError(f"unsupported action space {space}: must be {kinds}")
 
 
 def observation(space: Any) -> Observation:
-    """Converts a declared observation space.
-
-    Raises:
-        ValueError: a space of another kind.
-    """
+    """Converts a declared observation space; a ValueError refuses other kinds."""
     parts = getattr(space, "spaces", None)
     if isinstance(parts, Mapping):
         return Parts(tuple(map(observation, parts.values())), tuple(parts))
@@ -127,18 +118,13 @@ def observation(space: Any) -> Observation:
         return OneHot((int(space.n),), (int(getattr(space, "start", 0)),))
     if hasattr(space, "low") or hasattr(space, "n"):
         return Numbers(tuple(space.shape), _scale(space))
-    raise ValueError(
-        f"unsupported observation space {space}: must be Box, Discrete, MultiDiscrete, MultiBinary,"
-        " Dict or Tuple"
-    )
+    kinds = "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
+    raise ValueError(f"unsupported observation space {space}: must be {kinds}")
 
 
 def observed(space: Any, like: Any) -> Observation:
-    """As `observation`, where the declared space can be wrong or None: the shapes are those of an
-    observation.
-
-    Args:
-        like: the observation, a pytree of arrays or of `jax.ShapeDtypeStruct`.
+    """As `observation`, where the declared space can be wrong or None: the shapes are those of
+    `like`, a pytree of arrays or of `jax.ShapeDtypeStruct`.
 
     Raises:
         ValueError: its leaves are not arrays of real numbers.
@@ -160,14 +146,13 @@ def observed(space: Any, like: Any) -> Observation:
 
 
 def _scale(space):
-    if not hasattr(space, "low"):
-        return 1.0
-    return 1 / 255 if np.all(space.low == 0) and np.all(space.high == 255) else 1.0
+    has_bounds = hasattr(space, "low") and np.all(space.low == 0) and np.all(space.high == 255)
+    return 1 / 255 if has_bounds else 1.0
 
 
 def is_scaled_anew(space: Any) -> bool:
-    """Whether the space has numbers that are divided by 255 and were not in earlier versions: those
-    from 0 to 255 that are not bytes."""
+    """Whether the space has numbers from 0 to 255 that are not bytes: earlier versions did not
+    divide them by 255."""
     parts = getattr(space, "spaces", ())
     if parts:
         return any(map(is_scaled_anew, parts.values() if isinstance(parts, Mapping) else parts))
@@ -175,16 +160,14 @@ def is_scaled_anew(space: Any) -> bool:
 
 
 def mask(space: Discrete | MultiDiscrete, given: Any, xp: Any = np) -> Any:
-    """A mask of valid actions as bool [*space.mask_shape].
+    """A mask of valid actions as bool [*space.mask_shape], in NumPy or `jax.numpy`.
 
     Args:
         given: [n] for a Discrete space; for others those of all actions (two for each of a
             MultiBinary), concatenated or as a nested sequence.
-        xp: NumPy or `jax.numpy`.
 
     Raises:
-        ValueError: it has another length; in NumPy also if it is not of numbers or allows no
-            action.
+        ValueError: it has another length or, in NumPy, is not of numbers or allows no action.
     """
     if isinstance(given, tuple | list):
         rows = jax.tree.leaves(given, is_leaf=lambda row: row is None)

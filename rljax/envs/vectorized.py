@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import wait
-from typing import Any, ClassVar
+from typing import Any
 
 import cloudpickle
 import gymnasium
@@ -17,15 +17,12 @@ from rljax.envs.guarded import Guarded
 from rljax.utils import forkserver
 from rljax.utils.forkserver import RefusedError
 
-GRACE = 2.0
-"""Seconds that processes have to close their environments."""
+GRACE = 2.0  # seconds that processes have to close their environments
 
 
 def start(host: Any, seeds: Sequence[int]) -> VectorEnv:
-    """Makes the environments of a `HostEnv`. Those that cannot be made have an `error`.
-
-    Args:
-        seeds: [B] as `HostEnv.open` takes them.
+    """Makes the environments of a `HostEnv`, with seeds as `HostEnv.open` takes them. Those that
+    cannot be made have an `error`.
 
     Raises:
         RefusedError: a process cannot be started, or the environment cannot be sent to it.
@@ -55,8 +52,6 @@ class SyncEnvs(VectorEnv):
     """Guarded environments stepped one after another, with same-step auto-reset: gymnasium's
     SyncVectorEnv with less overhead."""
 
-    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
     def __init__(self, host: Any):
         self.num_envs, self.envs = host.num_envs, []
         try:
@@ -67,23 +62,18 @@ class SyncEnvs(VectorEnv):
             raise
 
     def reset(self, *, seed=None, options=None):
-        answers = [env.reset(seed=one) for env, one in zip(self.envs, seed)]
-        obs, infos = zip(*answers)
+        obs, infos = zip(*(env.reset(seed=one) for env, one in zip(self.envs, seed)))
         return np.array(obs), self._join(infos)
 
     def step(self, actions):
-        answers = [env.step(action) for env, action in zip(self.envs, actions)]
-        obs, reward, terminated, truncated, infos = zip(*answers)
-        obs, reward = np.array(obs), np.array(reward)
-        flags = np.array(terminated), np.array(truncated)
-        done = np.logical_or(*flags)
-        if not done.any():
-            return obs, reward, *flags, self._join(infos)
-        infos, final_obs = list(infos), list(obs.copy())
+        *arrays, infos = zip(*(env.step(action) for env, action in zip(self.envs, actions)))
+        obs, reward, terminated, truncated = map(np.array, arrays)
+        done, infos, ends = terminated | truncated, list(infos), {}
+        if done.any():
+            ends = {"final_obs": list(obs.copy()), "_final_obs": done}
         for i in np.flatnonzero(done):
             obs[i], infos[i] = self.envs[i].reset()
-        ends = {"final_obs": final_obs, "_final_obs": done}
-        return obs, reward, *flags, {**ends, **self._join(infos)}
+        return obs, reward, terminated, truncated, {**ends, **self._join(infos)}
 
     def get_attr(self, name):
         return tuple(getattr(env, name) for env in self.envs)
@@ -95,9 +85,8 @@ class SyncEnvs(VectorEnv):
     def _join(self, infos):
         """The infos of all as one, as gymnasium's vector environments return it."""
         joined = {}
-        if any(infos):
-            for i, info in enumerate(infos):
-                joined = self._add_info(joined, info, i)
+        for i, info in enumerate(infos):
+            joined = self._add_info(joined, info, i) if info else joined
         return joined
 
 
@@ -120,18 +109,18 @@ class AsyncEnvs(AsyncVectorEnv):
             super()._check_spaces()
         except (EOFError, OSError) as error:
             i, how = gone(self.processes)
-            text = f"env = {self.name!r}: environment {i}: its process {how} as it was made"
-            raise RefusedError(text) from error
+            where = f"env = {self.name!r}: environment {i}"
+            raise RefusedError(f"{where}: its process {how} as it was made") from error
 
 
 def _guarded(packed, asker):
-    """Unpacks in the environment's process, when that is ready for what the environment imports,
-    which may start JAX. The process that asks only for the spaces makes no environment."""
+    """Unpacks when the process is ready for what the environment imports, which may start JAX. The
+    process that asks only for the spaces makes no environment."""
     return Guarded(cloudpickle.loads(packed), builds=os.getpid() != asker)
 
 
 class _Seeding(gymnasium.Wrapper):
-    """In a process of its own the seed of an environment seeds the global generators too."""
+    """The seed of an environment seeds its process's global generators too."""
 
     def reset(self, *, seed=None, options=None):
         if seed is not None:
@@ -140,7 +129,7 @@ class _Seeding(gymnasium.Wrapper):
 
 
 def _work(settings, seeds, index, make_one, *args):
-    """All that the process of an environment does."""
+    """The process of an environment."""
     forkserver.begin()
     from rljax.utils import preload  # noqa: F401  if the server was started by others
 

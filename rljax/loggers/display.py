@@ -1,35 +1,33 @@
 """Shows the progress of a run or a sweep: live on a terminal or in a notebook, else in lines."""
 
+import io
 import time
 from collections.abc import Callable
 from typing import Any
 
-EVALUATION_EVERY = 10.0
-"""Seconds between two lines on an evaluation, where there is no live display."""
-NOTEBOOK_EVERY = 0.5
-"""Seconds between two pictures in a notebook."""
-BAR = 28
-WIDE = 120
-"""Columns of a terminal on which all fits one line."""
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+EVALUATION_EVERY = 10.0  # seconds between two lines on an evaluation, without a live display
+SHOWN_EVERY = 0.5  # seconds between two pictures of a live display
+BAR = 28  # columns of the progress bar
+WIDE = 120  # columns of a terminal on which all fits one line
 
 
 class Display:
-    """Live on a terminal or in a notebook, lines elsewhere, nothing if quiet. A context."""
+    """Live on a terminal or in a notebook, lines elsewhere, nothing if quiet. A context. Steps are
+    environment steps over all seeds."""
 
     def __init__(self, title: str, done: int, total: int, quiet: bool):
-        """
-        Args:
-            done, total: environment steps over all seeds.
-        """
-        from rich.console import Console
-
         self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
         self.console.print(title, soft_wrap=True)
         self.done, self.total, self.steps = done, total, done
         self.reported, self.start = 10 * done // total, None
         self.phase_name, self.text, self.below = "compiling", "", None
-        self.shown_at, self.status = -NOTEBOOK_EVERY, None
-        self.evaluation_lines = EvaluationLines(self.console.print)
+        self.shown_at, self.status = -SHOWN_EVERY, None
+        self.evaluation_line = evaluation_lines(self.console.print)
         self.live = None if quiet else _live(self)
         if not self.live:
             self.console.print(self.phase_name)
@@ -47,10 +45,9 @@ class Display:
             self.live.stop()
 
     def update(self, steps: int, speed: float, more: str = "", below: str = "") -> None:
-        """After a chunk: environment steps, steps per second, and what else there is to say."""
-        self.text = " · ".join(
-            filter(None, (f"{steps:,}/{self.total:,} env steps", f"{speed:,.0f} steps/s", more))
-        )
+        """Shows the progress after a chunk: environment steps, steps per second, and more text."""
+        parts = (f"{steps:,}/{self.total:,} env steps", f"{speed:,.0f} steps/s", more)
+        self.text = " · ".join(filter(None, parts))
         self.steps, self.phase_name = steps, "training"
         self.below = below or self.below
         self.start = self.start or time.perf_counter()
@@ -62,27 +59,23 @@ class Display:
             self.console.print(f"{text} · ETA {self._eta():.0f} s", soft_wrap=True)
 
     def phase(self, name: str) -> None:
-        """What is done now, beside training."""
+        """Shows what is done now, besides training."""
         self.phase_name = name
         self._show(at_once=True)
         if not self.live:
             self.console.print(name)
 
     def evaluating(self, ended: int, episodes: int, steps: int) -> None:
-        """Between the steps of an evaluation."""
+        """Shows the progress of an evaluation, between its steps."""
         if self.live:
             self.phase_name, self.text = "evaluating", _evaluation(ended, episodes, steps)
             self._show()
         else:
-            self.evaluation_lines.show(ended, episodes, steps)
+            self.evaluation_line(ended, episodes, steps)
 
     def watch(self, label: str, status: Any) -> None:
-        """A table below the progress, such as of A3C's workers.
-
-        Args:
-            label: its title.
-            status: with a method `table(before, seconds)`, as `a3c.Status`.
-        """
+        """Shows a table below the progress, such as of A3C's workers, from the method
+        `table(before, seconds)` of a status, as `a3c.Status` has it."""
         now = time.perf_counter()
         if self.live and self.status and label == self.status[0]:
             _, at, before = self.status
@@ -96,14 +89,13 @@ class Display:
         return seconds * (self.total - self.steps) / max(1, self.steps - self.done)
 
     def _show(self, at_once=False):
-        if self.live:
-            self.live.show(at_once)
+        now = time.perf_counter()
+        if self.live and (at_once or now - self.shown_at >= SHOWN_EVERY):
+            self.shown_at = now
+            self.live.refresh()
 
     def __rich__(self):
         """The picture: progress, and what stands below it."""
-        from rich.console import Group
-        from rich.text import Text
-
         share = self.steps / self.total
         eta = f"ETA {self._eta():.0f} s" if self.start and self.steps < self.total else ""
         bar = "━" * round(BAR * share) + " " * (BAR - round(BAR * share))
@@ -117,20 +109,20 @@ class Display:
         return Group(*lines, *([self.below] if self.below else []))
 
 
-class EvaluationLines:
-    """Tells of an evaluation that takes long, line by line."""
+def evaluation_lines(tell: Callable[[str], None]) -> Callable[[int, int, int], None]:
+    """A function (ended, episodes, steps) that tells of a long evaluation, line by line."""
+    told_at = 0.0
 
-    def __init__(self, tell: Callable[[str], None]):
-        self.tell, self.told_at = tell, 0.0
-
-    def show(self, ended: int, episodes: int, steps: int) -> None:
-        """Between the steps of an evaluation."""
+    def show(ended, episodes, steps):
+        nonlocal told_at
         now = time.perf_counter()
         if steps == 0:
-            self.told_at = now
-        elif now - self.told_at >= EVALUATION_EVERY:
-            self.told_at = now
-            self.tell(f"evaluating: {_evaluation(ended, episodes, steps)}")
+            told_at = now
+        elif now - told_at >= EVALUATION_EVERY:
+            told_at = now
+            tell(f"evaluating: {_evaluation(ended, episodes, steps)}")
+
+    return show
 
 
 def _evaluation(ended, episodes, steps):
@@ -141,26 +133,15 @@ def _live(display):
     """What shows the display anew; None where there is neither a terminal nor a notebook."""
     if display.console.is_jupyter:
         return _Notebook(display)
-    return _Terminal(display) if display.console.is_terminal else None
-
-
-class _Terminal:
-    def __init__(self, display):
-        from rich.live import Live
-
-        self.live = Live(get_renderable=display.__rich__, console=display.console)
-        self.live.start()
-
-    def show(self, at_once):
-        if at_once:
-            self.live.refresh()
-
-    def stop(self):
-        self.live.stop()
+    if not display.console.is_terminal:
+        return None
+    live = Live(get_renderable=display.__rich__, console=display.console)
+    live.start()
+    return live
 
 
 class _Notebook:
-    """One output that is replaced; rich's own asks for ipywidgets."""
+    """One output that is replaced; rich's own `Live` needs ipywidgets."""
 
     def __init__(self, display):
         from IPython.display import display as show
@@ -168,32 +149,17 @@ class _Notebook:
         self.display = display
         self.handle = show({"text/plain": ""}, raw=True, display_id=True)
 
-    def show(self, at_once):
-        now, display = time.perf_counter(), self.display
-        if at_once or now - display.shown_at >= NOTEBOOK_EVERY:
-            display.shown_at = now
-            self.handle.update({"text/plain": _as_text(display)}, raw=True)
+    def refresh(self):
+        plain = dict(force_jupyter=False, force_terminal=False, highlight=False)
+        console = Console(file=io.StringIO(), width=110, **plain)
+        console.print(self.display)
+        self.handle.update({"text/plain": console.file.getvalue().rstrip()}, raw=True)
 
     def stop(self):
         pass
 
 
-def _as_text(picture):
-    import io
-
-    from rich.console import Console
-
-    settings = dict(force_jupyter=False, force_terminal=False, highlight=False)
-    console = Console(file=io.StringIO(), width=110, **settings)
-    console.print(picture)
-    return console.file.getvalue().rstrip()
-
-
 def _table(label, columns, rows, below):
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, padding=(0, 2), title=label or None, title_justify="left")
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i in (0, len(columns) - 1) else "right")

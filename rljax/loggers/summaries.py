@@ -4,15 +4,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 
 def print_summary(console: Any, summary: dict, run_dir: Path | None) -> None:
-    """What summary.json holds."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(f"{summary['env']} · {summary['algorithm']} · {summary['status']}"))
-    table.add_column("", style="bold")
-    table.add_column("", justify="right")
+    """Prints what summary.json holds."""
+    table = _table(f"{summary['env']} · {summary['algorithm']} · {summary['status']}")
     final = summary["final_return"]
     if final:
         _add_returns(table, summary["seeds"], final)
@@ -42,14 +41,8 @@ def print_summary(console: Any, summary: dict, run_dir: Path | None) -> None:
 
 
 def print_evaluation(evaluation: dict) -> None:
-    """What evaluation.json holds."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(f"{evaluation['env']} · checkpoint {evaluation['checkpoint']}"))
-    table.add_column("", style="bold")
-    table.add_column("", justify="right")
+    """Prints what evaluation.json holds."""
+    table = _table(f"{evaluation['env']} · checkpoint {evaluation['checkpoint']}")
     _add_returns(table, evaluation["seeds"], evaluation)
     at = sorted(set(evaluation["env_steps"]))
     steps = f"{at[0]:,}" if len(at) == 1 else f"{at[0]:,} to {at[-1]:,}"
@@ -61,15 +54,7 @@ def print_evaluation(evaluation: dict) -> None:
 
 
 def print_sweep(console: Any, summary: dict, ranking: Any, most: int) -> None:
-    """A sweep's points, the best first.
-
-    Args:
-        ranking: what `analysis.rank` gives, or None.
-        most: rows.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
+    """Prints a sweep's best points, at most this number, from the ranking of `analysis.rank`."""
     title = f"{summary['env']} · {summary['algorithm']} · {summary['status']}"
     table = Table(title=Text(title))
     for name in summary["axes"]:
@@ -91,13 +76,20 @@ def print_sweep(console: Any, summary: dict, ranking: Any, most: int) -> None:
     if rows:
         console.print(table)
     if 0 < len(rows) < summary["points"]:
-        of_all = f"the best {len(rows)} of {summary['points']:,} points"
-        console.print(f"{of_all}; all are in sweep.json")
+        shown = f"the best {len(rows)} of {summary['points']:,} points"
+        console.print(f"{shown}; all are in sweep.json")
     console.print(
         f"{summary['agents_finished']:,} of {summary['agents']:,} trials,"
         f" {summary['env_steps']:,} env steps, {summary['steps_per_second']:,.0f} steps/s,"
         f" {summary['wall_seconds']:.1f} s"
     )
+
+
+def _table(title):
+    table = Table(title=Text(title))
+    table.add_column("", style="bold")
+    table.add_column("", justify="right")
+    return table
 
 
 def _add_returns(table, seeds, final):

@@ -11,26 +11,21 @@ import numpy as np
 
 from rljax.utils import atomic_io, verified
 
+# Of a loss, and of an algorithm's own metrics, these stand first; others follow by name.
 _LOSSES = ("loss", "policy_loss", "value_loss", "entropy", "explained_variance")
-"""Metrics of a loss that stand first, in this order; others follow by name."""
-_FIRST = (
-    *("seed", "env_steps", "updates", "wall_seconds", "episodes"),
-    *("episodic_return", "episodic_length"),
-)
-_LAST = ("grad_norm", "learning_rate", "steps_per_second")
 _EXTRA = ("staleness_mean", "staleness_max")
-"""Metrics of an algorithm's own that stand first; others follow by name."""
+_COUNTS = ("seed", "env_steps", "updates", "episodes")
+_FIRST = (*_COUNTS[:3], "wall_seconds", "episodes", "episodic_return", "episodic_length")
+_LAST = ("grad_norm", "learning_rate", "steps_per_second")
 METRICS = (*_FIRST, *_LOSSES, *_LAST)
 """Columns of metrics.csv, with the loss that is the default: one row per seed and log point."""
 EVALUATIONS = ("seed", "env_steps", "updates", "episodes", "episodic_return")
 """Columns of evaluations.csv: one row per seed and evaluation during training."""
 TABLES = ("metrics.csv", "evaluations.csv")
-_COUNTS = ("seed", "env_steps", "updates", "episodes")
 
 
 def means(metrics: Any) -> dict[str, Any]:
-    """Of a `types.Metrics` the means over a row, by the names of their columns and in their order,
-    without those of the algorithm's own."""
+    """The means over a row in a `types.Metrics`, by column; without the algorithm's own."""
     return {
         "episodic_return": metrics.episodic_return,
         "episodic_length": metrics.episodic_length,
@@ -40,16 +35,18 @@ def means(metrics: Any) -> dict[str, Any]:
 
 
 def metrics_rows(
-    metrics: Any, which: Sequence[int], seeds: Sequence[int], batch_size: int, **speed: float
+    metrics: Any,
+    which: Sequence[int],
+    seeds: Sequence[int],
+    batch_size: int,
+    wall_seconds: float,
+    steps_per_second: float,
 ) -> list[dict]:
-    """Rows of metrics.csv.
+    """Rows of metrics.csv, of the seeds with the indices `which`.
 
     Args:
-        metrics: `types.Metrics` [S].
-        which: indices of the seeds that have a row.
-        seeds: [S].
+        metrics: `types.Metrics` [S], of these seeds [S].
         batch_size: environment steps of an update.
-        speed: "wall_seconds" and "steps_per_second".
     """
     columns = {**means(metrics), "learning_rate": metrics.learning_rate}
     extra = _ordered(metrics.extra, _EXTRA)
@@ -58,10 +55,10 @@ def metrics_rows(
             "seed": seeds[i],
             "env_steps": int(metrics.updates[i]) * batch_size,
             "updates": metrics.updates[i],
-            "wall_seconds": speed["wall_seconds"],
+            "wall_seconds": wall_seconds,
             "episodes": int(metrics.episodes[i]),
             **{name: x[i] for name, x in columns.items()},
-            "steps_per_second": speed["steps_per_second"],
+            "steps_per_second": steps_per_second,
             **{name: x[i] for name, x in extra.items()},
         }
         for i in which
@@ -69,15 +66,17 @@ def metrics_rows(
 
 
 def _ordered(values, first):
-    """A dict in an order: what is `first`, then the others by name."""
-    return {
-        name: values[name] for name in (*first, *sorted(set(values) - {*first})) if name in values
-    }
+    """A dict in order: the names in `first`, then the others by name."""
+    names = (*first, *sorted(set(values) - {*first}))
+    return {name: values[name] for name in names if name in values}
 
 
-def metrics_text(rows: Iterable[Mapping], columns: Sequence[str]) -> str:
-    """Rows as CSV, without a header. Floats keep every digit; a return of no episodes is empty."""
+def metrics_text(rows: Sequence[Mapping], header: str) -> str:
+    """Rows as CSV, with the columns of a table's header; for an empty table with a header first.
+    Floats keep every digit; a return of no episodes is empty."""
+    columns = header.strip().split(",") if header else [*rows[0]]
     text = io.StringIO()
+    text.write("" if header else ",".join(columns) + "\n")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     for row in rows:
         row = {name: str(x) for name, x in row.items()}
@@ -90,22 +89,16 @@ def metrics_text(rows: Iterable[Mapping], columns: Sequence[str]) -> str:
 
 
 def append_metrics(run_dir: Path, rows: Sequence[Mapping]) -> None:
-    """Adds rows to metrics.csv, of the columns that it has; to an empty one a header first."""
+    """Adds rows to metrics.csv."""
     path = run_dir / "metrics.csv"
     with atomic_io.opened(path) as file:
         header = file.readline().decode()
-    columns = header.strip().split(",") if header else [*rows[0]]
-    begin = "" if header else ",".join(columns) + "\n"
-    atomic_io.append(path, begin + metrics_text(rows, columns))
+    atomic_io.append(path, metrics_text(rows, header))
 
 
 def read_metrics(run_dir: Path):
-    """metrics.csv as a `pandas.DataFrame`; the return is NaN where no episode ended. A last line
-    that is still being written, or was cut, is left out.
-
-    Raises:
-        ValueError: there is none, or it is no such table.
-    """
+    """metrics.csv as a `pandas.DataFrame`; the return is NaN where no episode ended. Leaves out an
+    incomplete last line; raises ValueError if there is no such table."""
     path = Path(run_dir) / "metrics.csv"
     try:
         return parse_metrics(atomic_io.read(path, atomic_io.LARGEST).decode())
@@ -116,11 +109,7 @@ def read_metrics(run_dir: Path):
 
 
 def parse_metrics(text: str):
-    """The text of a metrics.csv, as `read_metrics` gives it.
-
-    Raises:
-        ValueError, KeyError, TypeError, csv.Error: it is no such table.
-    """
+    """`read_metrics` from text; raises ValueError, KeyError, TypeError or csv.Error."""
     import pandas as pd
 
     text = text.rpartition("\n")[0]
@@ -138,11 +127,8 @@ def parse_metrics(text: str):
 
 
 def append_evaluations(run_dir: Path, rows: Iterable[tuple[int, int, int, np.ndarray]]) -> None:
-    """Adds an evaluation during training to evaluations.csv.
-
-    Args:
-        rows: of each seed (seed, environment steps, updates, returns of N full episodes).
-    """
+    """Adds an evaluation during training to evaluations.csv: for each seed
+    (seed, environment steps, updates, returns of N full episodes)."""
     path = run_dir / "evaluations.csv"
     header = "" if path.exists() else ",".join(EVALUATIONS) + "\n"
     lines = (
@@ -153,8 +139,7 @@ def append_evaluations(run_dir: Path, rows: Iterable[tuple[int, int, int, np.nda
 
 
 def mark(run_dir: Path) -> dict:
-    """What the tables hold now, written to the disk: for a checkpoint, to which just these rows
-    belong."""
+    """The lengths and sums of the tables, which are synced to the disk: a checkpoint's rows."""
     marks = {}
     for name in TABLES:
         if (run_dir / name).exists():
@@ -167,19 +152,13 @@ def mark(run_dir: Path) -> dict:
 
 
 def check(run_dir: Path, marks: Mapping) -> None:
-    """That the tables still begin with the rows that they held when they were marked.
-
-    Raises:
-        DamagedError: they do not.
-        OSError: one cannot be read.
-    """
+    """Raises DamagedError unless the tables still begin with the rows that were marked."""
     for name, wanted in marks.items():
         path = run_dir / name
         data = atomic_io.read(path, atomic_io.LARGEST) if path.exists() else b""
         if verified.mark(data[: wanted["bytes"]]) != wanted:
-            raise verified.DamagedError(
-                f"{path} was changed or cut: it does not begin with the rows of the checkpoint"
-            )
+            why = "it does not begin with the rows of the checkpoint"
+            raise verified.DamagedError(f"{path} was changed or cut: {why}")
 
 
 def cut(run_dir: Path, marks: Mapping) -> None:

@@ -28,8 +28,7 @@ class ActorCritic(nn.Module):
     action_space: ActionSpace
     action_bounds: str
     log_std_init: float
-    pieces: Parts | None = None
-    """If not None, the torso takes the parts of observations instead of one array."""
+    pieces: Parts | None = None  # with it, the torso takes the parts of observations
 
     def setup(self):
         self.actor_torso = self.make_torso()
@@ -43,15 +42,12 @@ class ActorCritic(nn.Module):
             self.log_std = self.param("log_std", init, (size,))
 
     def __call__(self, obs, mask=None):
-        """(distribution, values [B]) of observations [B, *obs_shape].
-
-        Args:
-            mask: bool [B, *mask_shape] the valid actions; None if all are valid.
-        """
-        actor_features = self._features(self.actor_torso, obs)
-        shared = self.shared_torso
-        critic_features = actor_features if shared else self._features(self.critic_torso, obs)
-        return self._distribution(actor_features, mask), self._value(critic_features)
+        """(distribution, values [B]) for observations [B, *obs_shape] and a mask, bool
+        [B, *mask_shape], of the valid actions; None if all are valid."""
+        features = critic_features = self._features(self.actor_torso, obs)
+        if not self.shared_torso:
+            critic_features = self._features(self.critic_torso, obs)
+        return self._distribution(features, mask), self.critic_head(critic_features)[:, 0]
 
     def actor(self, obs, mask=None):
         """The distribution over actions alone."""
@@ -59,37 +55,29 @@ class ActorCritic(nn.Module):
 
     def critic(self, obs):
         """The values [B] alone."""
-        return self._value(self._features(self.critic_torso, obs))
+        return self.critic_head(self._features(self.critic_torso, obs))[:, 0]
 
     def _features(self, torso, obs):
         features = torso(obs if self.pieces is None else encoding.split(self.pieces, obs))
         shape = getattr(features, "shape", None)
         if shape is None or len(shape) != 2 or len(features) != len(obs):
+            wanted = f"features [B, F] for observations of shape {obs.shape}"
             came = shape or type(features).__name__
-            raise ValueError(
-                f"network {type(torso).__name__}: must give features [B, F] for observations of"
-                f" shape {obs.shape}, not {came}"
-            )
+            raise ValueError(f"network {type(torso).__name__}: must give {wanted}, not {came}")
         return features
 
     def _distribution(self, features, mask):
         out, space = self.actor_head(features), self.action_space
         if isinstance(space, Box):
             kind = TanhGaussian if self.action_bounds == "tanh" else Gaussian
-            rows = (
-                jnp.broadcast_to(jnp.asarray(row, jnp.float32)[None], out.shape)
-                for row in (self.log_std, space.low, space.high)
-            )
-            return kind(out, *rows)
+            rows = (jnp.asarray(x, jnp.float32) for x in (self.log_std, space.low, space.high))
+            return kind(out, *(jnp.broadcast_to(row[None], out.shape) for row in rows))
         logits = out.reshape(-1, *space.mask_shape)
         if mask is not None:
             logits = jnp.where(mask, logits, -jnp.inf)
         if isinstance(space, Discrete):
             return Categorical(logits)
         return MultiCategorical(jnp.where(spaces.is_action(space)[None], logits, -jnp.inf))
-
-    def _value(self, features):
-        return self.critic_head(features)[:, 0]
 
 
 def make(config: Config, spec: EnvSpec) -> ActorCritic:
@@ -118,18 +106,16 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
     """Initial variables of a network from `make`: its parameters.
 
     Raises:
-        ValueError: it has other collections of variables (such as the statistics of batch
-            normalisation), which the optimiser must not train, or draws random numbers when it is
-            applied.
+        ValueError: it has other variables, such as the statistics of batch normalisation, which the
+            optimiser must not train, or draws random numbers when it is applied.
     """
     name, obs = f"network = {config.network!r}", jnp.zeros((1, *spec.obs_shape))
     variables = network.init(key, obs)
     others = ", ".join(repr(collection) for collection in variables if collection != "params")
     if others:
-        raise ValueError(
-            f"{name}: has variables in {others}; only 'params' are trained and kept, so that a"
-            " network must have no others (nn.LayerNorm instead of nn.BatchNorm, for example)"
-        )
+        why = "only 'params' are trained and kept, so that a network must have no others"
+        instead = "nn.LayerNorm instead of nn.BatchNorm, for example"
+        raise ValueError(f"{name}: has variables in {others}; {why} ({instead})")
     try:
         jax.eval_shape(network.apply, variables, obs)
     except flax.errors.InvalidRngError as error:

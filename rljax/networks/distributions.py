@@ -1,7 +1,8 @@
 """Distributions over actions.
 
+Fields and actions are [..., A], a `Categorical`'s actions [...], `log_prob` and `entropy` [...].
 `sample` is a deterministic function of `noise`, so that a rollout draws the noise of all its steps
-at once. Every field is [..., A]. `to_env` converts an action to what the environment takes.
+at once. `to_env` converts an action to what the environment takes.
 """
 
 from functools import reduce
@@ -15,19 +16,15 @@ from rljax.envs.spaces import ActionSpace, Box
 
 _LOG_2PI = float(np.log(2 * np.pi))
 _FEW = 32
-_LOGISTIC = (
-    (0.11778512, 0.49483530),
-    (0.47339246, 0.72813815),
-    (0.35659640, 1.07375914),
-    (0.05222601, 1.58635354),
-)
-"""Weights and standard deviations of centred normals whose mixture is sech(u)^2 / 2, with
-least maximal error of its first and second integrals (found by least squares)."""
+_WEIGHTS = (0.11778512, 0.47339246, 0.35659640, 0.05222601)
+_DEVIATIONS = (0.49483530, 0.72813815, 1.07375914, 1.58635354)
+"""Of centred normals whose mixture is sech(u)^2 / 2, with least maximal error of its first and
+second integrals (found by least squares)."""
 
 
 def noise(space: ActionSpace, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The noise of `sample` for actions [*shape]: uniform [*shape] for one discrete action or
-    [*shape, A] for several, or standard normal [*shape, A] for continuous actions."""
+    """The noise of `sample` for actions [*shape]: uniform [*shape] for one discrete action, uniform
+    [*shape, A] for several, standard normal [*shape, A] for continuous ones."""
     if isinstance(space, Box):
         return jax.random.normal(key, (*shape, space.size))
     return jax.random.uniform(key, (*shape, *space.mask_shape[:-1]))
@@ -58,7 +55,6 @@ class Categorical(NamedTuple):
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """[...] of actions int32 [...]."""
         taken = jax.nn.one_hot(action, self.logits.shape[-1], dtype=bool)
         return _sum(jnp.where(taken, self._log_probs(), 0.0))
 
@@ -81,12 +77,11 @@ class MultiCategorical(NamedTuple):
 
     logits: jax.Array
 
-    sample = Categorical.sample  # int32 [..., A], from uniform noise [..., A]
+    sample = Categorical.sample
     mode = Categorical.mode
     to_env = Categorical.to_env
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """[...] of actions int32 [..., A]."""
         return jnp.sum(Categorical(self.logits).log_prob(action), axis=-1)
 
     def entropy(self) -> jax.Array:
@@ -95,7 +90,7 @@ class MultiCategorical(NamedTuple):
 
 class Gaussian(NamedTuple):
     """Independent normal components, clipped to the bounds for the environment. Log-probabilities
-    are of actions before clipping, as in SB3 and baselines."""
+    are those before clipping, as in SB3 and baselines."""
 
     mean: jax.Array
     log_std: jax.Array
@@ -103,14 +98,12 @@ class Gaussian(NamedTuple):
     high: jax.Array
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """float32 [..., A], from normal noise [..., A]."""
         return self.mean + jnp.exp(self.log_std) * noise
 
     def mode(self) -> jax.Array:
         return self.mean
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """[...] of actions before clipping [..., A]."""
         return jnp.sum(_normal_log_prob(action, self.mean, self.log_std), axis=-1)
 
     def entropy(self) -> jax.Array:
@@ -134,13 +127,13 @@ class TanhGaussian(NamedTuple):
     low: jax.Array
     high: jax.Array
 
-    sample = Gaussian.sample  # before squashing, [..., A]
+    sample = Gaussian.sample
     mode = Gaussian.mode  # squashed, the median
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """[...] log-density of the squashed actions, from actions before squashing [..., A]."""
         normal = _normal_log_prob(action, self.mean, self.log_std)
-        return jnp.sum(normal - self._log_slope(action), axis=-1)
+        slope = self._log_scale() + 2 * (jnp.log(2.0) - action - jax.nn.softplus(-2 * action))
+        return jnp.sum(normal - slope, axis=-1)
 
     def entropy(self) -> jax.Array:
         """H(a) = H(u) + E[log da/du], with log da/du = log scale - 2 log cosh(u).
@@ -153,7 +146,7 @@ class TanhGaussian(NamedTuple):
         """
         variance = jnp.exp(2 * self.log_std)
         log_cosh = -jnp.log(2.0)
-        for share, deviation in _LOGISTIC:
+        for share, deviation in zip(_WEIGHTS, _DEVIATIONS):
             std = jnp.sqrt(variance + deviation**2)
             ratio = self.mean / (std * jnp.sqrt(2.0))
             folded = std * jnp.sqrt(2 / jnp.pi) * jnp.exp(-jnp.square(ratio))
@@ -164,10 +157,6 @@ class TanhGaussian(NamedTuple):
     def to_env(self, action: jax.Array) -> jax.Array:
         action = self.low + 0.5 * (self.high - self.low) * (1 + jnp.tanh(action))
         return jnp.clip(action, self.low, self.high)  # rounding can leave the bounds
-
-    def _log_slope(self, u):
-        """log da/du."""
-        return self._log_scale() + 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
 
     def _log_scale(self):
         return jnp.log(0.5 * (self.high - self.low))

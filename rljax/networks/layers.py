@@ -32,35 +32,26 @@ class Dense(nn.Dense):
 def record(
     network: nn.Module, variables: Any, obs: jax.Array, *args: Any, method: str
 ) -> tuple[Any, Any]:
-    """`network.apply`, recording the outputs of its `Dense` layers for `reuse`.
-
-    Args:
-        obs: [B, ...].
-        args: further arguments of `method`.
-
-    Returns:
-        (what the network returns, a pytree of arrays [B, ...]). Outputs whose first axis is not B
-        are left out.
-    """
+    """(result of `network.apply` on obs [B, ...] and further arguments of `method`, the outputs of
+    its `Dense` layers for `reuse`: a pytree of arrays [B, ...]). Outputs whose first axis is not B
+    are left out."""
     out, recorded = network.apply(variables, obs, *args, method=method, mutable=["recorded"])
     return out, jax.tree.map(lambda x: x if len(x) == len(obs) else None, recorded)
 
 
 def reuse(variables: Any, recorded: Any) -> Any:
     """Variables with which `network.apply` reuses outputs recorded with the same parameters and
-    observations; the same variables if `recorded` is None."""
+    observations, if there are any."""
     return variables if recorded is None else {**variables, **recorded}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _known_dense(precision, x, kernel, bias, out):
     """x @ kernel + bias (no bias if it is None), which is known to be `out`."""
-    del precision, x, kernel, bias
     return out
 
 
 def _known_dense_forward(precision, x, kernel, bias, out):
-    del precision
     return out, (x, kernel, bias)
 
 
@@ -80,9 +71,9 @@ def orthogonal(gain: float) -> Callable:
     """Initialiser: orthonormal columns, or rows if those are fewer, times a gain (Saxe et al. 2014,
     arXiv 1312.6120).
 
-    Gram-Schmidt on a normal matrix gives the same distribution as the usual QR decomposition.
-    XLA's QR calls LAPACK, which takes several times as long to compile, and was seen to hang on two
-    CPU cores in a program that makes many networks at once.
+    Gram-Schmidt on a normal matrix gives the same distribution as the usual QR decomposition. XLA's
+    takes several times as long to compile, and can hang on two CPU cores in a program that makes
+    many networks at once.
     """
 
     def init(key, shape, dtype=jnp.float32):

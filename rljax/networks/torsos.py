@@ -70,10 +70,9 @@ def choose(config: Config, spec: EnvSpec) -> Callable[[], nn.Module]:
         settings = config.hidden_sizes, getattr(nn, config.activation)
         channels = None if network == "mlp" else _channels(config, spec)
         if network == "cnn" and channels is None:
-            raise ValueError(
-                f"network = 'cnn': {spec.name} has observations {spec.obs_shape}, not images"
-                " [H, W, C] or [C, H, W] of at least 3 x 3"
-            )
+            what = f"{spec.name} has observations {spec.obs_shape}"
+            images = "images [H, W, C] or [C, H, W] of at least 3 x 3"
+            raise ValueError(f"network = 'cnn': {what}, not {images}")
         return partial(CNN, *settings, channels=channels) if channels else partial(MLP, *settings)
     if isinstance(network, str):
         if ":" not in network:
@@ -94,15 +93,14 @@ def _channels(config, spec):
     the shortest and the other two are equal, or at least twice as long.
     """
     shape = spec.obs_shape
+    what = f"{spec.name} has observations {shape}"
     is_bytes = getattr(spec.observation, "scale", 1.0) != 1.0
     if len(shape) == 2 and is_bytes and min(shape) >= 3:
         return "none"
+    if len(shape) > 3 and is_bytes:
+        why = "more than one image: stack their channels, or set network = 'mlp' or one of your own"
+        raise ValueError(f"network = {config.network!r}: {what}, {why}")
     if len(shape) != 3:
-        if len(shape) > 3 and is_bytes:
-            raise ValueError(
-                f"network = {config.network!r}: {spec.name} has observations {shape}, more than one"
-                " image: stack their channels, or set network = 'mlp' or one of your own"
-            )
         return None
     possible = {"last": min(shape[:2]) >= 3, "first": min(shape[1:]) >= 3}
     if config.channels != "auto":
@@ -114,8 +112,6 @@ def _channels(config, spec):
     if possible["first"] and first < others and (middle == last or 2 * first <= others):
         return "first"
     if possible["last"]:
-        raise ValueError(
-            f"channels = 'auto': {spec.name} has observations {shape}, whose axis of channels is"
-            " unclear; set channels = 'last' or 'first', or network = 'mlp'"
-        )
+        how = "set channels = 'last' or 'first', or network = 'mlp'"
+        raise ValueError(f"channels = 'auto': {what}, whose axis of channels is unclear; {how}")
     return None

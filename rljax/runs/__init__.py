@@ -9,7 +9,7 @@ start, finish       a fresh directory or a checkpoint; the summary and the learn
 run                 the `Run` object; load
 best                the policies of the best evaluations
 directory           config.json, the lock, versions
-recorder, saver     where rows and checkpoints are written
+recorder            where rows and checkpoints are written
 checkpoints         whole states, verified
 records             settings and manifests, checked when they are read
 compatibility       what earlier versions saved
@@ -44,20 +44,19 @@ def train(
         algorithm: "a2c" or "a3c".
         env: an id or an object, as `Config.env`. Settings start from its preset, if it has one.
         config: settings to start from instead.
-        run_dir: the directory that the run is written to; without one nothing is kept but what is
-            returned.
+        run_dir: the directory that the run is written to; without one nothing is written.
         on_log: called with a `loop.LogRow` at each row of metrics: `row.metrics` is a list of
             dicts, one for each seed, and `row.states` the algorithm's states [S]. If it returns
             "stop" the run ends in order, with the status "stopped".
         settings: fields of `Config`, of `options.RunOptions` and, for A3C, of `WorkerConfig`.
 
     Returns:
-        The `Run`. A run that was interrupted, or diverged, says so in its `status`.
+        The `Run`. Its `status` tells whether it was interrupted, or diverged.
 
     Raises:
         ValueError, TypeError: a setting is unknown or wrong; nothing is left behind.
-        TrainingError: the run failed, by an environment or a worker: it is the `Run`'s error, and
-            what was trained is saved if there is a run directory.
+        TrainingError: the environment or a worker failed; what was trained is saved if there is a
+            run directory.
         WriteError: something could not be written; what was saved before is whole.
     """
     asked = settings_module.start_from(algorithm, env, settings.get("preset"))
@@ -76,17 +75,16 @@ def resume(run_dir: str | os.PathLike, *, on_log: Callable | None = None, **chan
     """Resumes a run from its newest whole checkpoint, to the bits of an undisturbed run.
 
     Args:
-        on_log: as `train` takes it.
+        on_log: as for `train`.
         changes: `total_timesteps`, which may be raised, and options that change nothing of what is
             learned: `checkpoint_every`, `keep_checkpoints`, `stop_at_return`, `device`, `quiet`,
             `max_worker_restarts`.
 
     Returns:
-        The `Run`; of a run that was complete the same as `load` gives.
+        The `Run`; if it was complete, what `load` gives.
 
     Raises:
-        ValueError, TypeError: it is no run directory, no checkpoint is whole, or something else is
-            changed.
+        ValueError, TypeError: there is no run, no whole checkpoint, or another setting is changed.
         TrainingError, WriteError: as `train` does.
     """
     before = settings_module.saved(Path(run_dir))

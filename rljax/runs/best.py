@@ -9,32 +9,20 @@ from rljax.types import TrainState
 
 
 class Best(NamedTuple):
-    """Of each of S seeds the learner with the best evaluation so far, in NumPy."""
+    """The learner of each seed with the best evaluation so far, in NumPy."""
 
-    learner: TrainState
-    """[S, ...] what a policy needs: parameters and moments of observations."""
-    returns: np.ndarray
-    """[S] its mean return."""
-    env_steps: np.ndarray
-    """[S] when that was."""
+    learner: TrainState  # [S, ...] what a policy needs: parameters and moments of observations
+    returns: np.ndarray  # [S] its mean return
+    env_steps: np.ndarray  # [S] environment steps at that evaluation
 
 
-def updated(
-    before: Best | None,
-    learners: TrainState,
-    which: np.ndarray,
-    returns: np.ndarray,
-    env_steps: np.ndarray,
-) -> Best:
-    """The best so far, after an evaluation. Among equals the first stays; a return that is NaN is
-    never better than a number.
+def updated(before: Best | None, learners: TrainState, which, returns, env_steps) -> Best:
+    """The best so far, after an evaluation. Among equals the first stays; NaN is never better.
 
     Args:
         learners: the leaves are [S, ...].
-        which: [K] indices of the seeds that were evaluated. The returns of the others are NaN until
-            they are evaluated.
-        returns: [K] their mean returns.
-        env_steps: [K] environment steps at the evaluation.
+        which: [K] indices of the seeds that were evaluated; the others' returns start as NaN.
+        returns, env_steps: [K] mean returns, and environment steps at the evaluation.
     """
     learners = jax.device_get(learners._replace(opt_state=(), return_moments=None))
     num_seeds = len(learners.updates)

@@ -4,9 +4,9 @@
         manifest.json             what is in it; the SHA-256 of every other file and of itself
         state.safetensors         the arrays of a pytree, each named by its path in the tree
 
-A checkpoint is written beside its place, to the disk, and renamed. Loading reads every byte
-against the manifest, unpickles nothing and executes nothing, and takes nothing that the manifest
-says for granted: names of files lead nowhere else, and all is of the form that it must be of.
+A checkpoint is written beside its place, to the disk, and renamed. Loading verifies every byte
+against the manifest, unpickles nothing and executes nothing, and trusts nothing in the manifest:
+file names stay inside the folder, and every entry has the form that it must have.
 """
 
 import errno
@@ -20,15 +20,13 @@ import numpy as np
 from rljax.utils import atomic_io, verified
 from rljax.utils.verified import DamagedError, is_mark, sha256
 
-FORMAT = 1
-"""Of the folder. One that this version does not know is refused."""
+FORMAT = 1  # of the folder; another one is refused
 
 _SUFFIX = ".safetensors"
 _SUM, _END = b',\n "sha256": "', b"\n}\n"
 _PLAIN = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
 )
-
 _NOT_THERE = {
     getattr(errno, name) for name in "ENOENT ENOTDIR EISDIR ELOOP EINVAL ENAMETOOLONG ENXIO".split()
 }
@@ -36,12 +34,12 @@ _DEEPEST = 64  # parts of a path in a tree
 
 
 def folder(run_dir: Path, env_steps: int) -> Path:
-    """Where the checkpoint after this number of environment steps of each seed is."""
+    """The folder of the checkpoint after this number of environment steps of each seed."""
     return Path(run_dir) / "checkpoints" / f"{env_steps:012d}"
 
 
 def existing(run_dir: Path) -> list[int]:
-    """The environment steps of the checkpoints that there are, whole or not, newest last."""
+    """The environment steps of all checkpoints, whole or not, newest last."""
     parent = Path(run_dir) / "checkpoints"
     try:
         names = os.listdir(parent)
@@ -56,26 +54,19 @@ def save(path: Path, trees: Mapping[str, Any], facts: Mapping) -> None:
     """Saves pytrees of arrays, such as an `AgentState`, as one checkpoint.
 
     Args:
-        trees: name to pytree; a name becomes a file, and must be the name of one.
+        trees: pytrees by the names of their files, without suffix.
         facts: JSON that goes into the manifest; not "format", "files" or "sha256".
 
     Raises:
-        ValueError: such a fact or name, or leaves whose paths cannot be told apart in a file.
-        WriteError: as `files.write_folder` does.
+        ValueError: such a fact, a name that no file can have, or two leaves with the same path.
+        WriteError: as `atomic_io.write_folder` does.
     """
     write(path, {name: flatten(tree) for name, tree in trees.items()}, facts)
 
 
 def load(path: Path) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
-    """Loads a checkpoint and verifies every byte of it.
-
-    Returns:
-        (manifest, arrays of each tree by their names in it, as `restore` and `nest` take them).
-
-    Raises:
-        DamagedError: it is not whole.
-        ValueError: it is of another format.
-    """
+    """(manifest, arrays of each tree by path, as `restore` and `nest` take them), verified. Raises
+    DamagedError if the checkpoint is not whole, ValueError if it has another format."""
     manifest = _unseal(path / "manifest.json")
     trees = {}
     for name, wanted in manifest["files"].items():
@@ -89,38 +80,31 @@ def load(path: Path) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
 def newest(
     run_dir: Path, check: Callable[[Path, dict, dict], None] = lambda path, manifest, trees: None
 ) -> tuple[dict, dict[str, dict[str, np.ndarray]], list[str]]:
-    """Loads the newest checkpoint of a run that is whole.
+    """(manifest, arrays of each tree, what is wrong with newer ones) of the newest whole one.
+    Raises ValueError, which says what is wrong with each, if there is none.
 
     Args:
-        check: may find more damage in what a checkpoint's folder, manifest and trees say, and raise
-            DamagedError.
-
-    Returns:
-        (manifest, arrays of each tree, what is wrong with the newer ones).
-
-    Raises:
-        ValueError: there is none; the message says what is wrong with each.
+        check: raises DamagedError for damage that it finds in a folder, manifest and trees.
     """
-    problems = []
+    problems = {}
     for env_steps in reversed(existing(run_dir)):
+        path = folder(run_dir, env_steps)
         try:
-            manifest, trees = load(folder(run_dir, env_steps))
-            check(folder(run_dir, env_steps), manifest, trees)
+            manifest, trees = load(path)
+            check(path, manifest, trees)
+            return manifest, trees, list(problems)
         except DamagedError as error:
-            problems.append(str(error))
-        else:
-            return manifest, trees, list(dict.fromkeys(problems))
-    why = "; ".join(dict.fromkeys(problems)) or "there are none"
+            problems[str(error)] = None
+    why = "; ".join(problems) or "there are none"
     raise ValueError(f"no whole checkpoint in {str(run_dir)!r}: {why}")
 
 
 def restore(arrays: Mapping[str, np.ndarray], like: Any, new: Collection[str] = frozenset()) -> Any:
-    """The pytree whose arrays these are.
+    """The pytree that these arrays were saved from.
 
     Args:
         like: a pytree of the same structure, of arrays or `jax.ShapeDtypeStruct`s.
-        new: parts of paths, of leaves that may be absent, for they are newer than some checkpoints:
-            they are zeros then.
+        new: parts of paths; leaves with such a part become zeros where a checkpoint lacks them.
 
     Raises:
         ValueError: the arrays are of another tree; the message names the first leaf that differs.
@@ -142,12 +126,8 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, new: Collection[str] = 
 
 
 def nest(arrays: Mapping[str, np.ndarray]) -> dict:
-    """The arrays as nested dicts, named by the parts of their paths; random keys as raw data.
-
-    Raises:
-        ValueError: a path leads through a leaf: a name in the tree had a "/"; or it has very many
-            parts.
-    """
+    """The arrays as nested dicts by the parts of their paths; random keys as raw data. Raises
+    ValueError if a path leads through a leaf, or is nested too deeply."""
     tree = {}
     for name, array in arrays.items():
         *above, last = name.partition("|")[0].split("/")
@@ -165,7 +145,7 @@ def nest(arrays: Mapping[str, np.ndarray]) -> dict:
 
 
 def write(path: Path, trees: Mapping[str, Mapping], facts: Mapping) -> None:
-    """As `save`, of what `flatten` gives."""
+    """`save` for trees from `flatten`."""
     import safetensors.numpy
 
     contents = {f"{name}{_SUFFIX}": safetensors.numpy.save(a) for name, a in trees.items()}
@@ -173,8 +153,7 @@ def write(path: Path, trees: Mapping[str, Mapping], facts: Mapping) -> None:
         if not _is_plain_name(name):
             raise ValueError(f"a tree's name becomes a file's, which {name!r} cannot be")
     sums = {name: verified.mark(d) for name, d in contents.items()}
-    taken = {"format", "files", "sha256"} & set(facts)
-    if taken:
+    if taken := {"format", "files", "sha256"} & set(facts):
         raise ValueError(f"facts = {dict(facts)}: a manifest has its own {' and '.join(taken)}")
     contents["manifest.json"] = _seal({"format": FORMAT, "files": sums, **facts})
     atomic_io.write_folder(path, contents)
@@ -204,20 +183,14 @@ def _unseal(path):
     if not is_known:
         found = " ".join(str(facts["format"]).split())[:80]
         raise ValueError(f"{path}: format {found}, not {FORMAT}: of another version")
-    _check_form(path, facts)
-    return facts
-
-
-def _check_form(path, facts):
-    """That a manifest names files, and these nowhere else."""
     listed = facts.get("files")
     if not isinstance(listed, dict) or not all(map(is_mark, listed.values())):
         raise DamagedError(f"{path} is damaged: it lacks the files, or their bytes and SHA-256")
     for name in listed:
         if not _is_plain_name(name):
-            raise DamagedError(
-                f"{path} is damaged: {name[:80]!r} is no name of a file in its folder"
-            )
+            why = f"{name[:80]!r} is no name of a file in its folder"
+            raise DamagedError(f"{path} is damaged: {why}")
+    return facts
 
 
 def _is_plain_name(name):
@@ -237,7 +210,7 @@ def _arrays(path, data):
 
 
 def _read(path, size=None):
-    """A file's bytes, if they are as many as they must be; of a manifest that is any number."""
+    """A file's bytes. It must have `size` of them; a manifest may have any number."""
     try:
         with atomic_io.opened(path) as file:
             there = os.fstat(file.fileno()).st_size
@@ -254,8 +227,8 @@ def _read(path, size=None):
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """Name to plain array. What safetensors has no type for is stored as unsigned integers, and
-    its type goes into the name: "path|threefry2x32" for random keys, "path|bfloat16"."""
+    """Arrays of a pytree by path. Types that safetensors lacks are stored as unsigned integers,
+    with the type in the name: "path|threefry2x32" for random keys, "path|bfloat16"."""
     import jax
 
     from rljax.utils import pytrees
@@ -276,7 +249,7 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
 
 
 def _typed(name, array, keys=True):
-    """(path, leaf) from a name and an array of `_flatten`."""
+    """(path, leaf) from a name and an array of `flatten`."""
     import jax
 
     path, _, kind = name.partition("|")

@@ -5,26 +5,18 @@ from typing import Any
 
 
 class Clock:
-    """Measures training, into a `start.Progress`."""
+    """Measures training, into a `start.Progress`, since `begun`: time.perf_counter() before
+    compilation."""
 
     def __init__(self, progress: Any, begun: float):
-        """
-        Args:
-            begun: time.perf_counter() when training, its compilation included, began.
-        """
         self.progress, self.last = progress, begun
         self.origin = begun - progress.wall_seconds
         self.speed, self.in_training = 0.0, None
         self.begin_row()
 
     def lap(self, steps: int, in_training: Any) -> None:
-        """After a chunk of this number of environment steps.
-
-        The first one that has any, and those before, are left to compilation.
-
-        Args:
-            in_training: the seeds that are trained; others begin with a compilation again.
-        """
+        """Counts a chunk of this number of environment steps. Chunks up to the first that has steps
+        count as compilation, anew for each set of seeds `in_training`."""
         now = time.perf_counter()
         seconds, self.last = now - self.last, now
         progress = self.progress
@@ -40,9 +32,9 @@ class Clock:
         progress.train_seconds += seconds
 
     def begin_row(self) -> None:
-        """What is measured from here on is the speed of another row."""
+        """Measures the speed from here on anew."""
         self.steps, self.seconds = 0, 0.0
 
     def pause(self) -> None:
-        """What was done since the lap is no training."""
+        """Leaves out the time since the lap: it was no training."""
         self.last = time.perf_counter()

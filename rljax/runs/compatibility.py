@@ -1,4 +1,4 @@
-"""What earlier versions saved, in the form of today."""
+"""Converts what earlier versions saved."""
 
 from collections.abc import Mapping
 
@@ -6,21 +6,16 @@ import numpy as np
 
 from rljax.config import Config, at_row_end, default_log_interval
 
+# Parts of states that checkpoints of earlier versions lack; they start at zero.
 NEW_LEAVES = frozenset({"mean_error", "var_error", "row_error", "loss"})
-"""Parts of states that checkpoints of earlier versions lack; they start at zero."""
-
 _ROWS = {"sums": "row", "sums_error": "row_error"}
 _LOSSES = ("policy_loss", "value_loss", "entropy", "explained_variance")
 
 
 def state(arrays: Mapping[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
-    """The arrays of a saved state, by the names of today.
+    """The arrays of a state saved with this config, by their current names.
 
-    Before, a state's row of metrics was emptied when the next one began: of a state at the end of a
-    row it is emptied here.
-
-    Args:
-        config: the one that the checkpoint was saved with.
+    Earlier versions emptied a row of metrics when the next one began; here it is empty at the end.
     """
     if "sums/updates" in arrays:
         arrays = dict(_renamed(name, array) for name, array in arrays.items())
@@ -38,17 +33,9 @@ def state(arrays: Mapping[str, np.ndarray], config: Config) -> dict[str, np.ndar
     return arrays
 
 
-def evaluated(
-    manifest: Mapping, updates: np.ndarray, batch_size: int, together: bool
-) -> np.ndarray:
-    """Environment steps [S] of each seed at its last evaluation, of which before only those of the
-    seeds in training were saved.
-
-    Args:
-        manifest: of a checkpoint.
-        updates: [S] at the checkpoint.
-        together: whether all seeds are trained in one program.
-    """
+def evaluated(manifest: Mapping, updates: np.ndarray, batch_size: int, together: bool):
+    """Environment steps [S] at each seed's last evaluation, of a checkpoint after `updates` [S].
+    Earlier versions saved them only of the seeds in training: all, if they train together."""
     saved = manifest["progress"].get("evaluated", 0)
     if isinstance(saved, list):
         return np.array(saved, int)
@@ -66,7 +53,7 @@ def _renamed(name, array):
 
 
 def _a3c_metrics(figures):
-    """Vectors [S, 8] in the order of `BatchMetrics` of today, with a loss of 0 in it."""
+    """Vectors [S, 8] in the current order of `BatchMetrics`, with a loss of 0."""
     *episodes, policy_loss, value_loss, entropy, explained, norm = np.moveaxis(figures, -1, 0)
     losses = (entropy, explained, np.zeros_like(norm), policy_loss, value_loss)
     return np.stack([*episodes, *losses, norm], axis=-1)

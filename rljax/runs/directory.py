@@ -1,8 +1,4 @@
-"""Run directories: what a run leaves on disk.
-
-Files are written whole: a reader, or a crash, finds the old file or the new one and never half of
-one.
-"""
+"""Run directories: what a run leaves on disk. Files are replaced whole, never half-written."""
 
 import contextlib
 import itertools
@@ -27,7 +23,7 @@ _PACKAGES = ("rljax", "jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "
 
 
 def default_path(env: Any, algorithm: str, seed: int) -> Path:
-    """A new one in runs/, named by what is run and when."""
+    """A new directory in runs/, named by environment, algorithm, seed and time."""
     env = re.sub(r"[^\w.-]+", "_", str(env))
     path = Path("runs") / f"{env}__{algorithm}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}"
     again = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
@@ -35,12 +31,8 @@ def default_path(env: Any, algorithm: str, seed: int) -> Path:
 
 
 def create(run_dir: Path, record: Mapping, *tables: str) -> Path:
-    """Makes a run directory with its config.json, and with these tables, empty.
-
-    Raises:
-        ValueError: the directory already holds something, or cannot be written; nothing is left
-            behind.
-    """
+    """Makes a run directory with its config.json and empty tables; raises ValueError, and leaves
+    nothing behind, if it already holds something or cannot be written."""
     run_dir = Path(run_dir)
     ours = [p for p in (*reversed(run_dir.parents), run_dir) if not p.exists()][:1]
     try:
@@ -73,12 +65,8 @@ def _check_free(run_dir):
 
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Iterator[None]:
-    """Keeps other processes from training in a run directory. It ends with the process, however
-    that ends.
-
-    Raises:
-        ValueError: another process trains in it, or it cannot be written.
-    """
+    """Keeps other processes from training in a run directory; ends with the process. Raises
+    ValueError if another process trains in it, or it cannot be written."""
     name = f"run directory {str(run_dir)!r}"
     with contextlib.ExitStack() as stack:
         try:
@@ -91,11 +79,8 @@ def lock(run_dir: Path) -> Iterator[None]:
 
 
 def read_record(run_dir: Path) -> dict:
-    """config.json: the settings are in its "config", the options of the run in its "run".
-
-    Raises:
-        ValueError: it is no run directory, or the file is damaged.
-    """
+    """config.json: settings in "config", options of the run in "run". Raises ValueError if it is no
+    run directory, or the file is damaged."""
     path = Path(run_dir) / "config.json"
     try:
         record = atomic_io.read_json(path)
@@ -116,10 +101,10 @@ def read_record(run_dir: Path) -> dict:
 
 
 def provenance(device: str) -> dict:
-    """What results depend on beside settings and options, for config.json."""
+    """What results depend on besides settings and options, for config.json."""
     return {
-        "versions": {"python": sys.version.split()[0], **versions()},
-        "git_commit": git_commit(),
+        "versions": {"python": sys.version.split()[0], **{p: _version(p) for p in _PACKAGES}},
+        "git_commit": _git_commit(),
         "device": device,
         "processor": _processor(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -128,12 +113,7 @@ def provenance(device: str) -> dict:
 
 
 def warn_of_changes(saved: Mapping, now: Mapping) -> None:
-    """Warns of what is not as it was when a run was last in training.
-
-    Args:
-        saved: its config.json.
-        now: the `provenance` of today.
-    """
+    """Warns of what differs between a run's config.json and the current `provenance`."""
     then = {**saved, **(saved.get("resumed") or [{}])[-1]}
     changes = [
         f"{name} {then.get(name)} -> {now[name]}"
@@ -147,19 +127,15 @@ def warn_of_changes(saved: Mapping, now: Mapping) -> None:
         warnings.warn(text, stacklevel=2)
 
 
-def versions() -> dict[str, str]:
-    """The versions of the packages that a result depends on."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
-def git_commit() -> str | None:
-    """The commit of the source tree that this package runs from, marked where it is changed."""
+def _git_commit():
+    """The commit of this package's source tree, marked "-dirty" if it is changed."""
     here = str(Path(__file__).parent)
     git = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"]
     try:

@@ -14,23 +14,15 @@ from rljax.utils.errors import TrainingError
 
 
 def finish(plan: Any, now: Any) -> Run:
-    """Ends a run: evaluates, writes the summary and the learning curve, shows the table.
-
-    Args:
-        plan, now: `loop.Plan` and `start.Training`.
-
-    Raises:
-        WriteError: something could not be written.
-    """
+    """Ends a run (`loop.Plan`, `start.Training`): evaluates, writes the summary and the learning
+    curve, and shows the table; raises WriteError if it cannot write."""
     final_return, warning = None, _no_episode_ended(plan, now)
     if warning:
         warnings.warn(warning, stacklevel=2)
     if now.status in ("completed", "stopped") and plan.asked.options.eval_episodes:
         final_return = _final_return(plan, now)
     plan.display.stop()
-    summary = _summary(plan, now, final_return)
-    if warning:
-        summary["warning"] = warning
+    summary = _summary(plan, now, final_return, warning)
     run = _run(plan, now, summary)
     if run.run_dir:
         run.plot(run.run_dir / "learning_curve.png")
@@ -57,8 +49,8 @@ def _final_return(plan, now):
     return None
 
 
-def _summary(plan, now, final_return):
-    config, progress = plan.asked.config, now.progress
+def _summary(plan, now, final_return, warning):
+    config, progress, updates = plan.asked.config, now.progress, int(now.updates.max())
     speed = progress.train_steps / progress.train_seconds if progress.train_seconds else 0.0
     own = getattr(plan.module, "summary", lambda states: {})
     summary = {
@@ -66,8 +58,8 @@ def _summary(plan, now, final_return):
         "env": config.env,
         "seeds": plan.asked.options.seeds,
         "total_timesteps": config.total_timesteps,
-        "env_steps": int(now.updates.max()) * config.batch_size,
-        "updates": int(now.updates.max()),
+        "env_steps": updates * config.batch_size,
+        "updates": updates,
         "final_return": final_return,
         "last_return": progress.last_return,
         "steps_per_second": speed,
@@ -76,16 +68,15 @@ def _summary(plan, now, final_return):
         "status": now.status,
         **own(now.states),
     }
-    if config.num_updates * config.batch_size != config.total_timesteps:
-        summary["note"] = (
-            f"total_timesteps = {config.total_timesteps:,} is rounded up to"
-            f" {config.num_updates * config.batch_size:,}: whole rollouts of {config.batch_size:,}"
-        )
-    if now.diverged:
-        summary["diverged"] = now.diverged
-    if now.error:
-        summary["error"] = str(now.error)
-    return summary
+    total, steps = config.total_timesteps, config.num_updates * config.batch_size
+    rounded = f"total_timesteps = {total:,} is rounded up to {steps:,}"
+    optional = {
+        "note": f"{rounded}: whole rollouts of {config.batch_size:,}" if steps != total else None,
+        "diverged": now.diverged,
+        "error": now.error and str(now.error),
+        "warning": warning,
+    }
+    return summary | {name: x for name, x in optional.items() if x}
 
 
 def _run(plan, now, summary):
@@ -106,7 +97,7 @@ def _run(plan, now, summary):
 
 
 def _no_episode_ended(plan, now):
-    """A warning, if that is so at the end of a run."""
+    """The warning at the end of a run without returns, or None."""
     if now.status != "completed" or now.progress.last_return is not None:
         return None
     options, config = plan.asked.options, plan.asked.config

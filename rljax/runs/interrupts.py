@@ -6,22 +6,22 @@ import threading
 from collections.abc import Iterator
 
 EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
-"""Of a program, for each signal that ends a run in order."""
+"""The exit status of a program that a signal ended in order."""
 
 _current = None
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM. The first one is only noted in `received`, and looked at where the run
-    can stop in order: an interrupt in the middle of an import or a compilation can be swallowed
-    there, or crash XLA. While not `deferred`, and the second time, they interrupt at once."""
+    """Ctrl-C and SIGTERM. The first one is only noted in `received`, and checked where the run can
+    stop in order: an interrupt in the middle of an import or a compilation can be swallowed there,
+    or crash XLA. While not `deferred`, and the second time, they interrupt at once."""
 
     def __init__(self):
         self.received: int | None = None
         self.deferred = True
 
     def receive(self, number, frame):
-        """The handler of both signals."""
+        """Handles both signals."""
         again = self.received is not None
         self.received = number
         if again or not self.deferred:
@@ -34,14 +34,13 @@ class Interrupts:
 
     @property
     def exit_status(self) -> int:
-        """Of a program that a signal ended."""
         return EXIT_STATUS[self.received or signal.SIGINT]
 
 
 @contextlib.contextmanager
 def noted() -> Iterator[Interrupts]:
-    """Takes over both signals; within another such block, that one's `Interrupts`. In a thread that
-    is not the main one signals cannot be taken over, and none comes."""
+    """Handles both signals in the block; a block within another shares its `Interrupts`. Only the
+    main thread can handle signals: in others none comes."""
     global _current
     if _current or threading.current_thread() is not threading.main_thread():
         yield _current or Interrupts()

@@ -1,10 +1,9 @@
-"""The loop of a run: follows the chunks of an algorithm; logs, evaluates, saves, and stops in
-order.
-"""
+"""The loop of a run: follows the chunks of an algorithm; logs, evaluates, saves, stops in order."""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -27,10 +26,8 @@ from rljax.utils.errors import TrainingError
 class LogRow(NamedTuple):
     """What `on_log` is called with, at the end of a row of metrics."""
 
-    metrics: list[dict]
-    """A dict for each seed that has a row, as metrics.csv has it."""
-    states: Any
-    """[S] the algorithm's states of all seeds."""
+    metrics: list[dict]  # of each seed that has a row, as metrics.csv has it
+    states: Any  # [S] the algorithm's states of all seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,31 +35,21 @@ class Plan:
     """What a run is, and the means to do it."""
 
     asked: Settings
-    module: ModuleType
-    """Of the algorithm."""
-    keys: Any
-    """[S] the keys that the seeds' runs start from."""
-    together: bool
-    """All seeds are trained in one program, else one after another."""
+    module: ModuleType  # of the algorithm
+    keys: Any  # [S] the keys that the seeds' runs start from
+    together: bool  # all seeds are trained in one program, else one after another
     device: str
     on_log: Callable[[LogRow], Any] | None
     interrupts: Interrupts
-    begun: float
-    """time.perf_counter() when the run began, less the seconds of the run that is resumed."""
-    making: float
-    """time.perf_counter() when the states began to be made."""
-    display: Display | None = None
-    """This and the next while it trains."""
+    begun: float  # time.perf_counter() at the start, less the seconds of the run that is resumed
+    making: float  # time.perf_counter() when the states began to be made
+    display: Display | None = None  # this and the next while it trains
     recorder: Recorder | None = None
 
 
 def train(plan: Plan, now: Training, clock: Clock) -> None:
-    """Trains to the end, or until the run diverges, fails, stops or a signal comes.
-
-    Raises:
-        RefusedError: a process cannot make the environment; nothing has been trained.
-        WriteError: something could not be written.
-    """
+    """Trains to the end, or until the run diverges, fails, stops or a signal comes. Raises
+    RefusedError if a process cannot make the environment, before anything has been trained."""
     try:
         _follow(plan, now, clock)
     except KeyboardInterrupt:
@@ -78,22 +65,15 @@ def train(plan: Plan, now: Training, clock: Clock) -> None:
 
 
 def _follow(plan, now, clock):
-    config, own, options = plan.asked.config, plan.asked.own, plan.asked.options
     if not now.updates.any():
         _save(plan, now)
         plan.recorder.wait()  # so that a run that has rows has a checkpoint
     elif _evaluate_if_due(plan, now, _at_row_end(plan, now)):  # a signal had put it off
         _save(plan, now)
     plan.interrupts.check()  # it may have come in an evaluation
-    chunks = plan.module.chunks(
-        config,
-        *own,
-        None,
-        now.states,
-        log_interval=options.log_interval,
-        watch=lambda status: _watch(plan, status),
-    )
-    with contextlib.closing(chunks):
+    settings = (plan.asked.config, *plan.asked.own, None, now.states)
+    how = dict(log_interval=plan.asked.options.log_interval, watch=partial(_watch, plan))
+    with contextlib.closing(plan.module.chunks(*settings, **how)) as chunks:
         for states, metrics in chunks:
             if _take(plan, now, clock, states, metrics):
                 return
@@ -104,7 +84,7 @@ def _follow(plan, now, clock):
 
 
 def _take(plan, now, clock, states, metrics):
-    """Takes over a chunk; whether the run ends here."""
+    """Notes a chunk; whether the run ends here."""
     config = plan.asked.config
     left = np.flatnonzero(now.updates < config.num_updates)
     in_training = left.tolist() if plan.together else left[:1].tolist()
@@ -120,11 +100,8 @@ def _take(plan, now, clock, states, metrics):
     ended = np.intersect1d(advanced, _at_row_end(plan, now))
 
     def rows(which):
-        speed = {
-            "wall_seconds": now.progress.wall_seconds,
-            "steps_per_second": clock.speed / max(1, len(advanced)),
-        }
-        return tables.metrics_rows(metrics, which, seed_of, config.batch_size, **speed)
+        times = now.progress.wall_seconds, clock.speed / max(1, len(advanced))
+        return tables.metrics_rows(metrics, which, seed_of, config.batch_size, *times)
 
     stops = False
     if len(ended):
@@ -139,8 +116,7 @@ def _take(plan, now, clock, states, metrics):
 
 
 def _end_row(plan, now, clock, ended, rows):
-    """Logs a row of the seeds that `ended` one, evaluates and saves where due; whether the run ends
-    here."""
+    """Logs the rows that ended, evaluates and saves where due; whether the run ends here."""
     plan.recorder.add_rows(rows)
     clock.begin_row()
     if now.diverged:  # the checkpoint before stays the newest
@@ -172,9 +148,9 @@ def _is_stopped(plan, now, rows):
 
 
 def _evaluate_if_due(plan, now, ended):
-    """Evaluates the seeds that are at the end of a row and have passed a multiple of `eval_every`
-    since their last evaluation, or are at their end; whether there were any. A signal puts it off
-    to the next start."""
+    """Evaluates the seeds at the end of a row that have passed a multiple of `eval_every` since
+    their last evaluation, or are at their end; whether there were any. A signal puts it off to the
+    next start."""
     config, every = plan.asked.config, plan.asked.options.eval_every
     if not every:
         return False
@@ -201,7 +177,7 @@ def _evaluate_if_due(plan, now, ended):
 
 
 def evaluate(plan: Plan, now: Training, which: np.ndarray) -> Any:
-    """The `Evaluation` [K, N] of some seeds, by their indices [K]."""
+    """The `Evaluation` [K, N] of the seeds with these indices [K]."""
     from rljax import evaluation
 
     options = plan.asked.options
@@ -213,16 +189,10 @@ def evaluate(plan: Plan, now: Training, which: np.ndarray) -> Any:
         plan.interrupts.check()
         plan.display.evaluating(ended, episodes, steps)
 
-    return evaluation.evaluate(
-        plan.asked.config,
-        learners,
-        evaluation.evaluation_keys(keys, now.updates[which]),
-        options.eval_episodes,
-        greedy=options.eval_mode == "greedy",
-        num_envs=options.eval_envs,
-        max_steps=options.eval_max_steps,
-        watch=watch,
-    )
+    keys = evaluation.evaluation_keys(keys, now.updates[which])
+    how = dict(num_envs=options.eval_envs, max_steps=options.eval_max_steps, watch=watch)
+    policies, greedy = (plan.asked.config, learners, keys), options.eval_mode == "greedy"
+    return evaluation.evaluate(*policies, options.eval_episodes, greedy, **how)
 
 
 def _at_row_end(plan, now):
@@ -232,7 +202,7 @@ def _at_row_end(plan, now):
 
 
 def _env_steps(plan, now):
-    """That name a checkpoint: of each seed, or of all where they are trained one after another."""
+    """The steps that name a checkpoint: of each seed, or of all that train one after another."""
     updates = now.updates[0] if plan.together else now.updates.sum()
     return int(updates) * plan.asked.config.batch_size
 
@@ -245,7 +215,7 @@ def _is_save_due(plan, now, ended):
 
 
 def _save(plan, now):
-    """Saves a checkpoint, of the tables as they are now."""
+    """Saves a checkpoint."""
     trees, env_steps = {"state": now.states}, _env_steps(plan, now)
     in_training = now.updates[now.updates < plan.asked.config.num_updates]
     facts = {
@@ -258,10 +228,7 @@ def _save(plan, now):
     }
     if now.best:
         trees["best"] = {"learner": now.best.learner}
-        facts["best"] = {
-            "env_steps": now.best.env_steps.tolist(),
-            "returns": now.best.returns.tolist(),
-        }
+        facts["best"] = {name: getattr(now.best, name) for name in ("env_steps", "returns")}
     plan.recorder.save(env_steps, trees, facts)
     now.saved = env_steps
 

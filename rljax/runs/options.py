@@ -11,13 +11,13 @@ from rljax.utils.checks import check
 DEVICES = ("auto", "cpu", "gpu")
 EVAL_MODES = ("greedy", "sampled")
 
+# Options that change what the files of a run hold: a resumed run keeps them.
 FIXED = (
     *("preset", "seed", "num_seeds", "log_interval"),
     *("eval_episodes", "eval_mode", "eval_every", "eval_envs", "eval_max_steps"),
 )
-"""Options that change what the files of a run hold: they stay as they are when it is resumed."""
+# Options that a resumed run has from its record, unless it is given others.
 KEPT = (*FIXED, "checkpoint_every", "keep_checkpoints", "device", "stop_at_return")
-"""Options that a resumed run has from its record."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +62,7 @@ class RunOptions:
     """Print nothing but errors and warnings."""
 
     def validate(self) -> "RunOptions":
-        """Checks every option.
-
-        Raises:
-            ValueError, TypeError: an option is out of its range or of another type.
-        """
+        """Raises ValueError or TypeError if an option is out of its range or of another type."""
         check(self, log_interval=1, keep_checkpoints=1, eval_every=0, checkpoint_every=0)
         check_shared(self)
         if self.eval_every and not self.eval_episodes:
@@ -85,16 +81,9 @@ class RunOptions:
         return dataclasses.replace(self, log_interval=interval)
 
 
-_LEAST = dict(seed=0, num_seeds=1, eval_episodes=0, eval_envs=1, eval_max_steps=1)
-
-
 def check_shared(options: Any) -> None:
-    """Checks the options that runs and sweeps share.
-
-    Raises:
-        ValueError, TypeError: an option is out of its range or of another type.
-    """
-    check(options, **_LEAST)
+    """`validate` for the options that runs and sweeps share."""
+    check(options, seed=0, num_seeds=1, eval_episodes=0, eval_envs=1, eval_max_steps=1)
     if options.eval_max_steps >= 2**31:
         raise ValueError(f"eval_max_steps = {options.eval_max_steps}: must be below 2**31")
     if options.seed + options.num_seeds > 2**32:

@@ -3,34 +3,34 @@
 import io
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rljax.loggers import tables
 from rljax.runs import checkpoints
-from rljax.runs.saver import Saver
+from rljax.utils import atomic_io
 
 
 class Recorder:
-    """Rows, checkpoints and the summary of a run. A context: leaving it waits for the last
-    checkpoint."""
+    """Writes rows of metrics, and checkpoints in the background, one at a time.
+
+    A checkpoint's arrays are fetched before `save` returns; checksums and the disk are left to a
+    thread. What went wrong is raised by the next call. A context: leaving it waits for the thread.
+    """
 
     def __init__(self, run_dir: Path | None, keep: int):
-        """
-        Args:
-            run_dir: None keeps rows in memory, and nothing else.
-            keep: the newest checkpoints that are kept.
-        """
-        self.run_dir = run_dir
-        self.saver = Saver(run_dir, keep) if run_dir else None
+        """Keeps the newest `keep` checkpoints; without a `run_dir` only rows, in memory."""
+        self.run_dir, self.keep = run_dir, keep
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.under_way: Future | None = None
         self.text = io.StringIO()
 
     def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *exception):
-        if self.saver:
-            self.saver.__exit__(*exception)
+        self.thread.shutdown()
 
     def add_rows(self, rows: Sequence[Mapping]) -> None:
         """Adds rows of metrics, as `tables.metrics_rows` gives them."""
@@ -38,9 +38,10 @@ class Recorder:
             (self.run_dir / "summary.json").unlink(missing_ok=True)  # of a run that now continues
             tables.append_metrics(self.run_dir, rows)
         else:
-            columns = list(rows[0])
-            header = "" if self.text.tell() else ",".join(columns) + "\n"
-            self.text.write(header + tables.metrics_text(rows, columns))
+            self.text.seek(0)
+            header = self.text.readline()
+            self.text.seek(0, io.SEEK_END)
+            self.text.write(tables.metrics_text(rows, header))
 
     def add_evaluations(self, rows: Sequence[tuple]) -> None:
         """Adds an evaluation, as `tables.append_evaluations` takes it."""
@@ -48,23 +49,28 @@ class Recorder:
             tables.append_evaluations(self.run_dir, rows)
 
     def save(self, env_steps: int, trees: Mapping[str, Any], facts: Mapping) -> None:
-        """Saves a checkpoint of the tables as they are now, in the background."""
-        if self.saver:
-            self.saver.save(env_steps, trees, {**facts, "tables": tables.mark(self.run_dir)})
+        """Saves a checkpoint of the tables as they are now, and removes the oldest ones."""
+        if self.run_dir:
+            self.wait()
+            facts = {**facts, "tables": tables.mark(self.run_dir)}
+            arrays = {name: checkpoints.flatten(tree) for name, tree in trees.items()}
+            self.under_way = self.thread.submit(self._write, env_steps, arrays, facts)
+
+    def _write(self, env_steps, arrays, facts):
+        checkpoints.write(checkpoints.folder(self.run_dir, env_steps), arrays, facts)
+        for old in checkpoints.existing(self.run_dir)[: -self.keep]:
+            atomic_io.remove_folder(checkpoints.folder(self.run_dir, old))
 
     def wait(self) -> None:
-        """Until the checkpoint is on the disk.
-
-        Raises:
-            WriteError: it could not be written.
-        """
-        if self.saver:
-            self.saver.wait()
+        """Waits until the checkpoint is on the disk; raises WriteError if it cannot be written."""
+        if self.under_way:
+            under_way, self.under_way = self.under_way, None
+            under_way.result()
 
     def check(self) -> None:
         """Raises what has gone wrong with a checkpoint, without waiting."""
-        if self.saver:
-            self.saver.check()
+        if self.under_way and self.under_way.done():
+            self.wait()
 
     def metrics(self) -> Any:
         """All rows as a `pandas.DataFrame`."""

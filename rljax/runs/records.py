@@ -1,8 +1,6 @@
-"""What is recorded of a run: its settings as JSON, and what the manifest of its checkpoints says.
+"""A run's settings as JSON, and the manifests of its checkpoints; checked before they are used."""
 
-Whatever is read is of the form that it must be of before it is used.
-"""
-
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,15 +17,28 @@ _DICTS = ("env_kwargs", "env_params")
 _OBJECTS = ("env", "network", "loss")
 
 
+@dataclasses.dataclass
+class Progress:
+    """What the host knows of a run, besides the algorithm's state."""
+
+    wall_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    train_seconds: float = 0.0  # training alone, compilation and evaluations excluded
+    train_steps: int = 0  # environment steps in these seconds, over all seeds
+    last_return: float | None = None  # mean over seeds in training, at the last row that has one
+    evaluated: list[int] = dataclasses.field(default_factory=list)
+    """[S] environment steps of each seed at its last evaluation during training."""
+
+
 def config_record(config: Config) -> dict:
-    """The settings as `atomic_io.write_json` takes and `read_config` reads them."""
+    """The settings as JSON, which `read_config` reads."""
     record = {n: x.item() if isinstance(x, np.generic) else x for n, x in vars(config).items()}
     dicts = {n: {key: values.encoded(x) for key, x in record[n]} for n in _DICTS}
     return {**record, **{n: _named(record[n]) for n in _OBJECTS}, **dicts}
 
 
 def _named(thing):
-    """A function or class by the name under which other programs can import it, if it has one."""
+    """A function or class by its path, 'package.module:attribute', if it can be imported."""
     path = f"{getattr(thing, '__module__', '')}:{getattr(thing, '__qualname__', '')}"
     if path.startswith("__main__:"):
         return thing
@@ -38,11 +49,7 @@ def _named(thing):
 
 
 def read_config(record: Mapping) -> Config:
-    """The settings in a config.json or a checkpoint's manifest.
-
-    Raises:
-        ValueError, TypeError: they are not those of a `Config`.
-    """
+    """The settings in a config.json or a manifest; raises ValueError or TypeError."""
     known, settings = Config.__dataclass_fields__, {}
     for name, value in record["config"].items():
         if name not in known:
@@ -56,21 +63,14 @@ def read_config(record: Mapping) -> Config:
 
 
 def check(path: Path, manifest: Mapping, trees: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """That a checkpoint is one of a run, as the scripts save them; for `checkpoints.newest`.
-
-    Args:
-        path: its folder.
-
-    Raises:
-        DamagedError: a fact is absent or of another form than it must be, or other numbers of seeds
-            are in it.
-    """
+    """Raises DamagedError unless the checkpoint in this folder is of a run: all facts have their
+    form, and all arrays the same number of seeds. For `checkpoints.newest`."""
     for wrong in _wrong(path, manifest, trees):
         raise DamagedError(f"{path} is of no run: {wrong}")
 
 
 def _wrong(path, manifest, trees) -> Iterator[str]:
-    """What is wrong with a checkpoint; a thing is looked at when those before it are right."""
+    """What is wrong with a checkpoint; each check assumes that those before it passed."""
     for name, is_right in _FACTS.items():
         if name not in manifest:
             yield f"its manifest has no {name!r}"
@@ -83,6 +83,9 @@ def _wrong(path, manifest, trees) -> Iterator[str]:
     except (ValueError, TypeError) as error:
         yield str(error)
     num_seeds, expected = len(manifest["seeds"]), {"state"}
+    evaluated = manifest["progress"].get("evaluated")
+    if isinstance(evaluated, list) and len(evaluated) != num_seeds:
+        yield "its 'progress' is of another number of seeds"
     if "best" in manifest:
         expected.add("best")
         if not _is_best(manifest["best"]):
@@ -108,9 +111,8 @@ def _wrong(path, manifest, trees) -> Iterator[str]:
 def _is_best(best):
     if not isinstance(best, dict) or set(best) != {"env_steps", "returns"}:
         return False
-    if not all(isinstance(figures, list) for figures in best.values()):
-        return False
-    return all(map(is_count, best["env_steps"])) and all(map(_is_number, best["returns"]))
+    is_lists = all(isinstance(figures, list) for figures in best.values())
+    return is_lists and all((*map(is_count, best["env_steps"]), *map(_is_number, best["returns"])))
 
 
 def _is_seeds(seeds):
@@ -129,12 +131,12 @@ def _is_tables(marks):
 
 
 def _is_progress(progress):
-    if not isinstance(progress, dict):
+    if not isinstance(progress, dict) or not set(progress) <= set(Progress.__dataclass_fields__):
         return False
-    evaluated = progress.get("evaluated")  # of each seed; before, of those in training
-    each = evaluated if isinstance(evaluated, list) else [evaluated]
-    others = [x for name, x in progress.items() if name != "evaluated"]
-    return all(x is None or _is_number(x) for x in others + each)
+    found = {"evaluated": 0, "last_return": None, **progress}
+    last, each = found.pop("last_return"), found.pop("evaluated")
+    each = each if isinstance(each, list) else [each]  # in earlier versions one number
+    return (last is None or _is_number(last)) and all(map(_is_number, [*found.values(), *each]))
 
 
 _FACTS = {
@@ -144,5 +146,4 @@ _FACTS = {
     "updates": is_count,
     "progress": _is_progress,
     "tables": _is_tables,
-}
-"""What each must be of a run's checkpoint."""
+}  # and the form of each

@@ -21,40 +21,31 @@ class Run:
     algorithm: str
     config: Config
     seeds: list[int]
-    metrics: Any = dataclasses.field(repr=False)
-    """metrics.csv as a `pandas.DataFrame`: one row per seed and log point."""
-    summary: dict = dataclasses.field(repr=False)
-    """summary.json; empty of a run that has not ended."""
+    metrics: Any = dataclasses.field(repr=False)  # metrics.csv as a `pandas.DataFrame`
+    summary: dict = dataclasses.field(repr=False)  # summary.json; empty if the run has not ended
     state: dict = dataclasses.field(repr=False)
     """The algorithm's state of all seeds, as nested dicts of NumPy arrays [S, ...]; of the best
     checkpoint only what its policy needs: {"learner": {"params": ...}}."""
-    env_steps: list[int]
-    """[S] of each seed in `state`."""
-    run_dir: Path | None = None
-    """None where nothing was kept."""
-    error: Exception | None = None
-    """What ended a run that failed."""
-    exit_status: int = 0
-    """Of a program that does this run: 0 if it is completed or stopped."""
+    env_steps: list[int]  # [S] of each seed in `state`
+    run_dir: Path | None = None  # None where nothing was written
+    error: Exception | None = None  # that ended a run that failed
+    exit_status: int = 0  # of a program that does this run: 0 if it is completed or stopped
 
     @property
     def status(self) -> str | None:
-        """completed, stopped, interrupted, diverged or failed; None of a run that has not ended."""
+        """completed, stopped, interrupted, diverged or failed; None if the run has not ended."""
         return self.summary.get("status")
 
     def policy(self, seed: int | None = None, greedy: bool = False) -> Callable:
-        """A trained policy as a plain function `policy(obs, key) -> action`, as `evaluation.policy`
-        gives it.
-
-        The environment and the network are made anew from the run's config: those that it names as
-        'package.module:attribute' are imported.
+        """A trained policy as a plain function `policy(obs, key) -> action`; see
+        `evaluation.policy`. It imports what the config names as 'package.module:attribute'.
 
         Args:
             seed: one of the run's seeds; by default the first.
             greedy: the distribution's mode rather than a sample; the key is not needed then.
 
         Raises:
-            ValueError: the run has no such seed; its network is another one now.
+            ValueError: the run has no such seed, or its network has changed since.
         """
         import jax
 
@@ -64,11 +55,8 @@ class Run:
         return evaluation.policy(self.config, jax.tree.map(lambda x: x[index], learners), greedy)
 
     def learners(self) -> Any:
-        """The `TrainState` [S] of all seeds, as far as a policy needs it.
-
-        Raises:
-            ValueError: the network is another one now than when the run was trained.
-        """
+        """The `TrainState` [S] of all seeds, as far as a policy needs it; raises ValueError if the
+        network has changed since the run was trained."""
         from rljax import evaluation
 
         if self.run_dir:
@@ -83,44 +71,20 @@ class Run:
         max_steps: int = MAX_EPISODE_STEPS,
         watch: Callable[[int, int, int], None] = lambda ended, episodes, steps: None,
     ) -> dict:
-        """Evaluates the policies over full episodes that no evaluation in training had.
-
-        Args:
-            episodes, greedy, envs, max_steps, watch: as `evaluation.evaluate` takes them.
-
-        Returns:
-            Mean, IQM and 95% interval over seeds, and the mean return of each seed.
-
-        Raises:
-            ValueError, EnvError: as `evaluation.evaluate` and `learners` do.
+        """Mean, IQM and 95% interval over seeds, and each seed's mean return, over full episodes
+        that no evaluation in training had. Arguments and errors: `evaluation.evaluate`, `learners`.
         """
         from rljax import evaluation
         from rljax.utils import seeds
 
-        result = evaluation.evaluate(
-            self.config,
-            self.learners(),
-            evaluation.evaluation_keys(seeds.keys(self.seeds), evaluation.FRESH),
-            episodes,
-            greedy,
-            num_envs=envs,
-            max_steps=max_steps,
-            watch=watch,
-        )
-        mode = "greedy" if greedy else "sampled"
-        return {
-            "env": self.config.env,
-            "seeds": self.seeds,
-            "env_steps": self.env_steps,
-            **returns_summary(result, mode, max_steps),
-        }
+        keys = evaluation.evaluation_keys(seeds.keys(self.seeds), evaluation.FRESH)
+        how = dict(num_envs=envs, max_steps=max_steps, watch=watch)
+        result = evaluation.evaluate(self.config, self.learners(), keys, episodes, greedy, **how)
+        told = {"env": self.config.env, "seeds": self.seeds, "env_steps": self.env_steps}
+        return told | returns_summary(result, "greedy" if greedy else "sampled", max_steps)
 
     def plot(self, *paths: Path | str) -> Any:
-        """The learning curve; shows itself in a notebook.
-
-        Args:
-            paths: files to write it to.
-        """
+        """The learning curve, also written to these files; shows itself in a notebook."""
         from rljax import analysis
 
         title = f"{self.algorithm.upper()} on {self.config.env}"
@@ -129,12 +93,12 @@ class Run:
     def export_params(self, path: Path, seed: int | None = None) -> Path:
         """Writes a policy's parameters as safetensors, and the run's config beside them as JSON.
 
-        The arrays are named by their paths, joined by dots: "params.params.actor_head.kernel".
-        Where observations are standardised, "obs_moments.mean" and "obs_moments.var" are with them.
+        The arrays are named by their paths, joined by dots: "params.params.actor_head.kernel";
+        "obs_moments.mean" and "obs_moments.var" are with them if observations are standardised.
 
         Args:
             path: such as "policy.safetensors"; the config goes to "policy.json" then.
-            seed: as in `policy`.
+            seed: as for `policy`.
 
         Raises:
             ValueError: the run has no such seed, or the path ends in .json.
@@ -147,11 +111,8 @@ class Run:
             raise ValueError(f"path = {str(path)!r}: must not end in .json, where the config goes")
         learner = {name: self.state["learner"].get(name) for name in ("params", "obs_moments")}
         arrays = {name: np.array(leaf[index]) for name, leaf in _joined(learner)}
-        record = {
-            "config": records.config_record(self.config),
-            "seed": self.seeds[index],
-            "env_steps": self.env_steps[index],
-        }
+        trained = {"seed": self.seeds[index], "env_steps": self.env_steps[index]}
+        record = {"config": records.config_record(self.config), **trained}
         atomic_io.write(path, safetensors.numpy.save(arrays))
         atomic_io.write_json(path.with_suffix(".json"), record)
         return path
@@ -168,12 +129,12 @@ def load(run_dir: Path, checkpoint: str | int = "last") -> Run:
     """A saved run.
 
     Args:
-        checkpoint: "last", "best" (of each seed what did best in the evaluations during
-            training) or the environment steps of one.
+        checkpoint: "last", "best" (of each seed the best in the evaluations during training) or the
+            environment steps of one. Where the newest is damaged, "last" and "best" take the one
+            before and warn.
 
     Raises:
-        ValueError: there is no such run or checkpoint, or it is not whole. Where the newest is
-            damaged, "last" and "best" take the one before and warn.
+        ValueError: there is no such run or checkpoint, or it is not whole.
     """
     run_dir = Path(run_dir)
     record = directory.read_record(run_dir)
@@ -190,10 +151,8 @@ def load(run_dir: Path, checkpoint: str | int = "last") -> Run:
     env_steps = [int(n) * config.batch_size for n in state["learner"]["updates"]]
     if checkpoint == "best":
         if "best" not in trees:
-            raise ValueError(
-                f"{str(run_dir)!r} has no checkpoint 'best': it was not evaluated in training"
-                " (--eval-every)"
-            )
+            why = "it was not evaluated in training (--eval-every)"
+            raise ValueError(f"{str(run_dir)!r} has no checkpoint 'best': {why}")
         env_steps = manifest["best"]["env_steps"]
         state = checkpoints.nest(trees["best"])
     metrics, summary = tables.read_metrics(run_dir), read_summary(run_dir)
@@ -211,13 +170,9 @@ def read_summary(run_dir: Path) -> dict:
 
 
 def check_network(run_dir: Path, config: Config) -> None:
-    """That the network and its inputs are the same now as when a run was trained.
-
-    Raises:
-        ValueError: the record has others; or the run is older than such records, and its
-            observations were not divided by 255, as they would be now.
-        ValueError, TypeError: as `rollout.make_env_and_network` does.
-    """
+    """Raises ValueError if the network or its inputs are not those of a run: the record has others,
+    or an earlier version, without such records, did not divide observations by 255; ValueError or
+    TypeError if environment or network cannot be made."""
     from rljax import networks, rollout
     from rljax.envs import spaces
     from rljax.envs.host_envs import HostEnv
@@ -226,14 +181,12 @@ def check_network(run_dir: Path, config: Config) -> None:
     now = networks.describe(config, env.spec)
     then = directory.read_record(run_dir).get("network")
     if then is not None and then != now:
-        raise ValueError(
-            f"{str(run_dir)!r} was trained with the network {then}, which is now {now}"
-        )
+        why = f"the network {then}, which is now {now}"
+        raise ValueError(f"{str(run_dir)!r} was trained with {why}")
     if then is None and isinstance(env, HostEnv) and spaces.is_scaled_anew(env.declared[0]):
-        raise ValueError(
-            f"{str(run_dir)!r} was trained by an earlier version, which did not divide observations"
-            " from 0 to 255 by 255 where they are no bytes; give the environment other bounds"
-        )
+        why = "did not divide observations from 0 to 255 by 255 where they are no bytes"
+        told = f"{str(run_dir)!r} was trained by an earlier version, which {why}"
+        raise ValueError(f"{told}; give the environment other bounds")
 
 
 def returns_summary(result: Any, mode: str, max_steps: int) -> dict:
@@ -246,7 +199,7 @@ def returns_summary(result: Any, mode: str, max_steps: int) -> dict:
         "mean": float(per_seed.mean()),
         "iqm": float(analysis.iqm(per_seed)),
         "ci95": ends if len(per_seed) > 1 else None,
-        "per_seed": [float(x) for x in per_seed],
+        "per_seed": per_seed.tolist(),
         "mode": mode,
         "episodes": result.returns.shape[1],
         "unfinished": int((~result.finished).sum()),

@@ -18,15 +18,10 @@ class Settings(NamedTuple):
     algorithm: str
     config: Config
     options: RunOptions
-    own: tuple[Any, ...]
-    """The algorithm's own options: () or one dataclass."""
+    own: tuple[Any, ...]  # the algorithm's own options: () or one dataclass
 
     def replace(self, changes: Mapping[str, Any]) -> "Settings":
-        """The settings with other values by name, whichever part has the name.
-
-        Raises:
-            TypeError: no part has a name; the message offers the nearest.
-        """
+        """The settings with other values by name; raises TypeError if no part has the name."""
         parts, left = [], dict(changes)
         for part in (self.config, self.options, *self.own):
             names = [field.name for field in dataclasses.fields(part)]
@@ -39,14 +34,12 @@ class Settings(NamedTuple):
 
 
 def start_from(algorithm: str, env: Any = None, preset: str | None = None) -> Settings:
-    """The settings that a run starts from: the preset of an environment, if it has one.
+    """The settings that a run starts from: an environment's preset, if it has one. Raises
+    ValueError if there is no such algorithm or preset.
 
     Args:
         env: by default the preset's environment.
-        preset: of another environment, or "none".
-
-    Raises:
-        ValueError: there is no such algorithm or preset.
+        preset: another environment, or "none".
     """
     known = algorithms.find(algorithm)
     name = preset or env or Config().env
@@ -63,59 +56,37 @@ def start_from(algorithm: str, env: Any = None, preset: str | None = None) -> Se
 
 
 def saved(run_dir: Path, wanted: str | None = None) -> Settings:
-    """The settings of a saved run, to be resumed.
-
-    Args:
-        wanted: the algorithm that it must be of.
-
-    Raises:
-        ValueError, TypeError: it is no run directory, its record is damaged, or it is of another
-            algorithm.
-    """
+    """The settings of a saved run, to be resumed; raises ValueError or TypeError if there is none,
+    its record is damaged, or its algorithm is not the `wanted` one."""
     record = directory.read_record(run_dir)
     name, known = record.get("algorithm"), [wanted] if wanted else list(algorithms.ALGORITHMS)
     if name not in known:
         raise ValueError(f"{str(run_dir)!r} is a run of {name}, not of {' or '.join(known)}")
-    algorithm = algorithms.find(name)
-    told = record["run"]
-    config = records.read_config(record)
-    options = RunOptions(**{name: told[name] for name in KEPT if name in told})
-    options = dataclasses.replace(options, run_dir=Path(run_dir)).validate()
-    own = (
-        dataclasses.replace(part, **told.get(algorithm.options_name, {})) for part in algorithm.own
-    )
-    own = tuple(part.validate() for part in own)
+    told, config = record["run"], records.read_config(record)
+    kept = {name: told[name] for name in KEPT if name in told}
+    options = RunOptions(**kept, run_dir=Path(run_dir)).validate()
+    own = algorithms.find(name).own_with(told)
     return Settings(name, config, options.with_log_interval(config), own)
 
 
 def check_resumable(before: Settings, after: Settings) -> None:
-    """That nothing changes when a run is resumed but what may.
-
-    Raises:
-        ValueError: something else does, or `total_timesteps` is lowered.
-    """
+    """Raises ValueError if a resumed run changes a setting that it must keep."""
     there, here = _unchangeable(before), _unchangeable(after)
     if here["total_timesteps"] < there["total_timesteps"]:
-        raise ValueError(
-            f"total_timesteps = {here['total_timesteps']}: may only be raised on resume, from"
-            f" {there['total_timesteps']}"
-        )
+        now, then = here["total_timesteps"], there["total_timesteps"]
+        raise ValueError(f"total_timesteps = {now}: may only be raised on resume, from {then}")
     if changes := others(there, here, "total_timesteps"):
         raise ValueError(f"on resume only total_timesteps may be raised: the run has {changes}")
 
 
 def others(there: Mapping, here: Mapping, *but: str) -> str:
-    """What a saved run or sweep has otherwise, as "name = this, not that, ...".
-
-    Args:
-        but: names that may differ.
-    """
+    """How a saved run or sweep differs, as "name = this, not that, ..."; the names in `but` may."""
     names = [name for name in differing([there, here]) if name not in but]
     return ", ".join(f"{name} = {there[name]!r}, not {here[name]!r}" for name in names)
 
 
 def record(settings: Settings) -> dict:
-    """The settings as config.json holds them."""
+    """The settings for config.json."""
     names = [algorithms.find(settings.algorithm).options_name]
     own = {name: dataclasses.asdict(part) for name, part in zip(names, settings.own)}
     options = {**dataclasses.asdict(settings.options), "run_dir": str(settings.options.run_dir)}

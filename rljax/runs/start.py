@@ -12,50 +12,27 @@ import numpy as np
 from rljax import algorithms
 from rljax.loggers import tables
 from rljax.runs import checkpoints, compatibility, directory, records, run, settings
+from rljax.runs.best import Best
+from rljax.runs.records import Progress
 from rljax.runs.settings import Settings
 from rljax.utils import atomic_io, values
-from rljax.utils.verified import DamagedError
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the host knows of a run, besides the algorithm's state."""
-
-    wall_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    train_seconds: float = 0.0
-    """Training alone, compilation and evaluations excluded."""
-    train_steps: int = 0
-    """Environment steps in these seconds, over all seeds."""
-    last_return: float | None = None
-    """Mean return over seeds in training, at the last row that has one."""
-    evaluated: list[int] = dataclasses.field(default_factory=list)
-    """[S] environment steps of each seed at its last evaluation during training."""
 
 
 @dataclasses.dataclass
 class Training:
     """How far a run is."""
 
-    states: Any
-    """[S]"""
-    updates: np.ndarray
-    """[S]"""
+    states: Any  # [S]
+    updates: np.ndarray  # [S]
     progress: Progress
-    last_returns: np.ndarray
-    """[S] episodic return of each seed's last row; NaN where there is none."""
-    best: Any = None
-    """`best.Best`, if there has been an evaluation during training."""
-    saved: int = 0
-    """Environment steps at the last checkpoint, as it is named."""
-    evaluation: Any = None
-    """The `Evaluation` of just these states, if there was one of all seeds."""
-    status: str = "completed"
-    """Of a run that ends here."""
+    last_returns: np.ndarray  # [S] episodic return of each seed's last row; NaN if it has none
+    best: Any = None  # `best.Best`, if there has been an evaluation during training
+    saved: int = 0  # environment steps at the last checkpoint, as it is named
+    evaluation: Any = None  # the `Evaluation` of exactly these states, if all seeds had one
+    status: str = "completed"  # if the run ends here
     diverged: dict[int, int] = dataclasses.field(default_factory=dict)
     """seed: update at which loss, gradient or parameters were no longer finite."""
-    error: Exception | None = None
-    """What ended a run that failed."""
+    error: Exception | None = None  # that ended a run that failed
 
 
 def _beginning(states):
@@ -66,11 +43,8 @@ def _beginning(states):
 
 @contextlib.contextmanager
 def fresh(asked: Settings, states: Any, device: str) -> Iterator[Training]:
-    """A new run directory, locked; none if the options name none.
-
-    Raises:
-        ValueError: it is taken or cannot be written.
-    """
+    """A new run, in a locked directory if the options name one; raises ValueError if that is taken
+    or cannot be written."""
     from rljax import networks, rollout
 
     run_dir = asked.options.run_dir
@@ -86,17 +60,12 @@ def fresh(asked: Settings, states: Any, device: str) -> Iterator[Training]:
 
 @contextlib.contextmanager
 def resumed(asked: Settings, states: Any, device: str) -> Iterator[Training | None]:
-    """A run from its newest whole checkpoint, locked; None if it is complete.
+    """A run from its newest whole checkpoint, of the shapes of fresh `states`, in its locked
+    directory; None if it is complete.
 
-    What the run wrote after that checkpoint is cut off: rows of the tables, and checkpoints that
-    cannot be resumed from, which are renamed to `*.aside`.
-
-    Args:
-        states: fresh ones, whose shapes the saved ones must have.
-
-    Raises:
-        ValueError: another process trains in it, no checkpoint is whole, or it is of other
-            settings.
+    What the run wrote after that checkpoint is taken back: rows of the tables are cut off, and
+    newer checkpoints, which are damaged, are renamed to `*.aside`. Raises ValueError if another
+    process trains in it, no checkpoint is whole, or it has other settings.
     """
     run_dir = asked.options.run_dir
     with directory.lock(run_dir):
@@ -127,7 +96,7 @@ def _resume(asked, states, device):
 
 
 def _never_began(run_dir):
-    """Killed before its first checkpoint, of the initial state: then there are no metrics."""
+    """Whether a run was killed before its first checkpoint, and so has no metrics."""
     if checkpoints.existing(run_dir):
         return False
     metrics = run_dir / "metrics.csv"
@@ -159,10 +128,8 @@ def _from_checkpoint(asked, states):
     if is_done and run.read_summary(run_dir).get("status") == "completed":
         return None
     if config.total_timesteps != before.total_timesteps:
-        _warn(
-            f"total_timesteps raised from {before.total_timesteps:,} to"
-            f" {config.total_timesteps:,}: the learning rate's schedule follows the new total"
-        )
+        raised = f"raised from {before.total_timesteps:,} to {config.total_timesteps:,}"
+        _warn(f"total_timesteps {raised}: the learning rate's schedule follows the new total")
     _cut(run_dir, manifest)
     rows = tables.read_metrics(run_dir).groupby("seed")["episodic_return"].last()
     last_returns = np.array(rows.reindex(manifest["seeds"]))
@@ -170,8 +137,6 @@ def _from_checkpoint(asked, states):
 
 
 def _best(manifest, trees, states):
-    from rljax.runs.best import Best
-
     if "best" not in manifest:
         return None
     policy = states.learner._replace(opt_state=(), return_moments=None)
@@ -187,44 +152,32 @@ def _cut(run_dir, manifest):
     for newer in checkpoints.existing(run_dir):
         if newer > manifest["env_steps"]:
             path = checkpoints.folder(run_dir, newer)
-            atomic_io.remove_folder(path.with_name(f"{path.name}.aside"))
+            aside = path.with_name(f"{path.name}.aside")
+            atomic_io.remove_folder(aside)
             with atomic_io.writing(path):
-                path.rename(path.with_name(f"{path.name}.aside"))
+                path.rename(aside)
     tables.cut(run_dir, manifest["tables"])
 
 
 def _check(path: Path, manifest, trees):
-    """That a checkpoint is whole and one of this run, with its tables.
-
-    Raises:
-        DamagedError: it is not.
-    """
+    """Raises DamagedError unless a checkpoint is of a run, and of its tables."""
     records.check(path, manifest, trees)
-    progress = manifest["progress"]
-    known = {field.name for field in dataclasses.fields(Progress)}
-    lacking = {name for name, x in progress.items() if x is None} - {"last_return"}
-    evaluated = progress.get("evaluated")
-    of_seeds = not isinstance(evaluated, list) or len(evaluated) == len(manifest["seeds"])
-    if lacking or not known >= set(progress) or not of_seeds:
-        raise DamagedError(f"{path} is of no run: its progress is of another form")
     tables.check(path.parents[1], manifest["tables"])
 
 
 def _check_same(asked, before, manifest):
-    """That the checkpoint is of this run."""
-    here, there = records.config_record(asked.config), records.config_record(before)
-    here, there = {**here, "seeds": asked.options.seeds}, {**there, "seeds": manifest["seeds"]}
+    """Raises ValueError if the checkpoint is of another run."""
+    here = {**records.config_record(asked.config), "seeds": asked.options.seeds}
+    there = {**records.config_record(before), "seeds": manifest["seeds"]}
     if others := settings.others(there, here, "total_timesteps"):
         raise ValueError(f"the checkpoint is of another run: it has {others}")
-    if here["total_timesteps"] < there["total_timesteps"]:
-        raise ValueError(
-            f"total_timesteps = {here['total_timesteps']}: the checkpoint is of a run of"
-            f" {there['total_timesteps']}"
-        )
+    now, then = asked.config.total_timesteps, before.total_timesteps
+    if now < then:
+        raise ValueError(f"total_timesteps = {now}: the checkpoint is of a run of {then}")
 
 
 def _note_resume(record, asked, device, updates):
-    """Adds this resumption to config.json, and warns of what is not as it was."""
+    """Adds this resumption to config.json, and warns of what has changed."""
     now, options = directory.provenance(device), asked.options
     directory.warn_of_changes(record, now)
     again = {"env_steps": int(updates.max()) * asked.config.batch_size, **now}

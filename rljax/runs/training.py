@@ -16,17 +16,8 @@ from rljax.utils import forkserver, platform, seeds
 
 
 def execute(asked: Settings, on_log: Callable | None = None, resume: bool = False) -> Run:
-    """Does a run, or resumes one; whatever ends it after it has begun, gives the `Run`.
-
-    Args:
-        asked: with `run_dir`; without one nothing is kept.
-        on_log: called with a `loop.LogRow` at each row of metrics; "stop" ends the run.
-
-    Raises:
-        ValueError, TypeError: a setting is wrong, or the run cannot be resumed; nothing is left.
-        KeyboardInterrupt: a signal came before the run began.
-        WriteError: something could not be written; what was saved before is whole.
-    """
+    """Does a run, or resumes one; whatever ends it after it has begun, this returns the `Run`.
+    Arguments and errors are those of `prepared`."""
     with prepared(asked, on_log, resume) as run:
         return run()
 
@@ -35,17 +26,16 @@ def execute(asked: Settings, on_log: Callable | None = None, resume: bool = Fals
 def prepared(
     asked: Settings, on_log: Callable | None = None, resume: bool = False
 ) -> Iterator[Callable[[], Run]]:
-    """A run of which all that can be checked is checked, and whose directory is locked.
+    """A run, checked as far as possible, in a locked directory: yields a function that does it, to
+    be called once. It raises RefusedError, a ValueError, if a process cannot make the environment.
 
     Args:
-        asked, on_log: as `execute` takes them.
-
-    Yields:
-        What does the run, to be called once. It raises RefusedError, a ValueError, where a process
-        cannot make the environment.
+        on_log: called with a `loop.LogRow` at each row of metrics; "stop" ends the run.
 
     Raises:
-        As `execute` does.
+        ValueError, TypeError: a setting is wrong, or the run cannot be resumed; nothing is left.
+        KeyboardInterrupt: a signal came before the run began.
+        WriteError: something could not be written; what was saved before is whole.
     """
     begun = time.perf_counter()
     algorithm = algorithms.find(asked.algorithm)
@@ -66,17 +56,8 @@ def prepared(
         if now is None:
             yield lambda: _complete(options)
         else:
-            plan = loop.Plan(
-                asked=asked,
-                module=module,
-                keys=keys,
-                together=module.in_one_program(asked.config),
-                device=device,
-                on_log=on_log,
-                interrupts=signals,
-                begun=begun - now.progress.wall_seconds,
-                making=making,
-            )
+            together, begun = module.in_one_program(asked.config), begun - now.progress.wall_seconds
+            plan = loop.Plan(asked, module, keys, together, device, on_log, signals, begun, making)
             yield lambda: _run(plan, now, is_new=not resume)
 
 
@@ -105,7 +86,7 @@ def _run(plan, now, is_new):
 
 
 def _settled(asked, algorithm):
-    """The settings, checked, as they are for the algorithm."""
+    """The settings, checked, and adapted to the algorithm."""
     options = asked.options
     if algorithm.in_processes:
         if options.device == "gpu":

@@ -3,13 +3,13 @@
     table = sweep.run(Config(), {"learning_rate": sweep.log(1e-4, 1e-2, 16)}, seeds=range(10))
 
 A point is a value for each setting that varies, a trial a point with a seed. Trials that differ in
-floats and seeds alone are a group: in environments in JAX one compiled program trains many of a
+floats and seeds alone are a group: with environments in JAX one compiled program trains many of a
 group at once, on all local devices; in A3C, and where Python steps the environments, each trial is
 trained in a process.
 
     points      axes of settings, and the points made of them
     trials      points and seeds as trials, and their groups
-    running     run, chunks, train_group: the whole of it
+    running     run, chunks: a whole sweep
     population  a group as one vmapped program
     trial_pool  a group in processes
     results     the tidy table
@@ -21,31 +21,15 @@ trained in a process.
 
 from importlib import import_module
 
-_HOMES = {
-    "Execution": "trials",
-    "FailedError": "running",
-    "Failure": "results",
-    "Group": "trials",
-    "Journal": "journal",
-    "Progress": "results",
-    "Range": "points",
-    "Result": "results",
-    "SweepOptions": "options",
-    "Trial": "trials",
-    "check": "running",
-    "chunks": "running",
-    "columns": "results",
-    "describe": "points",
-    "grid": "points",
-    "latin_hypercube": "points",
-    "linear": "points",
-    "log": "points",
-    "plan": "trials",
-    "random": "points",
-    "read": "results",
-    "run": "running",
-    "train_group": "running",
+_NAMES = {
+    "journal": "Journal",
+    "options": "SweepOptions",
+    "points": "Range describe grid latin_hypercube linear log random",
+    "results": "Failure Progress Result columns read",
+    "running": "FailedError check chunks run",
+    "trials": "Group Trial plan",
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = list(_HOMES)
 

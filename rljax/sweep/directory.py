@@ -1,4 +1,4 @@
-"""A sweep with a directory: trains what is missing there, and writes what it says."""
+"""A sweep with a directory: trains the trials that it lacks, and writes tables and figures."""
 
 import contextlib
 import os
@@ -18,8 +18,7 @@ from rljax.sweep.journal import Journal
 from rljax.sweep.options import SweepOptions
 from rljax.utils import atomic_io, platform
 
-WRITE_EVERY = 5.0
-"""Seconds between two summaries that sweep.json gets of a sweep in progress."""
+WRITE_EVERY = 5.0  # seconds between two summaries of a sweep in progress in sweep.json
 
 
 class Asked(NamedTuple):
@@ -27,19 +26,15 @@ class Asked(NamedTuple):
 
     base: Config
     options: SweepOptions
-    own: tuple[Any, ...]
-    """The algorithm's own options: () or one dataclass."""
+    own: tuple[Any, ...]  # the algorithm's own options: () or one dataclass
     points: list[dict]
-    space: dict = {}  # noqa: RUF012  never changed
-    """How the points were made, for config.json."""
-    saved: dict | None = None
-    """config.json of a sweep that is resumed."""
-    heat_map: bool = True
-    """The points are a grid."""
+    space: dict | None = None  # how the points were made, for config.json
+    saved: dict | None = None  # config.json of a sweep that is resumed
+    heat_map: bool = True  # the points are a grid
 
     @property
     def envs(self) -> str:
-        """All environments, where they are an axis."""
+        """The environment, or all of them where they are an axis."""
         found = dict.fromkeys(point.get("env", self.base.env) for point in self.points)
         return ", ".join(map(str, found))
 
@@ -49,31 +44,18 @@ class Done(NamedTuple):
 
     summary: dict
     failures: list
-    exit_status: int
-    """Of a program that does this sweep."""
+    exit_status: int  # of a program that does this sweep
 
 
-def execute(asked: Asked) -> Done:
-    """Trains all that is missing, ranks the points and draws the figures.
+@contextlib.contextmanager
+def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
+    """A sweep, checked as far as possible, in a locked directory: yields a function, to be called
+    once, that trains the missing trials, ranks the points and draws the figures.
 
     Raises:
         ValueError, TypeError: a setting is wrong, or the directory is of another sweep.
         KeyboardInterrupt: a signal came before training.
         WriteError: something could not be written; what was saved before is whole.
-    """
-    with prepared(asked) as sweep:
-        return sweep()
-
-
-@contextlib.contextmanager
-def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
-    """A sweep of which all that can be checked is checked, and whose directory is locked.
-
-    Yields:
-        What does it, to be called once.
-
-    Raises:
-        As `execute` does.
     """
     begun, options = time.perf_counter(), asked.options
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
@@ -94,7 +76,7 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
 
 @contextlib.contextmanager
 def _opened(asked, groups, device):
-    """The sweep's directory, locked."""
+    """The sweep's directory, made if it is new, and locked."""
     if asked.saved is None:
         _create(asked, groups, device)
     folder = asked.options.run_dir
@@ -110,10 +92,9 @@ def _create(asked, groups, device):
     chosen = [networks.describe(x, rollout.make_env_and_network(x)[0].spec) for x in configs]
     told = settings.Settings(asked.options.algorithm, asked.base, asked.options, asked.own)
     record = settings.record(told)
-    record = {
-        **record,
+    record |= {
         "algorithm": "sweep",
-        "run": {**record["run"], **asked.space},
+        "run": {**record["run"], **(asked.space or {})},
         **directory.provenance(device),
         "points": [*map(spaces.recorded, asked.points)],
         "networks": chosen,
@@ -122,20 +103,16 @@ def _create(asked, groups, device):
 
 
 def _finished(folder, journal, groups):
-    """What `analysis.final_returns` gives of the trials that are finished; None where none is.
-
-    Raises:
-        ValueError: the table is damaged, or of other trials.
-    """
+    """`analysis.final_returns` of the finished trials, None if there are none; raises ValueError if
+    the table is damaged, or of other trials."""
     if not journal.trials:
         return None
     finals = analysis.final_returns(results.read(folder))
     points = {trial.number: trial.point for group in groups for trial in group.trials}
     found = dict(zip(finals["trial"], finals["point"]))
-    is_same = set(found) == set(journal.trials)
-    is_same = is_same and all(points.get(n) == x for n, x in found.items())
+    is_same = found == {number: points.get(number) for number in journal.trials}
     first, *names = journal.columns[: 4 + len(groups[0].trials[0].settings)]
-    is_same = is_same and names == ["point", "seed", *groups[0].trials[0].settings, "env_steps"]
+    is_same &= names == ["point", "seed", *groups[0].trials[0].settings, "env_steps"]
     if not is_same or first not in ("trial", results.OLD_TRIAL):
         raise ValueError(f"{journal.table} is of other trials than {folder}'s")
     return finals
@@ -160,7 +137,8 @@ def _train(asked, groups, folder, journal, finals, signals, device, begun):
         directory.warn_of_changes(asked.saved, again)
         resumed = [*asked.saved.get("resumed", []), again]
         atomic_io.write_json(folder / "config.json", {**asked.saved, "resumed": resumed})
-    steps = {trial.number: _steps(trial) for group in groups for trial in group.trials}
+    all_trials = [trial for group in groups for trial in group.trials]
+    steps = {x.number: x.config.num_updates * x.config.batch_size for x in all_trials}
     before, total = sum(steps[number] for number in journal.trials), sum(steps.values())
     size = f"{report.many(len(asked.points), 'point')} x {report.many(len(options.seeds), 'seed')}"
     title = f"Sweep · {options.algorithm.upper()} · {asked.envs} · {size}"
@@ -182,40 +160,29 @@ def _train(asked, groups, folder, journal, finals, signals, device, begun):
     return Done(summary, follower.failures, exit_status)
 
 
-def _steps(trial):
-    return trial.config.num_updates * trial.config.batch_size
-
-
 class Follower:
-    """A sweep in progress: what its steps bring goes to its files and its display."""
+    """A sweep in progress: its results go to its files and its display."""
 
     def __init__(self, asked, groups, folder, journal, display, env_steps, begun):
         self.asked, self.groups, self.folder = asked, groups, folder
         self.journal, self.display = journal, display
         self.env_steps, self.train_seconds = env_steps, journal.train_seconds
         self.begun, self.wrote = begun - journal.wall_seconds, -np.inf
-        self.failures = []
+        self.failures, self.diverged, self.best = [], 0, (-np.inf, "")
         self.group_of = {x.number: i for i, group in enumerate(groups) for x in group.trials}
         self.left = [len(group.trials) for group in groups]
         self.returns = {index: [] for index in range(len(asked.points))}
-        self.best = (-np.inf, "")
-        self.diverged = 0
 
     def follow(self, signals) -> None:
-        """Trains all that is left.
-
-        Raises:
-            KeyboardInterrupt: a signal came.
-            WriteError: something could not be written.
-        """
-        how = self.asked.options.execution._replace(done=set(self.journal.trials))
-        with contextlib.closing(running.chunks(self.groups, how)) as steps:
+        """Trains all trials that are left; raises KeyboardInterrupt if a signal came."""
+        steps = running.chunks(self.groups, self.asked.options, set(self.journal.trials))
+        with contextlib.closing(steps):
             for step in steps:
                 self.take(step)
                 signals.check()
 
     def take(self, step) -> None:
-        """A `results.Progress`."""
+        """Notes a `results.Progress`."""
         self.env_steps += step.env_steps
         self.train_seconds += step.seconds
         if step.failure:
@@ -230,11 +197,11 @@ class Follower:
         self.display.update(self.env_steps, self.speed(), below=self._counts())
 
     def speed(self) -> float:
-        """Environment steps a second over all trials, without compilations and evaluations."""
+        """Environment steps per second over all trials, without compilations and evaluations."""
         return self.env_steps / self.train_seconds if self.train_seconds else 0.0
 
     def note(self, finals) -> None:
-        """Final returns of trials that are finished; the best point is one with all its seeds."""
+        """Notes final returns of finished trials; the best point is one with all its seeds."""
         self.diverged += int(finals["diverged"].sum())
         for number in finals["trial"]:
             self.left[self.group_of[number]] -= 1
@@ -255,7 +222,7 @@ class Follower:
         return f"{text} · best so far {score:,.2f} at {best}" if best else text
 
     def summary(self, status: str) -> dict:
-        """What sweep.json says of the whole."""
+        """The content of sweep.json, without the ranking."""
         asked, (score, best) = self.asked, self.best
         return {
             "algorithm": asked.options.algorithm,
@@ -264,9 +231,7 @@ class Follower:
             "axes": list(asked.points[0]),
             "points": len(asked.points),
             "seeds": asked.options.seeds,
-            "groups": [
-                {"settings": group.static, "agents": len(group.trials)} for group in self.groups
-            ],
+            "groups": [{"settings": x.static, "agents": len(x.trials)} for x in self.groups],
             "agents": len(self.group_of),
             "agents_finished": len(self.journal.trials),
             "agents_diverged": self.diverged,

@@ -1,13 +1,14 @@
-"""A sweep's files as they grow: results.csv, and finished.jsonl, which says where it is whole.
+"""A sweep's files as they grow: results.csv, and finished.jsonl, which says how far it is whole.
 
-Each line of the journal is of trials that were finished together, and is written after their rows.
-What results.csv holds beyond the last line is of a process that was killed: it is cut off, and its
-trials are trained again.
+Each line of the journal is about trials that were finished together, and written after their rows.
+Rows beyond its last line are from a process that was killed: they are cut off, and their trials
+trained again.
 """
 
 import csv
 import hashlib
 import io
+import itertools
 import os
 from pathlib import Path
 
@@ -19,21 +20,14 @@ _ENTRY = ("agents", "bytes", "sha256", "train_seconds", "wall_seconds")
 
 
 class Journal:
-    """Of a sweep in progress."""
+    """The journal of a sweep in progress, and its table."""
 
     def __init__(self, folder: Path):
-        """Begins one, or continues what is there.
-
-        Raises:
-            ValueError: results.csv is not what the journal says, or the journal is damaged, or
-                cannot be read.
-            WriteError: they could not be written.
-        """
+        """Begins one, or continues one; raises ValueError if it is damaged, cannot be read or does
+        not match results.csv, WriteError if it cannot be written."""
         self.table, self.journal = folder / TABLE, folder / JOURNAL
-        self.trials: list[int] = []
-        """Numbers of the trials that are finished, in the order of their rows."""
-        self.train_seconds, self.wall_seconds = 0.0, 0.0
-        """That they took, and that the sweep took up to their end."""
+        self.trials: list[int] = []  # numbers of the finished trials, in the order of their rows
+        self.train_seconds, self.wall_seconds = 0.0, 0.0  # of these trials, and of the whole sweep
         entries, whole = self._entries()
         if not entries:
             if not self.journal.exists() and self._has_rows():
@@ -45,8 +39,7 @@ class Journal:
         is_whole = there == self.size and end == b"\n"
         if entries and not (is_whole and self.hash.hexdigest() == entries[-1]["sha256"]):
             raise ValueError(f"{self.table} was changed or cut: it is not what {self.journal} says")
-        self.columns = self._header() if self.size else None
-        """Of the table; None as long as it is empty."""
+        self.columns = self._header() if self.size else None  # of the table, unless it is empty
         for entry in entries:
             self.trials += entry["agents"]
             self.train_seconds, self.wall_seconds = entry["train_seconds"], entry["wall_seconds"]
@@ -62,28 +55,22 @@ class Journal:
             raise ValueError(f"{self.table} is damaged: its header is none ({error})") from error
 
     def _has_rows(self):
-        lines = 0
-        for part in _parts(self.table):
-            lines += part.count(b"\n")
-            if lines > 1:
-                return True
-        return False
+        lines = itertools.accumulate(part.count(b"\n") for part in _parts(self.table))
+        return any(number > 1 for number in lines)
 
     def _sum(self):
-        """(SHA-256 of the table up to its size, how many bytes of that there are, the last one)."""
+        """(SHA-256 of the table up to its size, how many bytes that are, the last one)."""
         found, there, end = hashlib.sha256(), 0, b""
         for part in _parts(self.table):
             part = part[: self.size - there]
-            if not part:
-                break
             found.update(part)
-            there, end = there + len(part), part[-1:]
+            there, end = there + len(part), part[-1:] or end
         return found, there, end
 
     def _entries(self):
-        """(what the whole lines say, how many bytes they are)."""
+        """(the whole lines as JSON, how many bytes they are)."""
         data = b"".join(_parts(self.journal, atomic_io.LARGEST))
-        data = data[: data.rfind(b"\n") + 1]  # the rest is of a process that was killed
+        data = data[: data.rfind(b"\n") + 1]  # the rest is from a process that was killed
         try:
             entries = [atomic_io.parse_json(line) for line in data.splitlines()]
         except ValueError as error:
@@ -96,15 +83,8 @@ class Journal:
         return entries, len(data)
 
     def add(self, result: Result, train_seconds: float, wall_seconds: float) -> None:
-        """Adds finished trials: their rows, and then a line of the journal.
-
-        Args:
-            train_seconds, wall_seconds: of the whole sweep so far.
-
-        Raises:
-            WriteError: the disk is full, or the like. Rows without their line in the journal are
-                cut off when the sweep is resumed.
-        """
+        """Adds finished trials: their rows, and then a line of the journal, with the seconds of the
+        whole sweep so far. Raises WriteError if it cannot."""
         text = lines(result, self.columns)
         self.columns = self.columns or next(csv.reader(io.StringIO(text, newline="")))
         data = text.encode()
@@ -122,7 +102,7 @@ class Journal:
 
 
 def _parts(path, most=None):
-    """The bytes of a file that may be large; none where there is no such file."""
+    """The bytes of a file that may be large; none if there is no such file."""
     try:
         with atomic_io.opened(path) as file:
             if most is not None and os.fstat(file.fileno()).st_size > most:

@@ -7,7 +7,6 @@ from typing import Literal
 from rljax.algorithms import find
 from rljax.config import MAX_EPISODE_STEPS
 from rljax.runs.options import DEVICES, EVAL_MODES, check_shared
-from rljax.sweep.trials import Execution
 from rljax.utils.checks import check
 
 
@@ -45,11 +44,7 @@ class SweepOptions:
     """Print nothing but errors and warnings."""
 
     def validate(self) -> "SweepOptions":
-        """Checks every option.
-
-        Raises:
-            ValueError, TypeError: an option is out of its range or of another type.
-        """
+        """Raises ValueError or TypeError if an option is out of its range or of another type."""
         find(self.algorithm)
         check(self, max_parallel=1)
         check_shared(self)
@@ -60,11 +55,5 @@ class SweepOptions:
         return list(range(self.seed, self.seed + self.num_seeds))
 
     @property
-    def execution(self) -> Execution:
-        return Execution(
-            parallel=self.max_parallel,
-            eval_episodes=self.eval_episodes,
-            greedy=self.eval_mode == "greedy",
-            eval_envs=self.eval_envs,
-            eval_max_steps=self.eval_max_steps,
-        )
+    def greedy(self) -> bool:
+        return self.eval_mode == "greedy"

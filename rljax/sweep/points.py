@@ -1,4 +1,4 @@
-"""Axes of settings, and the points that come of them. Needs no JAX.
+"""Axes of settings, and the points made of them. Needs no JAX.
 
 An axis is a sequence of values, or a `Range` to sample from. Its name is a field of `Config` or of
 the algorithm's own options, or one entry of a dict: "env_params.max_steps_in_episode". A point is a
@@ -20,37 +20,27 @@ from rljax.utils.lookup import unknown
 
 Point = dict[str, Any]
 
-DICTS = ("env_kwargs", "env_params")
-"""Fields of which an entry can be an axis."""
+DICTS = ("env_kwargs", "env_params")  # fields of which an entry can be an axis
 
 
 class Range(NamedTuple):
-    """Values between two bounds, to draw from. Of a setting that is a whole number they are the
-    whole numbers within the bounds: all equally likely or, on a logarithmic scale, each by its
-    share of the length from half below the lowest to half above the highest, which is as good as
-    in proportion to 1 / n."""
+    """Values between two bounds, to sample from. For a setting that is a whole number they are the
+    whole numbers within the bounds: equally likely or, on a logarithmic scale, n with probability
+    proportional to log((n + 1/2) / (n - 1/2)), about 1 / n."""
 
     low: float
     high: float
-    is_log: bool = False
-    """Uniform in the logarithm."""
+    is_log: bool = False  # uniform in the logarithm
 
 
 def linear(low: float, high: float, num: int | None = None) -> Range | tuple[float, ...]:
-    """`num` values with equal distances, bounds included; without `num` a `Range`.
-
-    Raises:
-        ValueError: the bounds are not finite or in order, or the number is below 1.
-    """
+    """`num` values with equal distances, bounds included; without `num` a `Range`. Raises
+    ValueError if the bounds are not finite or in order, or the number is below 1."""
     return _span(low, high, num, is_log=False)
 
 
 def log(low: float, high: float, num: int | None = None) -> Range | tuple[float, ...]:
-    """As `linear`, with equal ratios.
-
-    Raises:
-        ValueError: as `linear` does; also where `low` is not above 0.
-    """
+    """`linear` with equal ratios; the bounds must be above 0."""
     return _span(low, high, num, is_log=True)
 
 
@@ -61,8 +51,7 @@ def _span(low, high, num, is_log):
         raise ValueError(f"from {low:g} to {high:g}: must be {wanted}, both finite")
     if num is None:
         return Range(low, high, is_log)
-    if type(num) is not int or num < 1:
-        raise ValueError(f"{num!r} values: must be a whole number of at least 1")
+    _check_num(num, "values")
     values = (np.geomspace if is_log else np.linspace)(low, high, num)
     width = max(num - 1, 1)
     apart = values * np.log(high / low) / width if is_log else np.full(num, (high - low) / width)
@@ -71,16 +60,13 @@ def _span(low, high, num, is_log):
 
 
 def _rounded(x, apart):
-    """To four digits of the distance to the next value: they tell values apart and can be read."""
+    """Rounds to four digits of the distance to the next value: readable, and still distinct."""
     return round(float(x), 3 - math.floor(math.log10(apart))) if apart > 0 else float(x)
 
 
 def grid(axes: Mapping[str, Sequence | Range]) -> list[Point]:
-    """Every combination of values; the last axis changes first.
-
-    Raises:
-        ValueError: an axis is empty, has no such field, or is a `Range`.
-    """
+    """Every combination of values; the last axis changes first. Raises ValueError if an axis is
+    empty, has no such field, or is a `Range`."""
     values = {name: _values(name, axis) for name, axis in axes.items()}
     for name, axis in values.items():
         if isinstance(axis, Range):
@@ -89,32 +75,24 @@ def grid(axes: Mapping[str, Sequence | Range]) -> list[Point]:
 
 
 def random(axes: Mapping[str, Sequence | Range], num: int, seed: int = 0) -> list[Point]:
-    """`num` points, sampled uniformly.
-
-    Raises:
-        ValueError: an axis is empty or has no such field, or holds no whole number where it must;
-            `num` is below 1.
-    """
-    _check_num(num)
+    """`num` points, sampled uniformly. Raises ValueError if `num` is below 1, or an axis is empty,
+    has no such field, or lacks the whole number that it must have."""
+    _check_num(num, "points")
     values = {name: _values(name, axis) for name, axis in axes.items()}
     generator = np.random.default_rng(seed)
 
-    def draw(name, axis):
+    def sample(name, axis):
         if isinstance(axis, Range):
             return _at(name, axis, generator.uniform())
         return axis[int(generator.integers(len(axis)))]
 
-    return [{name: draw(name, axis) for name, axis in values.items()} for _ in range(num)]
+    return [{name: sample(name, axis) for name, axis in values.items()} for _ in range(num)]
 
 
 def latin_hypercube(axes: Mapping[str, Sequence | Range], num: int, seed: int = 0) -> list[Point]:
-    """So many points of which each axis alone is covered evenly (McKay, Beckman and Conover 1979):
-    cut into `num` equal parts, it has one point in each.
-
-    Raises:
-        ValueError: as `random` does.
-    """
-    _check_num(num)
+    """`num` points that cover each axis evenly: cut into `num` equal parts, it has one point in
+    each (McKay, Beckman and Conover 1979). Raises as `random` does."""
+    _check_num(num, "points")
     values = {name: _values(name, axis) for name, axis in axes.items()}
     generator = np.random.default_rng(seed)
     columns = []
@@ -124,9 +102,9 @@ def latin_hypercube(axes: Mapping[str, Sequence | Range], num: int, seed: int = 
     return [dict(zip(values, row)) for row in zip(*columns)]
 
 
-def _check_num(num):
+def _check_num(num, what):
     if type(num) is not int or num < 1:
-        raise ValueError(f"{num!r} points: must be a whole number of at least 1")
+        raise ValueError(f"{num!r} {what}: must be a whole number of at least 1")
 
 
 def _at(name, axis, x):
@@ -136,7 +114,7 @@ def _at(name, axis, x):
     if is_whole(name):
         return _whole_at(axis, x)
     low, high = np.log([axis.low, axis.high]) if axis.is_log else (axis.low, axis.high)
-    value = _between(low, high, x)
+    value = low + x * (high - low)
     value = np.exp(value) if axis.is_log else value
     value = _rounded(value, min(axis.high - axis.low, value if axis.is_log else np.inf) / 10)
     return min(max(value, axis.low), axis.high)
@@ -144,28 +122,19 @@ def _at(name, axis, x):
 
 def _whole_at(axis, x):
     """The whole number of a range at x of its length."""
-    low, high = _whole_bounds(axis)
+    low, high = math.ceil(axis.low), math.floor(axis.high)
+    found = low + int(x * (high + 1 - low))
     if axis.is_log:
-        found = round(float(np.exp(_between(*np.log([low - 0.5, high + 0.5]), x))))
-    else:
-        found = low + int(x * (high + 1 - low))
+        start, end = np.log([low - 0.5, high + 0.5])
+        found = round(float(np.exp(start + x * (end - start))))
     return min(max(found, low), high)
-
-
-def _whole_bounds(axis):
-    return math.ceil(axis.low), math.floor(axis.high)
-
-
-def _between(low, high, x):
-    return low + x * (high - low)
 
 
 def _values(name, axis):
     """An axis as a tuple of values without repetition, or a `Range`."""
     check_name(name)
     if isinstance(axis, Range):
-        lowest, highest = _whole_bounds(axis)
-        if is_whole(name) and lowest > highest:
+        if is_whole(name) and math.ceil(axis.low) > math.floor(axis.high):
             raise ValueError(f"axis {name}: no whole number is from {axis.low:g} to {axis.high:g}")
         return axis
     if isinstance(axis, str) or not isinstance(axis, Iterable):
@@ -182,14 +151,15 @@ def _values(name, axis):
 
 
 def field(name: str) -> dataclasses.Field | None:
-    """The field of `Config`, or of an algorithm's own options, that an axis is of; None for an
-    entry of a dict."""
-    return {**_own_fields(), **Config.__dataclass_fields__}.get(name)
+    """The field of `Config`, or of an algorithm's own options, with this name; None for an entry of
+    a dict."""
+    return _fields().get(name)
 
 
-def _own_fields():
-    """The fields of all algorithms' own options."""
-    parts = [options for known in ALGORITHMS.values() for options in known.own]
+def _fields(own=None):
+    """Those of `Config` and of the algorithm's own options; by default of all algorithms."""
+    every = [options for known in ALGORITHMS.values() for options in known.own]
+    parts = (Config, *(every if own is None else own))
     return {name: x for part in parts for name, x in part.__dataclass_fields__.items()}
 
 
@@ -200,16 +170,9 @@ def is_whole(name: str) -> bool:
 
 
 def check_name(name: str, own: Sequence[Any] | None = None) -> None:
-    """That a setting has that name.
-
-    Args:
-        own: the algorithm's own options; by default those of all algorithms are allowed.
-
-    Raises:
-        ValueError: none has; the nearest are named.
-    """
-    known = list(Config.__dataclass_fields__)
-    known += _own_fields() if own is None else [n for x in own for n in x.__dataclass_fields__]
+    """Raises ValueError, with the nearest names, if no setting has this name. By default the own
+    options of all algorithms are settings."""
+    known = list(_fields(own))
     parent, dot, entry = name.partition(".")
     if (parent in DICTS and dot and entry) or (name in known and name not in DICTS):
         return
@@ -219,14 +182,7 @@ def check_name(name: str, own: Sequence[Any] | None = None) -> None:
 
 
 def apply(base: Config, own: tuple[Any, ...], point: Point) -> tuple[Config, tuple[Any, ...]]:
-    """The settings of a point, checked.
-
-    Args:
-        own: the algorithm's own options: () or one dataclass.
-
-    Raises:
-        ValueError, TypeError: as `algorithms.settle` does.
-    """
+    """The settings of a point, on top of others, checked; raises as `algorithms.settle` does."""
     of_config, of_own = {}, {}
     for name, value in point.items():
         parent, dot, entry = name.partition(".")
@@ -240,16 +196,12 @@ def apply(base: Config, own: tuple[Any, ...], point: Point) -> tuple[Config, tup
 
 
 def recorded(point: Point) -> dict:
-    """A point as JSON, as `restored` reads it."""
+    """A point as JSON, which `restored` reads."""
     return {n: x if field(n) else values.encoded(x) for n, x in point.items()}
 
 
 def restored(point: Mapping) -> Point:
-    """A point out of JSON, which knows no tuples.
-
-    Raises:
-        ValueError, TypeError: a value is none that `recorded` gives.
-    """
+    """A point from JSON, which has no tuples; raises ValueError or TypeError."""
     found = {}
     for name, value in point.items():
         if field(name) is None:
@@ -261,7 +213,7 @@ def restored(point: Mapping) -> Point:
 
 
 def label(value: Any) -> str:
-    """A value as tables and legends have it."""
+    """A value in tables and legends."""
     if isinstance(value, float):
         return f"{value:.6g}"
     is_sizes = isinstance(value, tuple) and all(type(size) is int for size in value)

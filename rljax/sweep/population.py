@@ -1,10 +1,10 @@
 """A group of trials as one program: vmapped over the trials of a batch, which are spread over the
-local devices. Each device steps its own trials; nothing is exchanged between them.
+local devices. The devices exchange nothing.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import NamedTuple
@@ -14,34 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from rljax import algorithms, evaluation
+from rljax import algorithms
 from rljax.config import FLOAT_FIELDS, Config, default_log_interval
-from rljax.sweep.results import Failure, Progress, Result
-from rljax.sweep.trials import Execution, Trial
+from rljax.sweep.options import SweepOptions
+from rljax.sweep.results import Failure, Progress, Result, evaluated
+from rljax.sweep.trials import Trial
 from rljax.utils import seeds, sharding
 from rljax.utils.forkserver import EnvError
 from rljax.utils.sharding import AGENTS, WHOLE
 
+# Environments that a CPU device steps at once where it is fastest, over all its trials, and the
+# bytes of their learners: more leave its cache (`experiments/benchmarks/sweep.py` measures it).
 CPU_ENVS = 128
 CPU_BYTES = 4 * 2**20
-"""Environments that a CPU device steps at once where it is fastest, over all its trials, and bytes
-of their learners: with no more, what they compute on stays in its cache
-(`experiments/benchmarks/sweep.py` measures it)."""
-MOST_CPU_AGENTS = 32
-"""On each device: more gain nothing."""
-GPU_AGENTS = 2048
-"""Trials at once on an accelerator, if its memory holds them: it is the faster the more there are.
-"""
-MEMORY_SHARE = 0.5
-"""Of a device's memory, that a batch may take."""
+MOST_CPU_AGENTS = 32  # on each device: more gain nothing
+GPU_AGENTS = 2048  # trials at once on an accelerator, if memory holds them: more are faster
+MEMORY_SHARE = 0.5  # of a device's memory, for a batch
 
 
 def usual_parallel(module: ModuleType, config: Config) -> int:
-    """How many trials at once are fastest, over all local devices.
-
-    Args:
-        module: of the algorithm.
-    """
+    """How many trials of an algorithm at once are fastest, over all local devices."""
     if jax.local_devices()[0].platform != "cpu":
         return GPU_AGENTS * jax.local_device_count()
     learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
@@ -50,34 +42,37 @@ def usual_parallel(module: ModuleType, config: Config) -> int:
     return max(1, each) * jax.local_device_count()
 
 
-def train(trials: Sequence[Trial], how: Execution) -> Iterator[Progress]:
+def train(
+    trials: Sequence[Trial], how: SweepOptions, done: Collection[int] = ()
+) -> Iterator[Progress]:
     """Trains the trials of a group, batch after batch, and evaluates them.
 
-    All batches are of one size, rounded up to whole devices, and those that lack trials are filled
-    up with copies: they are one compiled program. Where it fails, all trials of the batch do.
+    All batches have one size, rounded up to whole devices, and are filled up with copies: one
+    compiled program serves all. Where it fails, all trials of the batch do.
     """
     mesh = sharding.mesh()
     module = algorithms.module(trials[0].algorithm)
-    wanted = how.parallel or usual_parallel(module, trials[0].config)
+    wanted = how.max_parallel or usual_parallel(module, trials[0].config)
     each = -(-min(wanted, len(trials)) // mesh.size)
     without_floats = dataclasses.replace(trials[0].config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
     programs = _programs(module, without_floats, each, mesh)
     while each > 1 and programs.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
         each = max(1, int(each * limit / programs.bytes))
         programs = _programs(module, without_floats, each, mesh)
-    size, pace = each * mesh.size, _Pace()
+    size, pace = each * mesh.size, 1
     for start in range(0, len(trials), size):
-        batch = [trial for trial in trials[start : start + size] if trial.number not in how.done]
+        batch = [trial for trial in trials[start : start + size] if trial.number not in done]
         if not batch:
             continue
         try:
-            yield from _train_batch(programs, batch, size, pace, how)
+            pace = yield from _train_batch(programs, batch, size, pace, how)
         except EnvError as error:
             for trial in batch:
                 yield Progress(failure=Failure(trial, str(error)))
 
 
 def _train_batch(programs, trials, size, pace, how):
+    """Returns the next batch's `pace`: the updates that fit the seconds of a chunk."""
     config = trials[0].config
     filled = [*trials, *[trials[-1]] * (size - len(trials))]
     configs = seeds.stack([trial.config for trial in filled])
@@ -85,65 +80,39 @@ def _train_batch(programs, trials, size, pace, how):
     states, rows = programs.init(configs, keys)
     done = 0
     while done < config.num_updates:
-        length = min(pace.updates, config.num_updates - done)
+        length = min(pace, config.num_updates - done)
         begun = time.perf_counter()
         span = np.array([done, done + length], np.int32)
         with sharding.failures_named(f"in the updates after {done:,}"):
             states, rows = jax.block_until_ready(programs.advance(configs, states, rows, span))
         seconds = time.perf_counter() - begun
-        pace.note(length, seconds)
+        pace = max(1, min(int(seeds.CHUNK_SECONDS * length / seconds), 20 * length))
         done += length
         yield Progress(length * config.batch_size * len(trials), seconds)
-    eval_returns = None
-    if how.eval_episodes:
-        eval_keys = evaluation.evaluation_keys(keys, config.num_updates)
-        result = evaluation.evaluate(
-            config,
-            states.learner,
-            eval_keys,
-            how.eval_episodes,
-            how.greedy,
-            programs.mesh,
-            max_steps=how.eval_max_steps,
-        )
-        eval_returns = result.returns.astype(float).mean(axis=1)[: len(trials)]
+    returns = evaluated(config, states.learner, keys, how, programs.mesh)
+    returns = None if returns is None else returns[: len(trials)]
     metrics = jax.tree.map(lambda x: x[:, : len(trials)], jax.device_get(rows))
-    yield Progress(result=Result(list(trials), metrics, eval_returns))
-
-
-class _Pace:
-    """Updates that take as long as a chunk may: the first are few, as their time is not known."""
-
-    def __init__(self):
-        self.updates = 1
-
-    def note(self, updates, seconds):
-        fitting = int(seeds.CHUNK_SECONDS * updates / seconds)
-        self.updates = max(1, min(fitting, 20 * updates))
+    yield Progress(result=Result(trials, metrics, returns))
+    return pace
 
 
 class _Programs(NamedTuple):
-    init: Callable
-    """(configs [A], keys [A]) -> (states [A], rows [R, A])."""
-    advance: Callable
-    """(configs, states, rows, (first update, last)) -> (states, rows): trains, and writes a row of
-    metrics for each log point."""
+    init: Callable  # (configs [A], keys [A]) -> (states [A], rows [R, A])
+    advance: Callable  # (configs, states, rows, (first update, last)) -> (states, rows): trains
     mesh: Mesh
-    bytes: int
-    """Of memory that a batch takes, on each device."""
+    bytes: int  # of memory that a batch takes, on each device
 
 
 @lru_cache(maxsize=32)
 def _programs(module: ModuleType, config: Config, each: int, mesh: Mesh) -> _Programs:
-    """Compiled for a config without its floats and a number of trials on each device."""
+    """Compiled for a config without its floats and `each` trials on each device."""
     log_interval = default_log_interval(config)
     num_rows = -(-config.num_updates // log_interval)
 
     def init(configs, keys):
         states = jax.vmap(module.init)(configs, keys)
         row = jax.vmap(module.row)(states)
-        rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
-        return states, rows
+        return states, jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
 
     def advance(configs, states, rows, span):
         def update(i, carry):
@@ -167,6 +136,6 @@ def _programs(module: ModuleType, config: Config, each: int, mesh: Mesh) -> _Pro
     fresh = jax.eval_shape(init, configs, keys)
     init = init.lower(configs, keys).compile()
     advance = advance.lower(configs, *fresh, np.zeros(2, np.int32)).compile()
-    taken = advance.memory_analysis()
-    size_of = taken.argument_size_in_bytes + taken.temp_size_in_bytes
-    return _Programs(init, advance, mesh, size_of)
+    memory = advance.memory_analysis()
+    taken = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    return _Programs(init, advance, mesh, taken)

@@ -1,4 +1,4 @@
-"""What a sweep says: its points ranked, its figures, its ending table."""
+"""The end of a sweep: its points ranked, its figures, its table."""
 
 import shlex
 from pathlib import Path
@@ -12,22 +12,16 @@ from rljax.sweep import results
 from rljax.sweep.points import describe
 from rljax.utils import atomic_io
 
-SHOWN = 10
-"""Points in the ending table, at most."""
-CURVES = 5
-"""Points in the figure of learning curves, at most."""
+SHOWN = 10  # points in the table, at most
+CURVES = 5  # points in the figure of learning curves, at most
 
 
 def finish(asked: Any, summary: dict, folder: Path, display: Any) -> None:
-    """Ranks the points, draws the figures, writes sweep.json and shows the ending table.
-
-    Args:
-        asked: `directory.Asked`.
-        summary: gets the ranking.
-    """
+    """Ranks the points of a `directory.Asked`, draws the figures, writes sweep.json, to which it
+    adds the ranking, and shows the table."""
     table = results.read(folder) if summary["agents_finished"] else None
     ranking = None if table is None else analysis.rank(table)
-    figures = [] if table is None else draw(table, ranking, asked, folder)
+    figures = [] if table is None else _draw(table, ranking, asked, folder)
     if ranking is not None:
         summary["ranking"] = _records(ranking)
     atomic_io.write_json(folder / "sweep.json", summary)
@@ -50,8 +44,8 @@ def _records(ranking):
     ]
 
 
-def draw(table: Any, ranking: Any, asked: Any, folder: Path) -> list[Path]:
-    """Writes the figures, PNG and SVG; gives the former."""
+def _draw(table, ranking, asked, folder):
+    """Writes the figures as PNG and SVG; the paths of the former."""
     varied = [name for name in analysis.axes(table) if table[name].nunique() > 1]
     drawn = []
 

@@ -1,5 +1,6 @@
 """The tidy table: a row for each trial and log point."""
 
+import contextlib
 import csv
 import io
 import mmap
@@ -10,17 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rljax.config import Config
 from rljax.loggers import tables
+from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import label
 from rljax.sweep.trials import Trial
 from rljax.types import Metrics
 from rljax.utils import atomic_io
 
+# Of the columns that are no settings; metrics are floats.
 _KINDS = dict.fromkeys(("trial", "point", "seed", "env_steps", "updates", "episodes"), int)
 _KINDS["diverged"] = bool
-"""Of the columns that are no settings; metrics are floats."""
-OLD_TRIAL = "agent"
-"""The column "trial" in tables of earlier versions."""
+OLD_TRIAL = "agent"  # the column "trial" in tables of earlier versions
 _LONGEST = 2**20  # bytes of a line
 
 
@@ -28,10 +30,8 @@ class Result(NamedTuple):
     """Trials whose training is finished, in NumPy."""
 
     trials: list[Trial]
-    metrics: Metrics
-    """[R, A] one row for each log point."""
-    eval_returns: np.ndarray | None
-    """[A] mean return of the evaluation after training, or None without one."""
+    metrics: Metrics  # [R, A] one row for each log point
+    eval_returns: np.ndarray | None  # [A] mean return after training, or None if not evaluated
 
 
 class Failure(NamedTuple):
@@ -44,24 +44,30 @@ class Failure(NamedTuple):
 class Progress(NamedTuple):
     """A step of a sweep."""
 
-    env_steps: int = 0
-    """Environment steps since the last one, over all trials."""
-    seconds: float = 0.0
-    """That they took, compilation and evaluation left out."""
-    result: Result | None = None
-    """Of trials that have just been finished."""
-    failure: Failure | None = None
-    """Of a trial in a process: an exception, or the process's death."""
+    env_steps: int = 0  # since the last one, over all trials
+    seconds: float = 0.0  # that they took, without compilation and evaluation
+    result: Result | None = None  # of trials that have just been finished
+    failure: Failure | None = None  # of a trial: an exception, or its process's death
+
+
+def evaluated(config: Config, learners: Any, keys: Any, how: SweepOptions, mesh: Any = None):
+    """[A] mean returns of learners [A] in the evaluation after training, or None without one."""
+    from rljax import evaluation
+
+    if not how.eval_episodes:
+        return None
+    keys = evaluation.evaluation_keys(keys, config.num_updates)
+    number, sizes = how.eval_episodes, dict(num_envs=how.eval_envs, max_steps=how.eval_max_steps)
+    result = evaluation.evaluate(config, learners, keys, number, how.greedy, mesh, **sizes)
+    return result.returns.astype(float).mean(axis=1)
 
 
 def columns(result: Result) -> dict[str, np.ndarray]:
-    """The rows of finished trials, by the names of their columns: trial after trial, log point
-    after log point.
+    """The rows of finished trials by column: trial after trial, log point after log point.
 
     `eval_return`, in a trial's last row, is the mean return of full episodes after training; NaN
-    elsewhere, and of trials that have `diverged`: loss, gradient or parameters were not finite at
-    this log point or before (of A3C, the gradients of this log point's row), or that return was
-    not.
+    elsewhere, and for trials that have `diverged`: loss, gradient or parameters were not finite at
+    this log point or before (in A3C, the gradients of this row), or that return was not.
     """
     metrics, trials = result.metrics, result.trials
     num_rows = len(metrics.updates)
@@ -77,10 +83,8 @@ def columns(result: Result) -> dict[str, np.ndarray]:
     def each(values):
         return np.repeat(np.array(values), num_rows)
 
-    settings = {
-        name: each(_column([trial.settings[name] for trial in trials]))
-        for name in trials[0].settings
-    }
+    names = trials[0].settings
+    settings = {name: each(_column([trial.settings[name] for trial in trials])) for name in names}
     measured = {
         "env_steps": metrics.updates.astype(np.int64) * batch,
         "updates": metrics.updates,
@@ -100,17 +104,14 @@ def columns(result: Result) -> dict[str, np.ndarray]:
 
 
 def _column(values):
-    """Numbers, bools and names as they are, all else in words."""
+    """Numbers, bools and names as they are, others as labels."""
     plain = all(isinstance(x, bool | int | float | str) for x in values)
     return values if plain else [label(x) for x in values]
 
 
 def lines(result: Result, names: Sequence[str] | None = None) -> str:
-    """The rows of finished trials as text: metrics to six digits, settings to all of theirs.
-
-    Args:
-        names: columns of the table so far, of which a metric that there is none of stays empty;
-            None is a new table, which begins with a header.
+    """The rows of finished trials as text: metrics with six digits, settings with all. They have
+    the columns `names`, of which unknown ones stay empty; without names they begin with a header.
     """
     own = 3 + len(result.trials[0].settings)  # columns that are the same in all rows of a trial
     found = columns(result)
@@ -128,7 +129,7 @@ def lines(result: Result, names: Sequence[str] | None = None) -> str:
 
 
 def _csv(values):
-    """A row as CSV, without a line's end of its own."""
+    """A row as CSV, without a line end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(values)  # which it also quotes
     return text.getvalue().removesuffix("\r\n")
@@ -143,12 +144,8 @@ def frame(tables: Iterable[dict[str, np.ndarray]]) -> Any:
 
 
 def read(path: Path) -> Any:
-    """A results.csv, or a sweep's directory, as a `pandas.DataFrame`, sorted by trial. A last line
-    that is still being written, or was cut, is left out.
-
-    Raises:
-        ValueError: there is none, or it is no such table.
-    """
+    """A results.csv, or a sweep's directory, as a `pandas.DataFrame`, sorted by trial. Leaves out
+    an incomplete last line; raises ValueError if there is no such table."""
     import pandas as pd
 
     path = Path(path)
@@ -176,7 +173,7 @@ def read(path: Path) -> Any:
 
 
 def _whole_lines(file):
-    """A file up to its last line's end, without reading it: it may be larger than memory."""
+    """A file up to its last line end, not read: it may be larger than memory."""
     size, head = os.fstat(file.fileno()).st_size, file.readline(_LONGEST)
     start = file.seek(max(0, size - _LONGEST))
     end = file.read(_LONGEST).rfind(b"\n")
@@ -187,11 +184,7 @@ def _whole_lines(file):
 
 def _parsed(texts):
     """A column of a setting: numbers or bools, with every digit, if all values are."""
-    values = {text: text for text in texts.unique()}
     for kind in (int, float, {"True": True, "False": False}.__getitem__):
-        try:
-            values = {text: kind(text) for text in values}
-            break
-        except (KeyError, ValueError):
-            pass
-    return texts.map(values)
+        with contextlib.suppress(KeyError, ValueError):
+            return texts.map({text: kind(text) for text in texts.unique()})
+    return texts

@@ -1,8 +1,8 @@
-"""The whole of a sweep: groups one after another."""
+"""A whole sweep: groups one after another."""
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from rljax.sweep import population, results, trial_pool
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import Point, Range, grid
 from rljax.sweep.results import Progress
-from rljax.sweep.trials import Execution, Group, Trial, plan
+from rljax.sweep.trials import Group, plan
 from rljax.utils.errors import TrainingError, reworded
 
 
 class FailedError(TrainingError):
-    """A trial could not be trained to its end; which one and why is in the message."""
+    """A trial could not be trained to its end; the message says which one and why."""
 
 
 def run(
@@ -38,14 +38,12 @@ def run(
 
     Args:
         base: the settings that no axis changes.
-        axes: a grid of values; or points, as `random` and `latin_hypercube` give them, or listed.
+        axes: a grid of values; or points, as from `random` and `latin_hypercube`, or listed.
         algorithm: "a2c" or "a3c".
         own: the algorithm's own options, such as a `WorkerConfig`; by default its defaults.
-        run_dir: the directory that the sweep is written to, with the same files as
-            experiments/sweep.py writes; the seeds are consecutive then. Without one nothing is
-            kept but the table.
-        options: fields of `options.SweepOptions`: `eval_episodes`, `eval_mode`, `max_parallel` and
-            the like.
+        run_dir: the directory for the files that experiments/sweep.py writes; it needs consecutive
+            seeds. Without one only the table is kept.
+        options: fields of `options.SweepOptions`, such as `eval_episodes` and `max_parallel`.
 
     Returns:
         A `pandas.DataFrame` of `results.columns`: a row for each trial and log point. With a run
@@ -62,14 +60,15 @@ def run(
     if run_dir is None:
         groups = plan(base, points, seeds, algorithm, own)
         check(groups)
-        return _in_memory(groups, how.execution)
+        return _in_memory(groups, how)
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise ValueError(f"seeds = {seeds}: must be consecutive with a run directory")
     from rljax.sweep import directory
 
     path, first = Path(run_dir), seeds[0]
     how = dataclasses.replace(how, run_dir=path, seed=first, num_seeds=len(seeds))
-    done = directory.execute(directory.Asked(base, how, own, points))
+    with directory.prepared(directory.Asked(base, how, own, points)) as sweep:
+        done = sweep()
     if done.failures:
         raise FailedError(f"{done.failures[0].trial}: {done.failures[0].why}")
     return results.read(path)
@@ -87,11 +86,8 @@ def _in_memory(groups, how):
 
 
 def check(groups: Sequence[Group]) -> None:
-    """That the environment, the network and the loss of every group can be made.
-
-    Raises:
-        ValueError, TypeError: one cannot; the message names the point.
-    """
+    """Raises ValueError or TypeError, which names the point, if the environment, network or loss of
+    a group cannot be made."""
     for group in groups:
         trial = group.trials[0]
         try:
@@ -106,19 +102,14 @@ def _made(config, key):
     return learner.no_losses(config, network, env.spec, params)
 
 
-def chunks(groups: Sequence[Group], how: Execution) -> Iterator[Progress]:
-    """Trains all groups, in steps of half a second or so.
-
-    Raises:
-        TypeError: as `trial_pool.train` does.
-    """
+def chunks(
+    groups: Sequence[Group], how: SweepOptions, done: Collection[int] = ()
+) -> Iterator[Progress]:
+    """Trains all groups, in steps of half a second or so; raises as `trial_pool.train` does. Leaves
+    out the trials with numbers in `done`: with environments in JAX that changes no others' bits."""
     for group in groups:
-        if any(trial.number not in how.done for trial in group.trials):
-            yield from train_group(group.trials, how)
-
-
-def train_group(trials: Sequence[Trial], how: Execution) -> Iterator[Progress]:
-    """Trains the trials of one group: the one place that knows how a group is executed."""
-    module = algorithms.module(trials[0].algorithm)
-    in_one_program = module.in_one_program(trials[0].config)
-    yield from (population if in_one_program else trial_pool).train(trials, how)
+        first = group.trials[0]
+        if any(trial.number not in done for trial in group.trials):
+            in_one_program = algorithms.module(first.algorithm).in_one_program(first.config)
+            train = population.train if in_one_program else trial_pool.train
+            yield from train(group.trials, how, done)

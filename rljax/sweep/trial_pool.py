@@ -7,37 +7,22 @@ import os
 import pickle
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.util import Finalize
-from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from rljax import algorithms
 from rljax.config import at_row_end, default_log_interval
 from rljax.envs import host_envs
-from rljax.sweep.results import Failure, Progress, Result
-from rljax.sweep.trials import Execution, Trial
+from rljax.sweep.options import SweepOptions
+from rljax.sweep.results import Failure, Progress, Result, evaluated
+from rljax.sweep.trials import Trial
 from rljax.utils import errors, forkserver, seeds
 from rljax.utils.errors import TrainingError
 
-TICK = 0.25
-"""Seconds between two looks, at most."""
-
-
-class Job(NamedTuple):
-    """What a process is given."""
-
-    trial: Trial
-    how: Execution
-
-
-class _Process(NamedTuple):
-    process: Any
-    pipe: Any
-    """This end of it."""
+TICK = 0.25  # seconds between two looks at the processes, at most
 
 
 def usual_parallel(trial: Trial) -> int:
@@ -48,27 +33,26 @@ def usual_parallel(trial: Trial) -> int:
     return max(1, len(os.sched_getaffinity(0)) // each)
 
 
-def train(trials: Sequence[Trial], how: Execution) -> Iterator[Progress]:
+def train(
+    trials: Sequence[Trial], how: SweepOptions, done: Collection[int] = ()
+) -> Iterator[Progress]:
     """Trains the trials of a group, and evaluates them; closing the generator ends their processes.
 
     A trial that fails, by an exception or with its process, is reported and left out; the others
-    continue.
-
-    Raises:
-        TypeError: an environment or network object cannot be sent to a process.
+    continue. Raises TypeError if an environment or network object cannot be sent to a process.
     """
-    left = [trial for trial in trials if trial.number not in how.done]
-    jobs = [(trial, forkserver.packed(Job(trial, how._replace(done=())))) for trial in left]
+    left = [trial for trial in trials if trial.number not in done]
+    jobs = [(trial, forkserver.packed((trial, how))) for trial in left]
     jobs.reverse()  # the next one is taken from the end
-    number = min(how.parallel or usual_parallel(trials[0]), len(jobs))
+    number = min(how.max_parallel or usual_parallel(trials[0]), len(jobs))
     forkserver.start_server()
     with contextlib.ExitStack() as stack:
-        busy = {}
+        busy = {}  # this end of a process's pipe: the process and its trial, if it has one
         for _ in range(number):
-            one = _start(stack)
-            busy[one] = _give(one, jobs)
+            pipe, process = _start(stack)
+            busy[pipe] = process, _give(pipe, jobs)
         before = time.perf_counter()
-        while any(busy.values()):
+        while any(trial for _, trial in busy.values()):
             for progress in _look(busy, jobs, stack):
                 now = time.perf_counter()
                 yield progress._replace(seconds=now - before)
@@ -76,33 +60,28 @@ def train(trials: Sequence[Trial], how: Execution) -> Iterator[Progress]:
 
 
 def _look(busy, jobs, stack):
-    """What the processes have to tell; those that are done get the next job."""
-    found = connection.wait([one.pipe for one, trial in busy.items() if trial], TICK)
+    """The processes' messages as `Progress`; those that are done get the next job."""
+    found = connection.wait([pipe for pipe, (_, trial) in busy.items() if trial], TICK)
     if not found:
         yield Progress()
-    for one, trial in list(busy.items()):
-        if one.pipe not in found:
-            continue
+    for pipe in found:
+        process, trial = busy[pipe]
         try:
-            env_steps, metrics, eval_return, failure = one.pipe.recv()
+            env_steps, result, failure = pipe.recv()
         except (EOFError, OSError):
-            one.process.join()
-            failure = f"its process {forkserver.how_it_ended(one.process.exitcode)}"
-            del busy[one]
-            one = _start(stack)
-        if failure is not None:
-            busy[one] = _give(one, jobs)
-            yield Progress(failure=Failure(trial, failure))
-        elif metrics is None:
-            yield Progress(env_steps)
-        else:
-            busy[one] = _give(one, jobs)
-            returns = None if eval_return is None else np.array([eval_return])
-            yield Progress(result=Result([trial], metrics, returns))
+            process.join()
+            how = forkserver.how_it_ended(process.exitcode)
+            env_steps, result, failure = 0, None, f"its process {how}"
+            del busy[pipe]
+            pipe, process = _start(stack)
+        if result or failure:
+            busy[pipe] = process, _give(pipe, jobs)
+        result = Result([trial], *result) if result else None
+        yield Progress(env_steps, 0.0, result, Failure(trial, failure) if failure else None)
 
 
 def _start(stack):
-    """A process, which ends with the stack."""
+    """(this end of its pipe, a process), which end with the stack."""
     here, there = forkserver.context.Pipe()
     process = forkserver.context.Process(target=_run, args=(there, forkserver.jax_settings()))
     with forkserver.signals_held_back(), forkserver.main_module_left_out():
@@ -114,26 +93,23 @@ def _start(stack):
         process.join()
         here.close()
 
-    # Should nobody close the stack: before multiprocessing waits for its processes.
+    # If nobody closes the stack, it ends before multiprocessing waits for its processes.
     stack.callback(Finalize(None, end, exitpriority=10))
-    return _Process(process, here)
+    return here, process
 
 
-def _give(one, jobs):
-    """Sends the next job; its trial, or None where there is none left."""
+def _give(pipe, jobs):
+    """Sends the next job; its trial, or None if no job is left."""
     if not jobs:
         return None
     trial, packed = jobs.pop()
     with contextlib.suppress(BrokenPipeError):  # it died, which its pipe will say
-        one.pipe.send_bytes(packed)
+        pipe.send_bytes(packed)
     return trial
 
 
-def _run(pipe, settings: Mapping[str, Any]):
-    """A process, from its first line on.
-
-    NumPy's and Python's global generators are seeded from each trial's seed.
-    """
+def _run(pipe, settings):
+    """A process: trains trials. Global random generators are seeded from each trial's seed."""
     forkserver.begin()
     from rljax.utils import preload  # noqa: F401  before anything imports JAX, the job as well
 
@@ -142,28 +118,25 @@ def _run(pipe, settings: Mapping[str, Any]):
         while True:
             packed = pipe.recv_bytes()
             try:
-                _train(pipe, pickle.loads(packed))
+                _train(pipe, *pickle.loads(packed))
             except (TrainingError, ValueError, TypeError) as error:
-                pipe.send((0, None, None, errors.text_of(error)))
+                pipe.send((0, None, errors.text_of(error)))
             except BaseException:  # sys.exit is the trial's failure, and not the process's
-                pipe.send((0, None, None, traceback.format_exc()))
+                pipe.send((0, None, traceback.format_exc()))
 
 
-def _train(pipe, job):
-    """Trains a trial; sends environment steps as they come, and at the end rows of metrics
-    [R, 1]."""
-    from rljax import evaluation
-
-    trial, how = job
-    config, key = trial.config, jax.random.key(trial.seed)
+def _train(pipe, trial, how):
+    """Trains a trial. Sends environment steps as they come, and at the end (rows of metrics [R, 1],
+    mean return of the evaluation [1] or None)."""
+    config, keys = trial.config, seeds.keys([trial.seed])
     log_interval = default_log_interval(config)
     forkserver.seed_generators(trial.seed)
-    chunks = algorithms.module(trial.algorithm).chunks(config, *trial.own, key[None])
+    chunks = algorithms.module(trial.algorithm).chunks(config, *trial.own, keys)
     rows, done, state, metrics = {}, 0, None, None
     try:
         for state, metrics in chunks:  # noqa: B007  the last state is evaluated
             updates = int(metrics.updates[0])
-            pipe.send(((updates - done) * config.batch_size, None, None, None))
+            pipe.send(((updates - done) * config.batch_size, None, None))
             if updates > done and at_row_end(config, updates, log_interval):
                 rows[updates] = metrics
             done = updates
@@ -174,16 +147,5 @@ def _train(pipe, job):
     is_whole = done == config.num_updates
     if not is_whole:  # environments could not continue with parameters of NaN
         rows[done] = metrics
-    eval_return = None
-    if how.eval_episodes and is_whole:
-        result = evaluation.evaluate(
-            config,
-            state.learner,
-            evaluation.evaluation_keys(key[None], config.num_updates),
-            how.eval_episodes,
-            how.greedy,
-            num_envs=how.eval_envs,
-            max_steps=how.eval_max_steps,
-        )
-        eval_return = float(result.returns.astype(float).mean())
-    pipe.send((0, seeds.stack(list(rows.values())), eval_return, None))
+    returns = evaluated(config, state.learner, keys, how) if is_whole else None
+    pipe.send((0, (seeds.stack(list(rows.values())), returns), None))

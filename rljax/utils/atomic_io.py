@@ -18,10 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-LARGEST = 2**28
-"""The most bytes that are read of a JSON file, or of a table of a run."""
-MOST_LEVELS = 100
-"""The deepest nesting of lists and objects in JSON that is read."""
+LARGEST = 2**28  # the most bytes that are read of a JSON file, or of a table of a run
+MOST_LEVELS = 100  # the deepest nesting of lists and objects in JSON that is read
 
 
 class WriteError(OSError):
@@ -36,10 +34,8 @@ def write(path: Path, data: bytes) -> None:
             _write_to_disk(new, data)
             os.replace(new, path)
             sync_folder(path.parent)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -73,11 +69,8 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(data: bytes) -> Any:
-    """Parses JSON. Infinity and NaN, which are not JSON, become the numbers that they name.
-
-    Raises:
-        ValueError: it is not JSON, or nested too deeply; one line, without a file name.
-    """
+    """Parses JSON, and Infinity and NaN, which are not JSON. Raises a ValueError, of one line and
+    without a file name, if it is not JSON or is nested too deeply."""
     try:
         tree = json.loads(data)
     except RecursionError:
@@ -92,11 +85,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def read(path: Path, most: int | None = None) -> bytes:
-    """The bytes that a file has now.
-
-    Raises:
-        OSError: it cannot be read, is not a regular file, or has more bytes than `most`.
-    """
+    """The bytes that a file has now; raises as `opened` does, or if they are more than `most`."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if most is not None and size > most:
@@ -105,22 +94,13 @@ def read(path: Path, most: int | None = None) -> bytes:
 
 
 def opened(path: Path) -> BinaryIO:
-    """Opens a file for reading. It must be a regular one: a pipe could block for ever.
-
-    Raises:
-        OSError: it cannot be read, or is not a regular file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, _NO_FILE, str(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    """Opens a file for reading. Raises an OSError also if it is not a regular file: a pipe could
+    block for ever."""
+    file = open(path, "rb", opener=lambda p, how: os.open(p, how | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
+    return file
 
 
 def append(path: Path, text: str) -> None:
@@ -141,8 +121,7 @@ def append(path: Path, text: str) -> None:
 
 
 def write_folder(path: Path, contents: dict[str, bytes]) -> None:
-    """Writes a folder of files under a temporary name, syncs it and renames it. A folder of this
-    name is replaced."""
+    """Writes a folder of files under a temporary name, syncs it and replaces the old folder."""
     new, old = _temporary(path, "new"), _temporary(path, "old")
     with writing(path):
         try:
@@ -181,8 +160,7 @@ def is_leftover(path: Path) -> bool:
 
 
 def tidy(parent: Path) -> None:
-    """Cleans up after processes that were killed in one of these functions. No process may be
-    writing here now."""
+    """Cleans up after processes killed in one of these functions; none may be writing here now."""
     if parent.is_dir():
         _clean_up(*filter(is_leftover, list(parent.iterdir())))
 
@@ -209,12 +187,8 @@ def _temporary(path, kind):
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Holds a lock file until the block, or the process, ends.
-
-    Raises:
-        BlockingIOError: another process holds it; the message is what that process wrote in it.
-        OSError: it cannot be opened, or is not a regular file.
-    """
+    """Holds a lock file until the block, or the process, ends. Raises a BlockingIOError if another
+    process holds it, with what that wrote in it, and an OSError if it is not a regular file."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

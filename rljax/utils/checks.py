@@ -13,14 +13,8 @@ from rljax.utils.lookup import unknown
 
 
 def check(part: Any, *others: str, **least: int) -> None:
-    """Checks the type of every field, as it is annotated, and the least of whole numbers.
-
-    Fields of other types than numbers, bools, text, paths and literals are left out.
-
-    Args:
-        part: a dataclass.
-        others: names of fields that have checks of their own.
-        least: name=number; None is allowed where the annotation says so.
+    """Checks that fields of a dataclass, except the `others`, are of the annotated types, where
+    these are numbers, bools, text, paths and literals, and that none is below its `least`.
 
     Raises:
         TypeError: a value is of another type.
@@ -28,7 +22,8 @@ def check(part: Any, *others: str, **least: int) -> None:
     """
     for field in dataclasses.fields(part):
         name, value = field.name, getattr(part, field.name)
-        kinds = _kinds(field.type)
+        is_union = isinstance(field.type, types.UnionType)
+        kinds = typing.get_args(field.type) if is_union else (field.type,)
         if name in others or (value is None and type(None) in kinds):
             continue
         if typing.get_origin(field.type) is typing.Literal:
@@ -45,11 +40,7 @@ def check(part: Any, *others: str, **least: int) -> None:
 
 
 def check_range(name: str, value: Any, allowed: str, is_allowed: Callable) -> None:
-    """That numbers, or an array of them, are in their range; traced ones have no value yet.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Raises a ValueError if a number, or one of an array, is out of range; not if it is traced."""
     try:
         value = np.asarray(value)
     except TypeError:
@@ -67,24 +58,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def _kinds(annotation):
-    is_union = isinstance(annotation, types.UnionType)
-    return typing.get_args(annotation) if is_union else (annotation,)
-
-
-def _is_whole(value):
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _is_number(value):
-    return hasattr(value, "__float__") and not isinstance(value, bool | str)
-
-
 _WORDS = {
-    bool: (lambda value: isinstance(value, bool), "True or False"),
-    float: (_is_number, "a number"),
-    int: (_is_whole, "a whole number"),
-    str: (lambda value: isinstance(value, str), "a name"),
-    Path: (lambda value: isinstance(value, Path), "a path"),
+    bool: (lambda x: isinstance(x, bool), "True or False"),
+    float: (lambda x: hasattr(x, "__float__") and not isinstance(x, bool | str), "a number"),
+    int: (lambda x: isinstance(x, int | np.integer) and not isinstance(x, bool), "a whole number"),
+    str: (lambda x: isinstance(x, str), "a name"),
+    Path: (lambda x: isinstance(x, Path), "a path"),
 }
 """What a value must be, by the type of its field."""

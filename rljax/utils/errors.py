@@ -1,11 +1,10 @@
 """Exceptions of user code: as one line of text, and distinguished from Ctrl-C."""
 
+import contextlib
 import signal
 import traceback
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
-"""Those that stop a run in an orderly way."""
-
+SIGNALS = {signal.SIGINT, signal.SIGTERM}  # stop a run in an orderly way
 WRONG = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
 """What reading a wrong return value raises."""
 
@@ -38,11 +37,9 @@ def text_of(error: BaseException) -> str:
 
 def in_a_line(error: BaseException) -> str:
     """The type and text of an exception, in one line."""
-    kind = type(error).__name__
-    try:
+    kind, text = type(error).__name__, ""
+    with contextlib.suppress(Exception):
         text = " ".join(str(error).split())
-    except Exception:
-        return kind
     return f"{kind}: {text}" if text else kind
 
 

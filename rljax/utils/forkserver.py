@@ -17,24 +17,22 @@ import signal
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 
 from rljax.utils.errors import SIGNALS, TrainingError, text_of
 
-JAX_SETTINGS = [
-    f"jax_{name}"
-    for name in (
-        "compilation_cache_dir debug_infs debug_key_reuse debug_nans default_matmul_precision"
-        " default_prng_impl disable_jit enable_checks enable_compilation_cache enable_custom_prng"
-        " enable_x64 legacy_prng_key numpy_dtype_promotion numpy_rank_promotion"
-        " persistent_cache_min_compile_time_secs persistent_cache_min_entry_size_bytes"
-        " random_seed_offset softmax_custom_jvp threefry_partitionable"
-    ).split()
-]
-"""What a process inherits from the one that starts it: all that numbers, errors and the cache of
-compiled programs depend on, but nothing of devices, which it has its own of."""
+JAX_SETTINGS = (
+    "compilation_cache_dir debug_infs debug_key_reuse debug_nans default_matmul_precision"
+    " default_prng_impl disable_jit enable_checks enable_compilation_cache enable_custom_prng"
+    " enable_x64 legacy_prng_key numpy_dtype_promotion numpy_rank_promotion"
+    " persistent_cache_min_compile_time_secs persistent_cache_min_entry_size_bytes"
+    " random_seed_offset softmax_custom_jvp threefry_partitionable"
+).split()
+"""What a process inherits from the one that starts it, without "jax_": all that numbers, errors and
+the cache of compiled programs depend on. Devices are its own."""
 
 context = multiprocessing.get_context("forkserver")
 
@@ -48,8 +46,7 @@ class RefusedError(ValueError):
 
 
 def start_server() -> None:
-    """Starts the server if it is not running. It takes a second or two to import
-    `rljax.utils.preload`; a program that will train can call this early."""
+    """Starts the server if it is not running; better early, as its imports take a second or two."""
     multiprocessing.forkserver.set_forkserver_preload(["rljax.utils.preload"])
     multiprocessing.resource_tracker.ensure_running()  # first: starting it lets signals through
     with signals_held_back():
@@ -83,10 +80,9 @@ def main_module_left_out() -> Iterator[None]:
 def begin() -> None:
     """Must be called first in every started process, while it has a single thread.
 
-    The process may start others, as an environment does that runs a simulator. They stay in its
-    process group, which is killed when the process or its parent ends, however that happens. A
-    guard, which is another process, waits for either. The process ignores Ctrl-C and SIGTERM; those
-    that it starts do not.
+    It makes the process ignore Ctrl-C and SIGTERM. Processes that this one starts, such as an
+    environment's simulator, do not ignore them; they stay in its process group, which a guard
+    process kills when this one or its parent ends, however that happens.
     """
     os.setpgid(0, 0)
     for number in SIGNALS:  # not SIG_IGN or blocked, which programs that it runs would inherit
@@ -115,16 +111,13 @@ def _have_usual_children(held):
             set_signals(signal.SIG_UNBLOCK)
             os.close(held.pop())
 
-    os.register_at_fork(
-        before=lambda: set_signals(signal.SIG_BLOCK),
-        after_in_parent=lambda: set_signals(signal.SIG_UNBLOCK),
-        after_in_child=be_usual,
-    )
+    block, unblock = (partial(set_signals, how) for how in (signal.SIG_BLOCK, signal.SIG_UNBLOCK))
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=be_usual)
 
 
 def _guard(*ends: int) -> NoReturn:
-    """Kills its process group, itself included, when one of these descriptors is at its end. It
-    closes all others, so that nobody waits for it."""
+    """Kills its process group when one of these descriptors is at its end. It closes all others,
+    so that nobody waits for it."""
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         for other in {int(name) for name in os.listdir("/proc/self/fd")} - {*ends}:
@@ -156,7 +149,8 @@ def jax_settings() -> dict[str, Any]:
     """The values of `JAX_SETTINGS` in this process, including those set by context managers."""
     import jax
 
-    return {name: getattr(jax.config, name) for name in JAX_SETTINGS if hasattr(jax.config, name)}
+    names = [f"jax_{name}" for name in JAX_SETTINGS]
+    return {name: getattr(jax.config, name) for name in names if hasattr(jax.config, name)}
 
 
 def take_over(settings: Mapping[str, Any]) -> None:
@@ -168,13 +162,9 @@ def take_over(settings: Mapping[str, Any]) -> None:
 
 
 def seed_generators(*numbers: int) -> None:
-    """Seeds the global generators of NumPy and Python, which environments may draw from. In
-    processes forked from one server, NumPy's would all give the same numbers, and Python's others
-    in every run. Not for the user's process, where they belong to the user.
-
-    Args:
-        numbers: uint32, from a key of its own.
-    """
+    """Seeds the global generators of NumPy and Python, which environments may use, from uint32
+    numbers. In processes forked from one server, NumPy's would all give the same numbers, and
+    Python's others in every run. Not for the user's process, where they belong to the user."""
     text = repr([int(number) for number in numbers])
     digest = hashlib.sha256(text.encode()).digest()  # to NumPy [1] and [1, 0] are the same seed
     np.random.seed(np.frombuffer(digest, np.uint32))
@@ -182,11 +172,7 @@ def seed_generators(*numbers: int) -> None:
 
 
 def packed(thing: Any, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
-    """Pickles an object for another process.
-
-    Raises:
-        TypeError: it cannot be pickled.
-    """
+    """Pickles an object for another process; raises a TypeError where that fails."""
     try:
         return dumps(thing)
     except Exception as error:  # objects have methods for this, which may raise anything

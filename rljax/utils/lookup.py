@@ -12,9 +12,8 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
     """An error message for an unknown name that offers the nearest known ones."""
     by_lower = {k.lower(): k for k in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
-    offer = f"known are {', '.join(known) or 'none'}"
-    if near:
-        offer = f"did you mean {' or '.join(by_lower[k] for k in near)}?"
+    meant = f"did you mean {' or '.join(by_lower[k] for k in near)}?"
+    offer = meant if near else f"known are {', '.join(known) or 'none'}"
     return f"unknown {kind} {name!r}: {offer}"
 
 
@@ -25,11 +24,7 @@ def differing(records: Sequence[Mapping]) -> list[str]:
 
 
 def load_attribute(path: str) -> Any:
-    """The object that 'package.module:attribute' names.
-
-    Raises:
-        ValueError: there is no such module or attribute.
-    """
+    """The object that 'package.module:attribute' names; raises a ValueError if there is none."""
     module_name, _, attribute = path.partition(":")
     found = load_module(path, module_name)
     for part in attribute.split("."):
@@ -40,11 +35,7 @@ def load_attribute(path: str) -> Any:
 
 
 def load_module(path: str, module_name: str) -> Any:
-    """The module that a path names.
-
-    Raises:
-        ValueError: there is none, or it cannot be imported; the message names the path.
-    """
+    """A module; raises a ValueError, which names the path, if it cannot be imported."""
     try:
         return importlib.import_module(module_name)
     except (ModuleNotFoundError, TypeError, ValueError) as error:

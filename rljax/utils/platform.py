@@ -19,19 +19,16 @@ CPU_FLAGS = (
 
 @contextlib.contextmanager
 def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> Iterator[str]:
-    """Makes JAX compute on a device; gives the device's name.
+    """Makes JAX compute on a device, "auto", "cpu" or "gpu"; gives its name. Raises a ValueError if
+    there is none.
 
     Before JAX starts its backends this sets flags for the whole process; later, the device of what
     is computed in the block.
 
     Args:
-        device: "auto", "cpu" or "gpu".
         cpu_devices: that a CPU is split into, for programs that are spread over devices.
-        in_place: compute on a CPU in the thread that calls: handing each call to another thread
-            costs more than it gains where calls are short.
-
-    Raises:
-        ValueError: there is no such device.
+        in_place: compute on a CPU in the thread that calls, as handing over short calls to another
+            thread costs more than it gains.
     """
     set_xla_flags(device)
     import jax
@@ -48,16 +45,15 @@ def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> I
     try:
         found = jax.devices(None if device == "auto" else device)[0]
     except RuntimeError:
-        raise ValueError(
-            f"device = {device!r}: there is none here; 'cpu' is always there"
-        ) from None
+        text = f"device = {device!r}: there is none here; 'cpu' is always there"
+        raise ValueError(text) from None
     is_default = device == "auto" or found == jax.devices()[0]
     with contextlib.nullcontext() if is_default else jax.default_device(found):
         yield found.device_kind if found.platform != "cpu" else "cpu"
 
 
 def set_xla_flags(device: str) -> None:
-    """Sets XLA's flags for a CPU, where one computes; processes that are started inherit them."""
+    """Sets XLA's flags if a CPU computes; processes that are started inherit them."""
     if device == "cpu" or not metadata.entry_points(group="jax_plugins"):
         theirs = os.environ.get("XLA_FLAGS", "")
         ours = [flag for flag in CPU_FLAGS if flag.partition("=")[0] not in theirs]

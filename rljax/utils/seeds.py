@@ -12,8 +12,7 @@ import numpy as np
 from rljax.config import Config
 from rljax.utils import sharding
 
-CHUNK_SECONDS = 0.5
-"""What a chunk should take: short enough for a display and Ctrl-C."""
+CHUNK_SECONDS = 0.5  # of a chunk: short enough for a display and Ctrl-C
 
 
 def keys(seeds: Iterable[int]) -> jax.Array:
@@ -24,31 +23,20 @@ def keys(seeds: Iterable[int]) -> jax.Array:
 class Steps(NamedTuple):
     """Pure functions that train one agent."""
 
-    update: Callable
-    """(config, state) -> state: one update."""
-    row: Callable
-    """state -> Metrics of the row in progress."""
-    begin_row: Callable
-    """(state, whether the row has ended) -> state: then with a new row."""
+    update: Callable  # (config, state) -> state: one update
+    row: Callable  # state -> Metrics of the row in progress
+    begin_row: Callable  # (state, whether the row has ended) -> state: then with a new row
 
 
 def in_one_program(
     steps: Steps, config: Config, states: Any, log_interval: int
 ) -> Iterator[tuple[Any, Any]]:
-    """Trains all seeds at once, as one jitted program.
+    """Trains all seeds at once, in chunks of (states [S], metrics [S] in NumPy) by one jitted
+    program. `learner.updates` of all states are the same.
 
     The length of a chunk is an argument of the program, so it changes no bit of training: the first
     chunk is one update, which takes the compilation; later ones follow the clock, and end where a
-    row of metrics does at the latest.
-
-    Args:
-        states: [S], with `learner.updates`, which are the same.
-
-    Yields:
-        (states [S], metrics [S] in NumPy).
-
-    Raises:
-        EnvError: the program failed, by what an environment calls, or for want of memory.
+    row of metrics does at the latest. Raises an EnvError if the program fails.
     """
     done, length = int(np.asarray(states.learner.updates)[0]), 1
     while done < config.num_updates:
@@ -67,10 +55,7 @@ def in_one_program(
 @partial(jax.jit, static_argnums=0)
 def _advance(steps, config, states, num_updates, ends_row):
     def advance(state):
-        def update(_, state):
-            return steps.update(config, state)
-
-        state = jax.lax.fori_loop(0, num_updates, update, state)
+        state = jax.lax.fori_loop(0, num_updates, lambda _, x: steps.update(config, x), state)
         return steps.begin_row(state, ends_row), steps.row(state)
 
     return jax.vmap(advance)(states)
@@ -79,17 +64,9 @@ def _advance(steps, config, states, num_updates, ends_row):
 def one_after_another(
     states: Any, num_updates: int, chunks: Callable[[Any], Generator]
 ) -> Iterator[tuple[Any, Any]]:
-    """Trains each seed to its end before the next.
-
-    Args:
-        states: [S], with `learner.updates`.
-        num_updates: of each seed's run; a seed that has made them is done.
-        chunks: the state of one seed -> its chunks of (state, metrics).
-
-    Yields:
-        (states [S], metrics [S]): of the other seeds `updates` are as they are, and all else is
-        NaN or 0.
-    """
+    """Trains each seed to its end, after `num_updates`, before the next, by its chunks of (state,
+    metrics): state -> generator. Yields (states [S], metrics [S]); the metrics of other seeds than
+    the one in training are NaN or 0, but for their `updates`."""
     updates = np.array(states.learner.updates)
     for index in np.flatnonzero(updates < num_updates):
         with contextlib.closing(chunks(take(states, int(index)))) as own:
@@ -125,6 +102,5 @@ def stack(trees: list) -> Any:
 
 def _spread(x, number, index):
     x = np.asarray(x)
-    everyone = np.full(number, np.nan if x.dtype.kind == "f" else 0, x.dtype)
-    everyone[index] = x
-    return everyone
+    others = x.dtype.type(np.nan if x.dtype.kind == "f" else 0)
+    return np.where(np.arange(number) == index, x, others)

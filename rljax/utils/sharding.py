@@ -12,10 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rljax.utils.forkserver import EnvError
 
-AGENTS = PartitionSpec("agents")
-"""An array whose leading axis is sharded."""
-WHOLE = PartitionSpec()
-"""An array of which each device has a copy."""
+AGENTS = PartitionSpec("agents")  # an array whose leading axis is sharded
+WHOLE = PartitionSpec()  # an array of which each device has a copy
+_STATUS = re.compile("[A-Z_]{4,}: ")  # the start of XLA's messages
 
 
 def mesh() -> Mesh:
@@ -23,16 +22,10 @@ def mesh() -> Mesh:
     return Mesh(np.array(jax.local_devices()), ("agents",))
 
 
-def spread(
-    f: Callable, mesh: Mesh, taken: Any, given: Any, donate: tuple[int, ...] = ()
-) -> Callable:
+def spread(f: Callable, mesh: Mesh, taken: Any, given: Any, donate: tuple = ()) -> Callable:
     """Jits a function that each device runs on its own shard of the arrays, without waiting for
-    others.
-
-    Args:
-        taken, given: a `PartitionSpec` for each argument, and for what is returned.
-        donate: arguments that are not used again.
-    """
+    others. `taken` and `given` have a `PartitionSpec` for each argument, and for what is returned;
+    arguments to `donate` are not used again."""
     placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), taken)
     own = jax.shard_map(f, mesh=mesh, in_specs=taken, out_specs=given, check_vma=False)
     return jax.jit(own, in_shardings=placed, donate_argnums=donate)
@@ -48,10 +41,6 @@ def failures_named(where: str) -> Iterator[None]:
         if not _STATUS.match(str(error)):
             raise
         raise EnvError(f"{where}: {error}") from error
-
-
-_STATUS = re.compile("[A-Z_]{4,}: ")
-"""The start of XLA's messages."""
 
 
 def memory(mesh: Mesh) -> float:

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_LEVELS = 32
-"""The deepest nesting of lists, tuples and dicts."""
+MOST_LEVELS = 32  # the deepest nesting of lists, tuples and dicts
 ALLOWED = "a number, a bool, a string, None, or a list, tuple or dict of such"
 
 _SCALARS = bool | int | float | str | None
@@ -27,10 +26,8 @@ _TAGS = ("tuple", "float", "dict")
 class Frozen:
     """A hashable list or dict."""
 
-    kind: str
-    """"list" or "dict"."""
-    items: tuple
-    """For a dict its (key, value) pairs, in order."""
+    kind: type  # list or dict
+    items: tuple  # of a dict the (key, value) pairs, in order
 
     def __repr__(self):
         return repr(_thawed(self))
@@ -43,24 +40,21 @@ def frozen(value: Any, levels: int = MOST_LEVELS) -> Any:
         return value.item()
     if not levels:
         return value
-    if isinstance(value, tuple):
-        return tuple(frozen(x, levels - 1) for x in value)
-    if isinstance(value, list):
-        return Frozen("list", tuple(frozen(x, levels - 1) for x in value))
     if isinstance(value, dict):
         pairs = value.items()
-        return Frozen("dict", tuple((frozen(k, 0), frozen(x, levels - 1)) for k, x in pairs))
-    return value
+        return Frozen(dict, tuple((frozen(k, 0), frozen(x, levels - 1)) for k, x in pairs))
+    if not isinstance(value, list | tuple):
+        return value
+    items = tuple(frozen(x, levels - 1) for x in value)
+    return items if isinstance(value, tuple) else Frozen(list, items)
 
 
 def is_value(value: Any) -> bool:
     """Whether a value from `frozen` is `ALLOWED`."""
-    if isinstance(value, tuple):
-        return all(map(is_value, value))
-    if isinstance(value, Frozen) and value.kind == "list":
-        return all(map(is_value, value.items))
-    if isinstance(value, Frozen):
+    if isinstance(value, Frozen) and value.kind is dict:
         return all(isinstance(k, _SCALARS) and is_value(x) for k, x in value.items)
+    if isinstance(value, tuple | Frozen):
+        return all(map(is_value, value if isinstance(value, tuple) else value.items))
     return isinstance(value, _SCALARS)
 
 
@@ -70,13 +64,9 @@ def thawed(pairs: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> dict[str, An
 
 
 def _thawed(value):
-    if isinstance(value, tuple):
-        return tuple(map(_thawed, value))
-    if not isinstance(value, Frozen):
-        return value
-    if value.kind == "list":
-        return list(map(_thawed, value.items))
-    return {key: _thawed(x) for key, x in value.items}
+    if isinstance(value, Frozen):
+        return value.kind(map(_thawed, value.items))
+    return tuple(map(_thawed, value)) if isinstance(value, tuple) else value
 
 
 def encoded(value: Any) -> Any:
@@ -96,11 +86,7 @@ def encoded(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """The inverse of `encoded`; lists and dicts are Python's.
-
-    Raises:
-        ValueError, TypeError: not a value of `encoded`.
-    """
+    """The inverse of `encoded`; raises a ValueError or a TypeError for what that does not give."""
     if isinstance(value, list):
         return [decoded(x) for x in value]
     if not isinstance(value, dict):

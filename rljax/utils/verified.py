@@ -4,8 +4,6 @@ import hashlib
 import re
 from typing import Any
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 class DamagedError(ValueError):
     """A file is not what was saved. The message names file and damage."""
@@ -22,12 +20,9 @@ def mark(data: bytes) -> dict:
 
 def is_mark(wanted: Any) -> bool:
     """Whether this is of the form of `mark`."""
-    return (
-        isinstance(wanted, dict)
-        and is_count(wanted.get("bytes"))
-        and isinstance(wanted.get("sha256"), str)
-        and _SHA256.fullmatch(wanted["sha256"]) is not None
-    )
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("sha256"), str):
+        return False
+    return is_count(wanted.get("bytes")) and bool(re.fullmatch("[0-9a-f]{64}", wanted["sha256"]))
 
 
 def is_count(number: Any) -> bool:

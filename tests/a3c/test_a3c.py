@@ -51,9 +51,7 @@ def layout():
 
 
 def new_holder(state, layout, workers=WORKERS, config=CONFIG):
-    counts = counts_module.no_counts()
-    row = counts_module.empty_row(layout.metrics)
-    return holder.ParameterHolder(config, workers, layout, state.learner, counts, row)
+    return holder.ParameterHolder(config, workers, layout, state)
 
 
 LOSSES = ("loss", "policy_loss", "value_loss", "entropy", "explained_variance")
@@ -378,7 +376,7 @@ def test_a_malformed_message_changes_nothing(state, layout, change):
 
 def test_a_malformed_message_is_told_in_one_line(state, layout):
     held = new_holder(state, layout)
-    run = supervisor.Supervisor(CONFIG, WORKERS, layout, held, None, state.actors)
+    run = supervisor.Supervisor(held, None, state.actors)
     sent = worker_pool.Message(1, messages.GRADIENT, memoryview(b"no gradient"))
     told = "worker 1 sent 11 bytes that are no gradient of this run"
     with pytest.warns(UserWarning, match=told) as caught:
@@ -398,10 +396,10 @@ class NoPool:
 
 @pytest.mark.parametrize(("between", "ends"), [(0, True), (999, True), (1000, False)])
 def test_restarts_are_counted_over_a_thousand_gradients(state, layout, between, ends):
-    config, workers = CONFIG, dataclasses.replace(WORKERS, max_worker_restarts=2)
+    workers = dataclasses.replace(WORKERS, max_worker_restarts=2)
     held = new_holder(state, layout, workers)
     parameters = transport.SharedParameters(multiprocessing, len(held.published()))
-    run = supervisor.Supervisor(config, workers, layout, held, parameters, state.actors)
+    run = supervisor.Supervisor(held, parameters, state.actors)
     gradient = np.zeros_like(gradients(layout, 1)[0])
 
     def die():

@@ -234,7 +234,7 @@ def test_a_killed_worker_is_noticed_and_replaced(asynchronous):
 
 def test_workers_learn_in_gymnasiums_environments(asynchronous):
     config, seen, _, _, _ = asynchronous
-    learners = jax.tree.map(lambda x: x[None], seen[-1][0].learner)
+    learners = jax.tree.map(lambda x: np.asarray(x)[None], seen[-1][0].learner)
     keys = jax.random.split(jax.random.key(1), 1)
     evaluated = evaluation.evaluate(config, learners, keys, 10, greedy=True)
     assert evaluated.returns.tolist() == [[1.0] * 10]
@@ -537,7 +537,7 @@ def test_a_soak_loses_nothing(monkeypatch):
     assert sum(s.steps for s in statuses[-1].workers) == config.num_updates * config.batch_size
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.learner))
     print(f"{counts.applied:,} applied, {counts.stale:,} stale, {disturber.in_a_push} in a push")
-    learners = jax.tree.map(lambda x: x[None], state.learner)
+    learners = jax.tree.map(lambda x: np.asarray(x)[None], state.learner)
     keys = jax.random.split(jax.random.key(1), 1)
     assert evaluation.evaluate(config, learners, keys, 20, True).returns.mean() > 450
 

@@ -53,13 +53,6 @@ def test_the_interval_of_the_mean_is_that_of_the_normal_theory():
     np.testing.assert_allclose([low, high], [mean - half, mean + half], atol=0.15 * half)
 
 
-def test_a_lower_level_gives_a_narrower_interval_inside():
-    values = np.random.default_rng(2).normal(size=20)
-    low, high = analysis.interval(values, level=0.95)
-    inner_low, inner_high = analysis.interval(values, level=0.5)
-    assert low < inner_low < inner_high < high
-
-
 def test_the_interval_is_the_same_every_time():
     values = np.random.default_rng(3).normal(size=9)
     assert analysis.interval(values) == analysis.interval(values)

@@ -125,7 +125,7 @@ def test_learning_from_actions():
 
 
 def test_seeds_run_one_after_another_and_can_be_raised(tmp_path):
-    run = train(tmp_path / "run", "gymnasium/CartPole-v1", num_seeds=2, eval_every=400)
+    run = train(tmp_path / "run", "host_probes:RewardByAction", num_seeds=2, eval_every=400)
     assert run.metrics.seed.tolist() == [0] * 100 + [1] * 100
     assert len(run.summary["final_return"]["per_seed"]) == 2
     before = updates_at(run.run_dir, 1600)

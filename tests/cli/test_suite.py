@@ -18,7 +18,7 @@ ENVS = ("probes:RewardByAction", "probes:ConstantReward")
 @pytest.fixture
 def default(tmp_path, monkeypatch):
     small = dict(
-        total_timesteps=600, num_envs=4, num_steps=4, hidden_sizes=(8,), learning_rate=1e-2
+        total_timesteps=640, num_envs=4, num_steps=4, hidden_sizes=(8,), learning_rate=1e-2
     )
     for env in ENVS:
         monkeypatch.setitem(presets.PRESETS, ("a2c", env), small)
@@ -90,7 +90,7 @@ def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeyp
     longer = {**presets.PRESETS["a2c", ENVS[0]], "total_timesteps": 700, "learning_rate": 0.01}
     monkeypatch.setitem(presets.PRESETS, ("a2c", ENVS[0]), longer)
     assert run(default) == 2
-    assert "steps = 600, not 700" in capsys.readouterr().err
+    assert "steps = 640, not 700" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,7 @@ def test_masked_actions_are_not_taken_and_carry_no_entropy(masked):
 @pytest.mark.parametrize("greedy", [True, False])
 def test_masked_actions_are_not_taken_in_evaluations(masked, greedy):
     config, state, _ = masked
-    learners = jax.tree.map(lambda x: x[None], state.learner)
+    learners = jax.tree.map(lambda x: np.asarray(x)[None], state.learner)
     played = evaluation.evaluate(
         config, learners, jax.random.split(jax.random.key(1), 1), 5, greedy
     )

@@ -151,10 +151,10 @@ def check_evaluating(plan, num_envs):
         patch.setattr(host_evaluation, "_policy", policy)
         patch.setattr(host_envs, "seeds", lambda key, number: np.arange(1, number + 1))
         try:
-            env = envs.make(builder(plan))
+            env = envs.make(builder(plan), num_envs=num_envs)
             key = jax.random.split(jax.random.key(0), 1)
-            returns, lengths, finished = host_evaluation.play(
-                Config(), env, learner, key, 4, True, num_envs, 100, lambda *now: None
+            returns, lengths, finished = host_evaluation.run(
+                Config(), env, learner, key, 4, True, 100, lambda *now: None
             )
         except (EnvError, ValueError, TypeError) as error:
             is_known = isinstance(error, EnvError) or "env = " in str(error)

@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 import rich.console
+import rich.live
 
 from rljax.a3c import counts, messages, supervisor
 from rljax.loggers import display
@@ -96,7 +97,7 @@ def test_rich_tells_a_notebook_and_a_terminal_from_the_rest():
     assert live() is None
     terminal = live(force_terminal=True)
     terminal.stop()
-    assert type(terminal) is display._Terminal
+    assert type(terminal) is rich.live.Live
     assert type(live(force_jupyter=True)) is display._Notebook
 
 
@@ -128,7 +129,7 @@ def status(applied, stale):
     worker = supervisor.WorkerStatus("working", 1000, 12, 34.5, 2, 0, nothing)
     fresh = supervisor.WorkerStatus("restarting", 0, 0, float("nan"), 0, 1, nothing)
     now = counts.no_counts()._replace(applied=applied, stale=stale)
-    return supervisor.Status([worker if applied else fresh, fresh], now, applied, 1.5)
+    return supervisor.Status([worker if applied else fresh, fresh], now, 1.5)
 
 
 def test_a_terminal_has_a_line_for_each_worker(monkeypatch):

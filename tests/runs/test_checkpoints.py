@@ -14,7 +14,7 @@ import pytest
 
 from rljax.runs import checkpoints
 from rljax.runs.checkpoints import DamagedError
-from rljax.runs.saver import Saver
+from rljax.runs.recorder import Recorder
 from rljax.utils import atomic_io, pytrees
 
 FILES = ["manifest.json", "state.safetensors"]
@@ -337,10 +337,10 @@ def test_named_leaves():
     assert list(pytrees.named_leaves(tree)) == named
 
 
-def test_a_saver_keeps_the_newest(tmp_path):
-    with Saver(tmp_path, keep=2) as saver:
+def test_a_recorder_keeps_the_newest(tmp_path):
+    with Recorder(tmp_path, keep=2) as recorder:
         for env_steps in (0, 16, 32, 48, 64):
-            saver.save(env_steps, {"state": {"x": np.int32(env_steps)}}, {})
+            recorder.save(env_steps, {"state": {"x": np.int32(env_steps)}}, {})
     assert checkpoints.existing(tmp_path) == [48, 64]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
     for env_steps in (48, 64):
@@ -362,14 +362,14 @@ def held(monkeypatch):
     event.set()
 
 
-def test_a_saver_saves_in_the_background_one_after_the_other(tmp_path, held):
-    with Saver(tmp_path, keep=5) as saver:
-        saver.save(32, {"state": {"x": np.zeros(3)}}, {})
+def test_a_recorder_saves_in_the_background_one_after_the_other(tmp_path, held):
+    with Recorder(tmp_path, keep=5) as recorder:
+        recorder.save(32, {"state": {"x": np.zeros(3)}}, {})
         assert checkpoints.existing(tmp_path) == []
         held.set()
-        saver.save(16, {"state": {"x": np.zeros(3)}}, {})
+        recorder.save(16, {"state": {"x": np.zeros(3)}}, {})
         assert 32 in checkpoints.existing(tmp_path)
-        saver.wait()
+        recorder.wait()
         assert checkpoints.existing(tmp_path) == [16, 32]
 
 
@@ -378,15 +378,15 @@ def go_on(state):
     return {"x": state["x"] + 1, "key": jax.vmap(jax.random.fold_in, (0, None))(state["key"], 1)}
 
 
-def test_a_saver_saves_the_state_that_it_was_given(tmp_path, held):
+def test_a_recorder_saves_the_state_that_it_was_given(tmp_path, held):
     """Even if its buffers are given away and overwritten before it is on the disk."""
 
     def begin():
         return {"x": jnp.arange(1_000.0), "key": jax.random.split(jax.random.key(3), 100)}
 
     state, array = begin(), np.arange(3)
-    with Saver(tmp_path, keep=1) as saver:
-        saver.save(16, {"state": state, "array": array}, {})
+    with Recorder(tmp_path, keep=1) as recorder:
+        recorder.save(16, {"state": state, "array": array}, {})
         array += 1
         for _ in range(3):
             state = jax.block_until_ready(go_on(state))
@@ -397,32 +397,32 @@ def test_a_saver_saves_the_state_that_it_was_given(tmp_path, held):
 
 
 @pytest.mark.parametrize("by", ["wait", "save", "check"])
-def test_a_saver_tells_at_the_next_call_that_the_disk_failed(tmp_path, monkeypatch, by):
+def test_a_recorder_tells_at_the_next_call_that_the_disk_failed(tmp_path, monkeypatch, by):
     state = {"state": {"x": np.zeros(3)}}
-    with Saver(tmp_path, keep=1) as saver:
-        saver.save(16, state, {})
-        saver.wait()
+    with Recorder(tmp_path, keep=1) as recorder:
+        recorder.save(16, state, {})
+        recorder.wait()
         with monkeypatch.context() as patched:
             patched.setattr(atomic_io, "write_folder", raise_write_error)
-            saver.save(32, state, {})
-            futures.wait([saver.under_way])
+            recorder.save(32, state, {})
+            futures.wait([recorder.under_way])
             with pytest.raises(atomic_io.WriteError, match="000032 could not be written"):
-                saver.save(48, state, {}) if by == "save" else getattr(saver, by)()
+                recorder.save(48, state, {}) if by == "save" else getattr(recorder, by)()
         assert checkpoints.existing(tmp_path) == [16]  # not removed: no newer one came
-        saver.save(64, state, {})
-        saver.wait()
+        recorder.save(64, state, {})
+        recorder.wait()
         assert checkpoints.existing(tmp_path) == [64]
 
 
-def test_a_saver_checks_without_waiting(tmp_path, held):
-    with Saver(tmp_path, keep=1) as saver:
-        saver.check()
-        saver.save(16, {"state": {"x": np.zeros(3)}}, {})
-        saver.check()
+def test_a_recorder_checks_without_waiting(tmp_path, held):
+    with Recorder(tmp_path, keep=1) as recorder:
+        recorder.check()
+        recorder.save(16, {"state": {"x": np.zeros(3)}}, {})
+        recorder.check()
         assert checkpoints.existing(tmp_path) == []
         held.set()
-        saver.wait()
-        saver.check()
+        recorder.wait()
+        recorder.check()
     assert checkpoints.existing(tmp_path) == [16]
 
 

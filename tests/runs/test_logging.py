@@ -8,6 +8,8 @@ import rljax
 from rljax.loggers import tables
 from rljax.runs import checkpoints, directory
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SHORT = dict(total_timesteps=640, eval_every=0, eval_episodes=2)
 """40 updates of two seeds, each a row."""
 ON_HOST = dict(env="host_probes:RewardByAction", num_envs=4, learning_rate=0.03)

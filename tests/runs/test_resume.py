@@ -18,6 +18,8 @@ from rljax.loggers import tables
 from rljax.runs import checkpoints, directory, records
 from rljax.utils import atomic_io, forkserver, seeds
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):

@@ -106,7 +106,7 @@ def assert_holds(nested, tree):
 
 
 def learner_of(states, index):
-    return jax.tree.map(lambda leaf: leaf[index], states.learner)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], states.learner)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from rljax.runs import checkpoints, directory, records, settings
 from rljax.runs.run import returns_summary
 from rljax.utils import seeds
 
-SHORT = {**SETTINGS, "total_timesteps": 320, "num_seeds": 2, "eval_episodes": 0, "quiet": True}
-"""20 updates, each a row."""
-LOCKSTEP = {**SHORT, "num_envs": 1, "num_workers": 2, "lockstep": True}
+SHORT = {**SETTINGS, "total_timesteps": 640, "num_seeds": 2, "eval_episodes": 0, "quiet": True}
+"""40 updates, each a row."""
+LOCKSTEP = {**SHORT, "total_timesteps": 320, "num_envs": 1, "num_workers": 2, "lockstep": True}
 """80 gradients, each a row."""
 ON_HOST = {**SHORT, "env": "host_probes:RewardByAction", "num_envs": 2, "total_timesteps": 160}
 
@@ -274,7 +274,7 @@ def test_a_preset_is_trained():
 
 def test_a_config_stands_for_the_preset():
     options = dict(num_seeds=2, eval_episodes=0, quiet=True)
-    short = Config(**{**SETTINGS, "total_timesteps": 320})
+    short = Config(**{**SETTINGS, "total_timesteps": 640})
     run = rljax.train(config=short, **options)
     assert run.config == short
     changed = rljax.train("a2c", "host_probes:RewardByAction", config=short, gamma=0.5, **options)

@@ -170,7 +170,7 @@ if way == "a3c":
     any(metrics.updates[0] > 10 for state, metrics in chunks)
 if way == "sweep":
     groups = sweep.plan(config, [{"gamma": 0.9}], [0, 1], "a3c", (WorkerConfig(num_workers=1),))
-    chunks = sweep.chunks(groups, sweep.Execution(2, 0))
+    chunks = sweep.chunks(groups, sweep.SweepOptions(max_parallel=2, eval_episodes=0))
     any(progress.env_steps for progress in chunks)
 if way == "async":
     config.__dict__.update(num_envs=2, vectorization="async")
@@ -279,7 +279,7 @@ def test_a_trial_fails_in_a_process_whatever_its_error_says():
         for why in whys
     ]
     trials.append(whole)
-    steps = list(trial_pool.train(trials, sweep.Execution(parallel=1, eval_episodes=0)))
+    steps = list(trial_pool.train(trials, sweep.SweepOptions(max_parallel=1, eval_episodes=0)))
     said = [step.failure.why for step in steps if step.failure]
     kinds = ("ValueError", "UnsayableError", "SystemExit")
     assert said == [f"env = 'process_probes:Refusing': {kind}" for kind in kinds]
