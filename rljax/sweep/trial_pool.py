@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.util import Finalize
 
+import cloudpickle
 import numpy as np
 
 from rljax import algorithms
@@ -42,7 +43,7 @@ def train(
     continue. Raises TypeError if an environment or network object cannot be sent to a process.
     """
     left = [trial for trial in trials if trial.number not in done]
-    jobs = [(trial, forkserver.packed((trial, how))) for trial in left]
+    jobs = [(trial, forkserver.packed((trial, how), cloudpickle.dumps)) for trial in left]
     jobs.reverse()  # the next one is taken from the end
     number = min(how.max_parallel or usual_parallel(trials[0]), len(jobs))
     forkserver.start_server()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
+import cloudpickle
 import numpy as np
 
 from rljax.utils.errors import SIGNALS, TrainingError, text_of
@@ -171,10 +172,12 @@ def seed_generators(*numbers: int) -> None:
     random.seed(digest)
 
 
-def packed(thing: Any, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
-    """Pickles an object for another process; raises a TypeError where that fails."""
+def packed(thing: Any, dumps: Callable[[Any], bytes] | None = None) -> bytes:
+    """Pickles an object for another process; raises a TypeError where that fails. In a notebook,
+    which the other process cannot import, what is defined there is sent with its code."""
+    is_notebook = not hasattr(sys.modules["__main__"], "__file__")
     try:
-        return dumps(thing)
+        return (dumps or (cloudpickle.dumps if is_notebook else pickle.dumps))(thing)
     except Exception as error:  # objects have methods for this, which may raise anything
         raise TypeError(
             "an environment or network object cannot be sent to another process"

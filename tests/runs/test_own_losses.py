@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -107,6 +109,30 @@ def test_workers_compute_it(tmp_path):
     config = dataclasses.replace(CONFIG, num_envs=1, total_timesteps=80, loss="own_losses:bare")
     _, metrics = a3c.train(config, WorkerConfig(num_workers=1), jax.random.key(0))
     assert list(metrics.losses) == ["loss"]
+
+
+NOTEBOOK = """
+import jax.numpy as jnp
+import rljax
+from probes import RewardByAction
+
+class Env(RewardByAction):
+    pass
+
+def loss(distribution, values, actions, advantages, targets, config):
+    value_loss = jnp.mean(jnp.square(values - targets))
+    return value_loss - jnp.mean(distribution.log_prob(actions) * advantages), {"mine": value_loss}
+
+settings = dict(env=Env(), loss=loss, total_timesteps=200, quiet=True)
+run = rljax.train("a3c", num_workers=1, num_envs=1, eval_episodes=1, **settings)
+print(run.status, run.metrics["mine"].notna().all())
+"""
+
+
+def test_workers_get_what_a_notebook_defines():
+    """Its module has no file that they could import."""
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True)
+    assert done.stdout == "completed True\n", done.stderr
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "a3c"])
