@@ -17,7 +17,8 @@ from rljax.utils.lookup import load_attribute, unknown
 
 TAKEN = frozenset(
     "seed env_steps updates wall_seconds episodes episodic_return episodic_length loss grad_norm"
-    " learning_rate steps_per_second diverged_at".split()
+    " learning_rate steps_per_second diverged_at staleness_mean staleness_max"
+    " trial agent point diverged eval_return".split()
 )
 """Names of metrics that a loss cannot use."""
 

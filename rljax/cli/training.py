@@ -1,6 +1,7 @@
 """The command line of a run."""
 
 import dataclasses
+from collections.abc import Callable
 
 from rljax.cli import end, fail, flags, in_order
 from rljax.runs import directory, settings
@@ -8,8 +9,11 @@ from rljax.runs.settings import Settings
 from rljax.utils import forkserver
 
 
-def main(algorithm: str, doc: str, argv: list[str] | None = None) -> int:
-    """Trains, or resumes a run; returns the exit status. `--help` shows the first line of `doc`."""
+def main(
+    algorithm: str, doc: str, argv: list[str] | None = None, on_log: Callable | None = None
+) -> int:
+    """Trains, or resumes a run; returns the exit status. `--help` shows the first line of `doc`;
+    `on_log` is that of `rljax.train`."""
 
     def run(argv, signals, stack):
         try:
@@ -17,7 +21,7 @@ def main(algorithm: str, doc: str, argv: list[str] | None = None) -> int:
             from rljax.runs import training  # and with it JAX, which --help does without
 
             is_resumed = asked.options.resume is not None
-            run = stack.enter_context(training.prepared(asked, resume=is_resumed))
+            run = stack.enter_context(training.prepared(asked, on_log, resume=is_resumed))
         except (ValueError, TypeError) as error:
             return fail(error)
         try:

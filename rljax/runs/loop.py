@@ -110,21 +110,22 @@ def _take(plan, now, clock, states, metrics):
         if not now.diverged and _env_steps(plan, now) != now.saved:
             _save(plan, now)  # before the row, for it belongs to whole rows alone
         if len(advanced):
-            plan.recorder.add_rows(rows(advanced))
+            _log(plan, now, rows(advanced))
     _show(plan, now, clock)
     return stops
 
 
 def _end_row(plan, now, clock, ended, rows):
     """Logs the rows that ended, evaluates and saves where due; whether the run ends here."""
-    plan.recorder.add_rows(rows)
+    for index, row in zip(ended, rows):
+        now.last_returns[index] = row["episodic_return"]
+    stops = _log(plan, now, rows)
     clock.begin_row()
     if now.diverged:  # the checkpoint before stays the newest
         now.status = "diverged"
         return True
-    for index, row in zip(ended, rows):
-        now.last_returns[index] = row["episodic_return"]
-    if _is_stopped(plan, now, rows):
+    wanted = plan.asked.options.stop_at_return
+    if stops or (wanted is not None and now.last_returns.mean() >= wanted):
         now.status = "stopped"
     elif not plan.interrupts.received and _evaluate_if_due(plan, now, ended):
         clock.pause()
@@ -134,16 +135,14 @@ def _end_row(plan, now, clock, ended, rows):
     return is_stopped
 
 
-def _is_stopped(plan, now, rows):
-    wanted = plan.asked.options.stop_at_return
-    if wanted is not None and now.last_returns.mean() >= wanted:
-        return True
-    if not plan.on_log:
-        return False
+def _log(plan, now, rows):
+    """Writes rows and gives them to `on_log`; returns whether that says "stop"."""
+    plan.recorder.add_rows(rows)
     try:
-        return plan.on_log(LogRow(rows, now.states)) == "stop"
+        return plan.on_log is not None and plan.on_log(LogRow(rows, now.states)) == "stop"
     except BaseException:  # a KeyboardInterrupt too, which a notebook can raise in it
-        _save(plan, now)
+        if not now.diverged and _env_steps(plan, now) != now.saved:
+            _save(plan, now)
         raise
 
 

@@ -1,6 +1,7 @@
 """A run's settings as JSON, and the manifests of its checkpoints; checked before they are used."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -34,10 +35,17 @@ def config_record(config: Config) -> dict:
     """The settings as JSON, which `read_config` reads."""
     record = {n: x.item() if isinstance(x, np.generic) else x for n, x in vars(config).items()}
     dicts = {n: {key: values.encoded(x) for key, x in record[n]} for n in _DICTS}
-    return {**record, **{n: _named(record[n]) for n in _OBJECTS}, **dicts}
+    return {**record, **{n: named(record[n]) for n in _OBJECTS}, **dicts}
 
 
-def _named(thing):
+def comparable(config: Config) -> dict:
+    """`config_record` with objects that have no importable name as text without their address, as
+    config.json has lost them: what a notebook defines can be given again on resume."""
+    record = config_record(config)
+    return record | {n: re.sub(r" at 0x[0-9a-f]+", "", str(record[n])) for n in _OBJECTS}
+
+
+def named(thing):
     """A function or class by its path, 'package.module:attribute', if it can be imported."""
     path = f"{getattr(thing, '__module__', '')}:{getattr(thing, '__qualname__', '')}"
     if path.startswith("__main__:"):

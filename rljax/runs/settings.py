@@ -101,4 +101,4 @@ def _unchangeable(settings):
     fixed = {name: getattr(settings.options, name) for name in FIXED}
     own = {n: value for part in settings.own for n, value in dataclasses.asdict(part).items()}
     own.pop("max_worker_restarts", None)  # changes nothing of what is learned
-    return {**records.config_record(settings.config), **fixed, **own}
+    return {**records.comparable(settings.config), **fixed, **own}

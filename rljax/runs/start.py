@@ -116,7 +116,8 @@ def _from_checkpoint(asked, states):
         states = checkpoints.restore(arrays, states, compatibility.NEW_LEAVES)
         best = _best(manifest, trees, states)
     except ValueError as error:
-        raise ValueError(f"the checkpoint is of another network or environment: {error}") from error
+        text = f"the checkpoint is of another network, loss or environment: {error}"
+        raise ValueError(text) from error
     for problem in problems:
         _warn(f"{problem}; the checkpoint before is used")
     updates = np.array(states.learner.updates)
@@ -167,8 +168,8 @@ def _check(path: Path, manifest, trees):
 
 def _check_same(asked, before, manifest):
     """Raises ValueError if the checkpoint is of another run."""
-    here = {**records.config_record(asked.config), "seeds": asked.options.seeds}
-    there = {**records.config_record(before), "seeds": manifest["seeds"]}
+    here = {**records.comparable(asked.config), "seeds": asked.options.seeds}
+    there = {**records.comparable(before), "seeds": manifest["seeds"]}
     if others := settings.others(there, here, "total_timesteps"):
         raise ValueError(f"the checkpoint is of another run: it has {others}")
     now, then = asked.config.total_timesteps, before.total_timesteps

@@ -64,12 +64,12 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
         device = stack.enter_context(platform.computing_on(options.device, cpu_devices=cores))
         signals.check()
         groups = trials.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)
-        running.check(groups)
+        metrics = running.check(groups)
         folder = stack.enter_context(_opened(asked, groups, device))
-        journal = Journal(folder)
+        journal = Journal(folder, metrics)
         finals = _finished(folder, journal, groups)
         if len(journal.trials) == sum(len(group.trials) for group in groups) and _is_done(folder):
-            yield lambda: _complete(folder)
+            yield lambda: _complete(folder, options.quiet)
         else:
             yield lambda: _train(asked, groups, folder, journal, finals, signals, device, begun)
 
@@ -125,8 +125,9 @@ def _is_done(folder):
         return False
 
 
-def _complete(folder):
-    print(f"{folder} is complete: there is nothing left to do")
+def _complete(folder, quiet):
+    if not quiet:
+        print(f"{folder} is complete: there is nothing left to do")
     return Done(atomic_io.read_json(folder / "sweep.json"), [], 0)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rljax.sweep.results import Result, lines
@@ -22,10 +23,12 @@ _ENTRY = ("agents", "bytes", "sha256", "train_seconds", "wall_seconds")
 class Journal:
     """The journal of a sweep in progress, and its table."""
 
-    def __init__(self, folder: Path):
-        """Begins one, or continues one; raises ValueError if it is damaged, cannot be read or does
-        not match results.csv, WriteError if it cannot be written."""
+    def __init__(self, folder: Path, metrics: Sequence[str] = ()):
+        """Begins one, with columns for these `metrics` at least, or continues one; raises
+        ValueError if it is damaged, cannot be read or does not match results.csv, WriteError if it
+        cannot be written."""
         self.table, self.journal = folder / TABLE, folder / JOURNAL
+        self.metrics = metrics
         self.trials: list[int] = []  # numbers of the finished trials, in the order of their rows
         self.train_seconds, self.wall_seconds = 0.0, 0.0  # of these trials, and of the whole sweep
         entries, whole = self._entries()
@@ -85,7 +88,7 @@ class Journal:
     def add(self, result: Result, train_seconds: float, wall_seconds: float) -> None:
         """Adds finished trials: their rows, and then a line of the journal, with the seconds of the
         whole sweep so far. Raises WriteError if it cannot."""
-        text = lines(result, self.columns)
+        text = lines(result, self.columns, self.metrics)
         self.columns = self.columns or next(csv.reader(io.StringIO(text, newline="")))
         data = text.encode()
         atomic_io.append(self.table, text)

@@ -197,7 +197,9 @@ def apply(base: Config, own: tuple[Any, ...], point: Point) -> tuple[Config, tup
 
 def recorded(point: Point) -> dict:
     """A point as JSON, which `restored` reads."""
-    return {n: x if field(n) else values.encoded(x) for n, x in point.items()}
+    from rljax.runs import records  # and with it JAX, which --help does without
+
+    return {n: records.named(x) if field(n) else values.encoded(x) for n, x in point.items()}
 
 
 def restored(point: Mapping) -> Point:

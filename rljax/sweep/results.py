@@ -98,8 +98,8 @@ def columns(result: Result) -> dict[str, np.ndarray]:
         "trial": each([trial.number for trial in trials]),
         "point": each([trial.point for trial in trials]),
         "seed": each([trial.seed for trial in trials]),
-        **settings,
-        **{name: np.asarray(x).T.ravel() for name, x in measured.items()},
+        **settings,  # an axis `loss` goes before the metric of this name
+        **{n: np.asarray(x).T.ravel() for n, x in measured.items() if n not in settings},
     }
 
 
@@ -109,23 +109,23 @@ def _column(values):
     return values if plain else [label(x) for x in values]
 
 
-def lines(result: Result, names: Sequence[str] | None = None) -> str:
+def lines(result: Result, names: Sequence[str] | None = None, metrics: Sequence[str] = ()) -> str:
     """The rows of finished trials as text: metrics with six digits, settings with all. They have
-    the columns `names`, of which unknown ones stay empty; without names they begin with a header.
-    """
+    the columns `names`, of which unknown ones stay empty; without names they begin with a header,
+    of their own columns and those `metrics` of other trials that are not among them."""
     own = 3 + len(result.trials[0].settings)  # columns that are the same in all rows of a trial
     found = columns(result)
-    header = "" if names else _csv(found) + "\n"
+    header, names = not names, names or list(dict.fromkeys([*found, *metrics]))
     num_rows = len(result.metrics.updates)
     empty = np.full(num_rows * len(result.trials), np.nan)
-    table = [found.get("trial" if name == OLD_TRIAL else name, empty) for name in names or found]
+    table = [found.get("trial" if name == OLD_TRIAL else name, empty) for name in names]
     firsts = zip(*(column[::num_rows].tolist() for column in table[:own]))
     begins = [begin for first in firsts for begin in [_csv(first)] * num_rows]
     formats = ["%.6g" if column.dtype.kind == "f" else "%s" for column in table[own:]]
     line = "," + ",".join(formats) + "\n"
     rows = zip(*(column.tolist() for column in table[own:]))
     text = [begin + (line % row).replace("nan", "") for begin, row in zip(begins, rows)]
-    return header + "".join(text)
+    return (_csv(names) + "\n") * header + "".join(text)
 
 
 def _csv(values):
@@ -139,7 +139,8 @@ def frame(tables: Iterable[dict[str, np.ndarray]]) -> Any:
     """Columns of several results as one `pandas.DataFrame`, sorted by trial and log point."""
     import pandas as pd
 
-    table = pd.concat([pd.DataFrame(columns) for columns in tables], ignore_index=True)
+    empty = pd.DataFrame(columns=["trial", "env_steps"])
+    table = pd.concat([pd.DataFrame(x) for x in tables] or [empty], ignore_index=True)
     return table.sort_values(["trial", "env_steps"], kind="stable", ignore_index=True)
 
 

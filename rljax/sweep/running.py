@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def run(
         done = sweep()
     if done.failures:
         raise FailedError(f"{done.failures[0].trial}: {done.failures[0].why}")
-    return results.read(path)
+    return results.read(path) if done.summary["agents_finished"] else results.frame([])
 
 
 def _in_memory(groups, how):
@@ -85,15 +86,21 @@ def _in_memory(groups, how):
     return results.frame(tables)
 
 
-def check(groups: Sequence[Group]) -> None:
-    """Raises ValueError or TypeError, which names the point, if the environment, network or loss of
-    a group cannot be made."""
+def check(groups: Sequence[Group]) -> list[str]:
+    """The metrics of all groups' losses. Raises ValueError or TypeError, which names the point, if
+    the environment, network or loss of a group cannot be made, or a metric has an axis's name."""
+    names = {}
     for group in groups:
         trial = group.trials[0]
         try:
-            jax.eval_shape(lambda key, config=trial.config: _made(config, key), jax.random.key(0))
+            made = partial(_made, trial.config)
+            found = jax.eval_shape(made, jax.random.key(0))
+            for name in found.keys() & trial.settings.keys() - {"loss"}:
+                raise ValueError(f"the loss's metric {name!r} must have another name than an axis")
         except (ValueError, TypeError) as error:
             raise reworded(error, f"{trial}: {error}") from error
+        names |= found
+    return list(names)
 
 
 def _made(config, key):

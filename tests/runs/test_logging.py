@@ -1,8 +1,10 @@
 """Rows of metrics while a run trains: `on_log`, how they are spaced, and what stops a run."""
 
+import warnings
+
 import numpy as np
 import pytest
-from small_runs import TIMES, contents, results, train
+from small_runs import TIMES, contents, results, stop_at_update, train
 
 import rljax
 from rljax.loggers import tables
@@ -159,3 +161,22 @@ def test_evaluations_and_checkpoints_are_at_rows(tmp_path):
     evaluations = (run.run_dir / "evaluations.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in evaluations[::2]] == ["256", "512", "640"]
     assert results(run.run_dir)["summary"]["final_return"]["episodes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("stopped", dict(stop_at_return=-1.0)),
+        ("diverged", dict(learning_rate=1e38)),
+        ("interrupted", dict(log_interval=10)),
+    ],
+)
+def test_on_log_has_the_last_row_however_a_run_ends(monkeypatch, status, told):
+    rows = []
+    if status == "interrupted":
+        stop_at_update(monkeypatch, 13)
+    with warnings.catch_warnings(action="ignore"):  # of the divergence
+        run = train(**{**SHORT, **told}, on_log=rows.append)
+    assert run.status == status
+    logged = [values["updates"] for row in rows for values in row.metrics]
+    assert logged == run.metrics["updates"].tolist()

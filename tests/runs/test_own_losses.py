@@ -13,10 +13,11 @@ import pytest
 from small_runs import CONFIG, OPTIONS, SETTINGS, TIMES, results, stop_at_update, train
 
 import rljax
-from rljax import a2c, a3c
+from rljax import a2c, a3c, sweep
 from rljax.config import WorkerConfig
 from rljax.loggers import tables
 from rljax.runs import directory
+from rljax.sweep import results as results_of_sweep
 from rljax.utils import seeds
 
 NAME = "own_losses:with_kurtosis"
@@ -64,6 +65,45 @@ def test_a_function_of_this_program_alone_is_trained():
     run = train(**SHORT, loss=mine)
     assert list(run.metrics)[7:10] == ["loss", "gamma", "grad_norm"]
     np.testing.assert_allclose(run.metrics["gamma"], 0.99, rtol=1e-6)
+
+
+def test_what_has_no_name_is_given_again_on_resume(tmp_path):
+    """As in a notebook; another function is refused."""
+
+    def mine(*args):
+        return own_losses.bare(*args)
+
+    def other(*args):
+        return own_losses.bare(*args)
+
+    train(tmp_path / "run", **SHORT, loss=mine, on_log=lambda row: "stop")
+    with pytest.raises(ValueError, match=r"the run has loss = '<function .*mine>', not .*other"):
+        rljax.resume(tmp_path / "run", loss=other, quiet=True)
+    run = rljax.resume(tmp_path / "run", loss=mine, quiet=True)
+    assert run.status == "completed"
+    usual = train(**SHORT, loss="own_losses:bare").metrics
+    assert run.metrics.drop(columns=TIMES).equals(usual.drop(columns=TIMES))
+
+
+def test_losses_are_swept(tmp_path):
+    """Each has its metrics as columns; those of the other stay empty."""
+    told = dict(run_dir=tmp_path / "sweep", quiet=True, eval_episodes=1)
+    config = dataclasses.replace(CONFIG, total_timesteps=160)
+    sweep.run(config, {"loss": ("own_losses:bare", NAME)}, [0], **told)
+    table = results_of_sweep.read(tmp_path / "sweep")
+    number = table.groupby("loss")["number"]
+    assert number.count().to_dict() == {"own_losses:bare": 0, NAME: 10}
+    points = directory.read_record(tmp_path / "sweep")["points"]
+    assert points == [{"loss": "own_losses:bare"}, {"loss": NAME}]
+
+
+def test_a_metric_with_the_name_of_an_axis_is_refused():
+    def mine(*args):
+        return own_losses.bare(*args)[0], {"gamma": 0.0}
+
+    config = dataclasses.replace(CONFIG, loss=mine)
+    with pytest.raises(ValueError, match="the loss's metric 'gamma' must have another name than"):
+        sweep.run(config, {"gamma": (0.9, 0.99)}, [0])
 
 
 def test_chunks_have_its_metrics():

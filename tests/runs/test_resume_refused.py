@@ -107,7 +107,7 @@ def test_a_checkpoint_of_another_network_is_refused(stopped, monkeypatch):
     monkeypatch.setattr(torsos, "MLP", MLP)
     jax.clear_caches()
     refuse(stopped, "is float32[2, 8, 2], not float32[2, 7, 2]")
-    refuse(stopped, "another network or environment: the saved learner/params/")
+    refuse(stopped, "another network, loss or environment: the saved learner/params/")
     jax.clear_caches()
 
 
