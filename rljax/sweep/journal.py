@@ -68,6 +68,8 @@ class Journal:
             part = part[: self.size - there]
             found.update(part)
             there, end = there + len(part), part[-1:] or end
+            if there == self.size:  # what follows may be large
+                break
         return found, there, end
 
     def _entries(self):
