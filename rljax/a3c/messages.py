@@ -83,7 +83,7 @@ def no_metrics(config: Config, network: ActorCritic, spec: EnvSpec, params: Any)
 
 
 def published(state: TrainState) -> Published:
-    """What is published of a learner: not what only the holder needs of moments."""
+    """What is published: moments without their rounding errors, which only the holder needs."""
     moments = state.obs_moments, state.return_moments
     return Published(state.params, *(x and Moments(x.count, x.mean, x.var) for x in moments))
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from rljax.cli import end, fail, flags, in_order
+from rljax.cli import end, fail, flags, run_script
 from rljax.runs import directory, settings
 from rljax.runs.settings import Settings
 from rljax.utils import forkserver
@@ -25,7 +25,7 @@ def main(algorithm: str, doc: str, argv: list[str] | None = None) -> int:
         except forkserver.RefusedError as error:
             return fail(error)
 
-    return in_order(run, argv)
+    return run_script(run, argv)
 
 
 def parse(algorithm: str, description: str, argv: list[str]) -> Settings:

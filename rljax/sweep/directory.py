@@ -182,7 +182,7 @@ class Follower:
                 signals.check()
 
     def take(self, step) -> None:
-        """Notes a `results.Progress`."""
+        """Records a `results.Progress`."""
         self.env_steps += step.env_steps
         self.train_seconds += step.seconds
         if step.failure:
