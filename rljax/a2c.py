@@ -35,7 +35,7 @@ def init(config: Config, key: jax.Array) -> AgentState:
     env, network = rollout.make_env_and_network(config)
     key_learner, key_actor = jax.random.split(key)
     train_state = learner.init(config, network, env.spec, key_learner)
-    empty = empty_row(learner.no_losses(config, network, env.spec, train_state.params))
+    empty = empty_row(learner.zero_losses(config, network, env.spec, train_state.params))
     return AgentState(train_state, rollout.init(env, config.num_envs, key_actor), empty, empty)
 
 
@@ -118,10 +118,10 @@ def begin_row(state: AgentState, ended: Any = True) -> AgentState:
     return state._replace(row=sums._replace(diverged_at=state.row.diverged_at), row_error=error)
 
 
-def empty_row(no_losses: dict[str, jax.Array]) -> Metrics:
+def empty_row(zero_losses: dict[str, jax.Array]) -> Metrics:
     """Sums of no updates."""
     zero, none = jnp.float32(0), jnp.int32(0)
-    return Metrics(none, zero, zero, zero, no_losses, zero, zero, none)
+    return Metrics(none, zero, zero, zero, zero_losses, zero, zero, none)
 
 
 @jax.jit

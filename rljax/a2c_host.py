@@ -70,7 +70,7 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
     def fresh(key):
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
         train_state = learner.init(config, network, spec, key)
-        empty = a2c.empty_row(learner.no_losses(config, network, spec, train_state.params))
+        empty = a2c.empty_row(learner.zero_losses(config, network, spec, train_state.params))
         return AgentState(train_state, actor, empty, empty)
 
     like = jax.eval_shape(fresh, jax.random.key(0))

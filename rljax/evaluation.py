@@ -22,9 +22,9 @@ from rljax.utils import pytrees, sharding
 from rljax.utils.forkserver import EnvError
 
 MAX_ENVS = 16  # by default the most environments that Python steps in an evaluation
-PIECE = 500  # steps of an evaluation in one call of its program
+CHUNK_STEPS = 500  # steps of an evaluation in one call of its program
 FRESH = 2**32 - 1
-"""For `evaluation_keys`: gives episodes unlike those in training, which has fewer updates."""
+"""For `evaluation_keys`: pass as `updates` for episodes that no evaluation during training had."""
 _EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many children to reach it
 _SETTINGS = (
     *("env", "env_kwargs", "env_params", "network", "channels", "hidden_sizes"),
@@ -193,7 +193,7 @@ def _programs(mesh, num_episodes, greedy):
     advance = partial(_advance, greedy=greedy)
     if mesh is None:
         return jax.jit(begin), jax.jit(advance)
-    whole, parts = sharding.WHOLE, sharding.AGENTS
+    whole, parts = sharding.WHOLE, sharding.SHARDED
     begin = sharding.spread(begin, mesh, (whole, parts), parts)
     return begin, sharding.spread(advance, mesh, (whole, parts, parts, whole), parts)
 
@@ -212,11 +212,11 @@ def _begin(config, keys, num_episodes):
 
 
 def _advance(config, learners, progress, max_steps, greedy):
-    """A piece of an evaluation, short enough for Ctrl-C."""
+    """CHUNK_STEPS steps of an evaluation, short enough for Ctrl-C."""
     env, network = rollout.make_env_and_network(config)
 
     def finish(learner, progress):
-        end = jnp.minimum(progress.steps + PIECE, max_steps)
+        end = jnp.minimum(progress.steps + CHUNK_STEPS, max_steps)
         return jax.lax.while_loop(
             lambda now: jnp.logical_not(jnp.all(now.result.finished)) & (now.steps < end),
             partial(_step, env, network, learner, greedy),
@@ -235,8 +235,8 @@ def _step(env, network, learner, greedy, now):
     mask = jax.vmap(env.mask)(now.env_state)
     action = rollout.choose(network, learner, now.obs, mask, None if greedy else noise)
     action = action.reshape(num_episodes, *env.spec.action_space.shape)
-    draws = env.draw(key_env, (num_episodes,))
-    env_state, answer = jax.vmap(env.step)(draws, now.env_state, action)
+    randomness = env.draw(key_env, (num_episodes,))
+    env_state, answer = jax.vmap(env.step)(randomness, now.env_state, action)
     still = jnp.logical_not(now.result.finished)
     result = Evaluation(
         returns=now.result.returns + jnp.where(still, answer.reward, 0.0),

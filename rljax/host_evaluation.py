@@ -37,8 +37,8 @@ def run(
     An environment whose episode has ended begins the next of the N, and idles when there is none
     left. Each episode has a seed of its own, for its environment, and a key of its own, for its
     actions: its random numbers do not depend on the number of environments. (Its actions can, where
-    batches of another size round differently.) Config and learners come without what only training
-    needs, so that runs share compiled programs.
+    batches of another size round differently.) Config and learners hold only what a policy needs,
+    so that runs share compiled programs.
     """
     total, steps, results = len(keys) * num_episodes, 0, []
     watch(0, total, 0)

@@ -121,7 +121,7 @@ def loss_gradients(
     return grads, {"loss": loss_value, **metrics}
 
 
-def no_losses(
+def zero_losses(
     config: Config, network: ActorCritic, spec: EnvSpec, params: optax.Params
 ) -> dict[str, jax.Array]:
     """Zeros, by the names of the metrics of the config's loss, which is only traced.

@@ -14,9 +14,9 @@ PRESETS: dict[tuple[str, str], dict] = {
     # A2C's all use TensorFlow's RMSProp, because its statistics start at 1: the first steps are
     # small, so that learning rates ten times the usual are safe. With the other flavours, or Adam,
     # these would saturate the critic's tanh units for good.
-    # Above each are the search that found it, as points, seeds and axes, and what is unusual in it.
-    # Searches are of experiments/sweep.py with --preset none, --sampling random, and the settings
-    # of the preset that they do not vary.
+    # The comment above each preset gives the search that found it (points, seeds, axes) and what is
+    # unusual. Searches are of experiments/sweep.py with --preset none, --sampling random, and the
+    # settings of the preset that they do not vary.
     #
     # 24 points, 8 seeds: learning_rate=log:5e-3:4e-2 gae_lambda=0.9,0.95,1 ent_coef=0,0.003
     ("a2c", "CartPole-v1"): dict(
@@ -113,7 +113,7 @@ BASES: dict[str, dict] = {
         max_grad_norm=40.0,
     ),
 }
-"""What each algorithm's settings start from where there is no preset."""
+"""What each algorithm's settings start from; a preset replaces some of them."""
 
 
 def base(algorithm: str) -> Config:

@@ -90,9 +90,9 @@ def choose(
 
 def on_host(env: HostEnv, actions: tuple[jax.Array, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The result of `act` in NumPy: (sampled actions, actions for the environments)."""
-    drawn, *other = map(np.asarray, actions)
-    env_action = other[0] if other else drawn
-    return drawn, env_action.reshape(len(drawn), *env.spec.action_space.shape)
+    sampled, *other = map(np.asarray, actions)
+    env_action = other[0] if other else sampled
+    return sampled, env_action.reshape(len(sampled), *env.spec.action_space.shape)
 
 
 def collect(
@@ -109,11 +109,11 @@ def collect(
     key, key_action, key_env = jax.random.split(actor.key, 3)
     shape = (config.num_steps, config.num_envs)
     noise = distributions.noise(env.spec.action_space, key_action, shape)
-    draws = env.draw(key_env, shape)
+    randomness = env.draw(key_env, shape)
 
     def step(carry, chance):
         env_state, obs = carry
-        noise, draw = chance
+        noise, of_env = chance
         inputs = normalization.standardize(learner.obs_moments, obs)
         mask = jax.vmap(env.mask)(env_state)
         distribution, recorded = layers.record(
@@ -123,14 +123,14 @@ def collect(
         env_action = distribution.to_env(action).reshape(
             config.num_envs, *env.spec.action_space.shape
         )
-        env_state, answer = jax.vmap(env.step)(draw, env_state, env_action)
+        env_state, answer = jax.vmap(env.step)(of_env, env_state, env_action)
         flags = (answer.terminated, answer.truncated)
         row = (obs, action, answer.reward, *flags, answer.final_obs)
         transition = Transition(*row, mask=mask, recorded=recorded)
         return (env_state, answer.obs), transition
 
     carry = (actor.env_state, actor.obs)
-    (env_state, obs), batch = jax.lax.scan(step, carry, (noise, draws))
+    (env_state, obs), batch = jax.lax.scan(step, carry, (noise, randomness))
     return actor._replace(env_state=env_state, obs=obs, key=key), batch
 
 

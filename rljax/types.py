@@ -13,7 +13,7 @@ class Transition(NamedTuple):
 
     obs: Any
     action: Any
-    """As the policy drew it: int32 [T, B] or [T, B, A], or float32 [T, B, A] before clipping or
+    """As sampled by the policy: int32 [T, B] or [T, B, A], or float32 [T, B, A] before clipping or
     squashing."""
     reward: Any
     terminated: Any
@@ -22,7 +22,7 @@ class Transition(NamedTuple):
     mask: Any = None
     """The actions that were valid at `obs`, or None."""
     recorded: Any = None
-    """What `layers.record` gives of the policy that drew the actions, [T, B, ...], or None."""
+    """What `layers.record` gives of the policy that sampled the actions, [T, B, ...], or None."""
 
 
 class EpisodeStats(NamedTuple):
@@ -43,7 +43,7 @@ class Moments(NamedTuple):
     mean: Any
     var: Any
     mean_error: Any = None
-    """What rounding has added to them too much so far: only `normalization.merge` needs it."""
+    """Accumulated rounding errors (Kahan): only `normalization.merge` needs them."""
     var_error: Any = None
 
 

@@ -40,7 +40,7 @@ def small_run():
     return TRAIN(SMALL, jax.random.key(0))
 
 
-def test_a_row_of_millions_of_updates_still_takes_small_figures():
+def test_a_row_of_millions_of_updates_still_takes_small_numbers():
     config = dataclasses.replace(SMALL, total_timesteps=SMALL.batch_size * 10**8)
     state = tiny.init(SMALL, jax.random.key(0))
     large = jax.tree.map(lambda x: (x + 2**25).astype(x.dtype), state.row)

@@ -1,4 +1,4 @@
-"""Benchmarks measure, and write a line with all figures and what they depend on."""
+"""Benchmarks measure, and write a line with all results and what they depend on."""
 
 import json
 import subprocess
@@ -23,12 +23,12 @@ TINY = {
 
 
 def measured(name, tmp_path):
-    """(figures, what was printed) of a benchmark of tiny sizes, as a process of its own."""
-    path = tmp_path / "runs" / "figures.jsonl"
+    """(results, what was printed) of a benchmark of tiny sizes, as a process of its own."""
+    path = tmp_path / "runs" / "results.jsonl"
     command = [sys.executable, BENCHMARKS / f"{name}.py", *TINY[name].split(), "--json", path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"figures: {path}"
+    assert done.stdout.splitlines()[-1] == f"results: {path}"
     (line,) = map(json.loads, path.read_text().splitlines())
     assert f"{name}.py {TINY[name]}".strip() in line["command_line"]
     assert {"git_commit", "versions", "device", "processor", "cores"} <= set(line)
@@ -36,7 +36,7 @@ def measured(name, tmp_path):
 
 
 def test_a_line_is_added(tmp_path, capsys):
-    path, how = tmp_path / "runs" / "figures.jsonl", benchmark.Speeds((), ("2x3",), 1, 0.5)
+    path, how = tmp_path / "runs" / "results.jsonl", benchmark.Speeds((), ("2x3",), 1, 0.5)
 
     def measure(how):
         rows = ({"env": f"env {i}", "speed": 1234.5 + i} for i in range(2))
@@ -55,12 +55,12 @@ def test_a_line_is_added(tmp_path, capsys):
     head, first, _, last = capsys.readouterr().out.splitlines()[:4]
     assert head.split() == ["env", "speed"]
     assert first.split() == ["env", "0", "1,234"]
-    assert last == f"figures: {path}"
+    assert last == f"results: {path}"
 
 
 def test_a_wrong_size_is_refused(tmp_path, capsys):
     how = benchmark.Speeds(("CartPole-v1",), ("2x3", "2by3"), repeats=1, seconds=0.01)
-    argv = ["--json", str(tmp_path / "runs" / "figures.jsonl")]
+    argv = ["--json", str(tmp_path / "runs" / "results.jsonl")]
     assert benchmark.main("A test.", lambda how: how.rows(Config(), None), how, argv=argv) == 2
     wrong = "error: size '2by3': must be environments x steps, such as 16x5\n"
     assert capsys.readouterr() == ("", wrong)
@@ -69,54 +69,54 @@ def test_a_wrong_size_is_refused(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a2c(tmp_path):
-    figures, out = measured("a2c", tmp_path)
-    (row,) = figures["steps_per_second"]
-    assert (row["env"], row["size"], figures["seed"]) == ("CartPole-v1", "2x3", 0)
+    results, out = measured("a2c", tmp_path)
+    (row,) = results["steps_per_second"]
+    assert (row["env"], row["size"], results["seed"]) == ("CartPole-v1", "2x3", 0)
     assert all(row[name] > 0 for name in ("environment", "acting", "rollout", "training"))
     assert out.split()[:3] == ["env", "size", "environment"]
 
 
 @pytest.mark.slow
 def test_host(tmp_path):
-    figures, _ = measured("host", tmp_path)
-    (row,) = figures["steps_per_second"]
+    results, _ = measured("host", tmp_path)
+    (row,) = results["steps_per_second"]
     assert (row["size"], row["way"]) == ("2x3", "sync")
     assert row["share"] == row["training"] / row["environment"] > 0
 
 
 @pytest.mark.slow
 def test_a3c(tmp_path):
-    figures, _ = measured("a3c", tmp_path)
-    (row,) = figures["runs"]
+    results, _ = measured("a3c", tmp_path)
+    (row,) = results["runs"]
     assert row["steps/s"] == pytest.approx(3 * row["gradients/s"])
     phases = ("pull", "environment", "policy", "gradient", "push", "wait")
     assert sum(row[name] for name in phases) == pytest.approx(1)
-    assert figures["alone"]["holder_gradients_per_second"] > 0
-    messages = figures["alone"]["messages_per_second"]
+    assert results["alone"]["holder_gradients_per_second"] > 0
+    messages = results["alone"]["messages_per_second"]
     assert all(speed > 0 for ways in messages.values() for speed in ways.values())
 
 
 @pytest.mark.slow
 def test_sweep(tmp_path):
-    figures, _ = measured("sweep", tmp_path)
-    (row,) = figures["in_turn"]
+    results, _ = measured("sweep", tmp_path)
+    (row,) = results["in_turn"]
     assert row["ratio"] == row["population"] / row["in turn"] > 0
-    assert 0 < figures["files"]["share"] < 1
-    assert min(figures["by_trials"][0]["steps_per_second"].values()) > 0
+    assert 0 < results["files"]["share"] < 1
+    assert min(results["by_trials"][0]["steps_per_second"].values()) > 0
 
 
 @pytest.mark.slow
 def test_checkpoints(tmp_path):
-    figures, out = measured("checkpoints", tmp_path)
-    assert figures["saves"] == 10
-    assert 0 < figures["share_waited"] < 1
+    results, out = measured("checkpoints", tmp_path)
+    assert results["saves"] == 10
+    assert 0 < results["share_waited"] < 1
     assert out.startswith("10 checkpoints in ")
 
 
 @pytest.mark.slow
 def test_start(tmp_path):
-    figures, _ = measured("start", tmp_path)
-    assert set(figures["imports"]) == {"jax", "flax.linen", "gymnax", "rljax.a2c"}
-    caches = [(row["seconds"], row["cache"]) for row in figures["scripts"]]
+    results, _ = measured("start", tmp_path)
+    assert set(results["imports"]) == {"jax", "flax.linen", "gymnax", "rljax.a2c"}
+    caches = [(row["seconds"], row["cache"]) for row in results["scripts"]]
     assert caches == [(s, cache) for cache in ("cold", "warm") for s in ("a2c.py", "a3c.py")]
-    assert all(0 < row["first row"] < row["whole"] for row in figures["scripts"])
+    assert all(0 < row["first row"] < row["whole"] for row in results["scripts"])

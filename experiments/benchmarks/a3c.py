@@ -47,17 +47,17 @@ class Workers:
 def measure(how, asked):
     with platform.computing_on("cpu", in_place=True) as device:
         forkserver.start_server()
-        crews = [WorkerConfig(number).validate() for number in asked.workers]
-        rows = benchmark.table(COLUMNS, how.rows(base("a3c"), partial(speeds, how, crews)))
+        worker_configs = [WorkerConfig(number).validate() for number in asked.workers]
+        rows = benchmark.table(COLUMNS, how.rows(base("a3c"), partial(speeds, how, worker_configs)))
         return device, {"seed": SEED, "runs": rows, "alone": alone(how.seconds)}
 
 
-def speeds(how, crews, config):
+def speeds(how, worker_configs, config):
     parts = {}
     if a2c.in_one_program(config):  # in a process of one thread, as a worker is
         with ProcessPoolExecutor(1, mp_context=forkserver.context) as pool:
             parts = pool.submit(shares_of_parts, config).result()
-    for workers in crews:
+    for workers in worker_configs:
         workers = dataclasses.replace(workers, envs_per_worker=config.num_envs)
         runs = [one_run(config, workers, how.seconds) for _ in range(how.repeats)]
         speed, staleness, *spent = sorted(runs, key=lambda run: run[0])[len(runs) // 2].tolist()

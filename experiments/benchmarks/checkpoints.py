@@ -40,8 +40,8 @@ def measure(length, where):
     waited = sum(waits[1:-1]) / whole  # the others are before the first row and after the last
     print(f"{len(saved)} checkpoints in {whole:.0f} s of training take {share:.2%} of it;", end=" ")
     print(f"training waits for {waited:.2%}")
-    figures = {"saves": len(saved), "seconds": whole, "share": share, "share_waited": waited}
-    return device, {"seeds": run.seeds, **figures}
+    results = {"saves": len(saved), "seconds": whole, "share": share, "share_waited": waited}
+    return device, {"seeds": run.seeds, **results}
 
 
 if __name__ == "__main__":

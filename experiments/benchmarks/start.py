@@ -35,8 +35,9 @@ def measure(where):
     with tempfile.TemporaryDirectory() as folder:
         pairs = [(cache, script) for cache in ("cold", "warm") for script in scripts]
         rows = (start(script, cache, Path(folder), *scripts[script]) for cache, script in pairs)
-        figures = {"imports": imports, "scripts": benchmark.table(COLUMNS, rows)}
-        return directory.read_record(Path(folder, "cold-a2c.py"))["device"], figures
+        results = {"imports": imports, "scripts": benchmark.table(COLUMNS, rows)}
+        record = directory.read_record(Path(folder, "cold-a2c.py"))
+        return record["device"], {"num_seeds": record["run"]["num_seeds"]} | results
 
 
 def import_seconds(name):

@@ -15,7 +15,7 @@ of RMSProp that all share, and publishes a new version.
     training     init, chunks, train, in the holder's process
     holder       ParameterHolder: applies gradients
     counts       counts of gradients, and rows of metrics
-    supervisor   what the holder's process knows of its workers
+    supervisor   the holder's bookkeeping of its workers
     worker       what a worker does
     worker_pool  starting, watching, restarting and stopping workers
     messages     what a worker sends, and the vectors that parameters and gradients become

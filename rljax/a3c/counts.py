@@ -63,18 +63,18 @@ def row_metrics(
 
 
 def no_counts() -> Counts:
-    return whole(Counts(0, 0, 0, 0, 0, 0, 0, np.zeros(STALENESS_BINS, np.int64)))
+    return as_arrays(Counts(0, 0, 0, 0, 0, 0, 0, np.zeros(STALENESS_BINS, np.int64)))
 
 
 def empty_row(shapes: BatchMetrics) -> Row:
-    return whole(Row(0, 0, np.zeros(pytrees.size(shapes)), 0, 0, 0))
+    return as_arrays(Row(0, 0, np.zeros(pytrees.size(shapes)), 0, 0, 0))
 
 
-def whole(sums: Any) -> Any:
+def as_arrays(sums: Any) -> Any:
     """Counts or a row as arrays, for a state."""
     return type(sums)(*(np.array(x) for x in sums))
 
 
-def light(sums):
-    """`whole` with Python's numbers, which are faster to add to."""
+def as_numbers(sums):
+    """`as_arrays` with Python's numbers, which are faster to add to."""
     return type(sums)(*(np.array(x) if x.ndim else x.item() for x in sums))

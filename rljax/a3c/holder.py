@@ -11,7 +11,7 @@ import numpy as np
 
 from rljax import learner, optimizers
 from rljax.a3c import messages
-from rljax.a3c.counts import STALENESS_BINS, Counts, Row, empty_row, light
+from rljax.a3c.counts import STALENESS_BINS, Counts, Row, as_numbers, empty_row
 from rljax.a3c.messages import Layout
 from rljax.config import Config, WorkerConfig
 from rljax.types import ActorState, BatchMoments, TrainState
@@ -33,7 +33,7 @@ class ParameterHolder:
 
     def __init__(self, config: Config, workers: WorkerConfig, layout: Layout, state: State):
         self.config, self.workers, self.layout = config, workers, layout
-        self.counts, self.row = light(state.counts), light(state.row)
+        self.counts, self.row = as_numbers(state.counts), as_numbers(state.row)
         cpu = jax.devices("cpu")[0]
         vector = pytrees.host_vector(state.learner.params)
         self.learner = jax.device_put(state.learner._replace(params=vector), cpu)
@@ -112,7 +112,7 @@ class ParameterHolder:
         return state._replace(params=pytrees.unravel(state.params, self.layout.published.params))
 
     def begin_row(self) -> None:
-        self.row = light(empty_row(self.layout.metrics))
+        self.row = as_numbers(empty_row(self.layout.metrics))
 
 
 def _applier(config, workers, device):

@@ -78,12 +78,12 @@ def layout(config: Config) -> Layout:
 
 def no_metrics(config: Config, network: ActorCritic, spec: EnvSpec, params: Any) -> BatchMetrics:
     """Metrics of no batch: zeros."""
-    losses = learner.no_losses(config, network, spec, params)
+    losses = learner.zero_losses(config, network, spec, params)
     return BatchMetrics(*np.zeros(3, np.float32), losses, np.float32(0))
 
 
 def published(state: TrainState) -> Published:
-    """What is published of a learner: not what only the holder needs of moments."""
+    """What is published: moments without their rounding errors, which only the holder needs."""
     moments = state.obs_moments, state.return_moments
     return Published(state.params, *(x and Moments(x.count, x.mean, x.var) for x in moments))
 

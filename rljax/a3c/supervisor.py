@@ -1,4 +1,4 @@
-"""What the holder's process knows of its workers, and does with their messages."""
+"""The holder's bookkeeping of its workers, and what it does with their messages."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from rljax.a3c import messages
-from rljax.a3c.counts import Counts, whole
+from rljax.a3c.counts import Counts, as_arrays
 from rljax.a3c.worker_pool import Message, WorkerError, WorkerPool
 from rljax.utils import forkserver, pytrees
 
@@ -108,9 +108,8 @@ class Supervisor:
         pushed = holder.push(content, index)
         if pushed is None:
             warnings.warn(
-                f"worker {index} sent {len(content):,} bytes that are no gradient of this run, of"
-                f" its worker, of a version that there is, in {self.layout.record.itemsize:,}"
-                " bytes; they are left out",
+                f"worker {index} sent a malformed message ({len(content):,} bytes; a gradient has"
+                f" {self.layout.record.itemsize:,}); it is ignored",
                 stacklevel=2,
             )
             return
@@ -153,5 +152,5 @@ class Supervisor:
         return f"after {steps:,} steps in {name}"
 
     def status(self, queued):
-        counts, queued = whole(self.holder.counts), queued / self.layout.record.itemsize
+        counts, queued = as_arrays(self.holder.counts), queued / self.layout.record.itemsize
         return Status(list(self.statuses), counts, queued)

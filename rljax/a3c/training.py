@@ -12,7 +12,7 @@ import numpy as np
 
 from rljax import learner, optimizers, rollout
 from rljax.a3c import messages, transport
-from rljax.a3c.counts import empty_row, no_counts, row_metrics, whole
+from rljax.a3c.counts import as_arrays, empty_row, no_counts, row_metrics
 from rljax.a3c.holder import ParameterHolder, State
 from rljax.a3c.supervisor import Status, Supervisor
 from rljax.a3c.worker_pool import WorkerPool
@@ -118,12 +118,13 @@ def _chunks(config, workers, state, log_interval, watch, index):
         for failure in _follow(supervisor, pool, row_ended):
             if watch:
                 watch(supervisor.status(pool.waiting())._replace(index=index))
-            row = whole(holder.row)
+            row = as_arrays(holder.row)
             metrics = row_metrics(config, holder.updates, row, layout.metrics, log_interval)
             if row_ended():
                 holder.begin_row()
             actors = seeds.stack([supervisor.actor(i) for i in range(workers.num_workers)])
-            yield State(holder.state(), actors, whole(holder.counts), whole(holder.row)), metrics
+            sums = as_arrays(holder.counts), as_arrays(holder.row)
+            yield State(holder.state(), actors, *sums), metrics
             if failure is not None:
                 raise failure
 

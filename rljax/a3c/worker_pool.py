@@ -90,7 +90,7 @@ class WorkerPool:
         if worker.reader.malformed:
             yield Message(index, MALFORMED, memoryview(b""))
             self._remove(index)
-            yield Message(index, None, "was stopped, as nothing after that can be understood")
+            yield Message(index, None, "was stopped: its message stream is corrupt")
         elif dead or worker.reader.ended:
             self._remove(index)
             yield Message(index, None, forkserver.how_it_ended(worker.process.exitcode))

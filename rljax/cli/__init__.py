@@ -6,7 +6,7 @@ training    a run
 evaluation  a run's policies over fresh episodes
 plot        learning curves of several runs
 sweep       many settings and seeds
-benchmark   tables of speeds, and a line of JSON with all figures
+benchmark   tables of speeds, and a line of JSON with all results
 suite       a run for each of several environments, and their table
 flags       what they share: dataclasses as flags
 space       axes and points of a sweep, as text
@@ -24,10 +24,10 @@ from rljax.utils.atomic_io import WriteError
 from rljax.utils.errors import TrainingError
 
 
-def in_order(
+def run_script(
     run: Callable[[list[str], Interrupts, contextlib.ExitStack], int], argv: list[str] | None
 ) -> int:
-    """Does what a script does; returns the exit status, also where a signal, an environment or the
+    """Runs a script's body; returns the exit status, also where a signal, an environment or the
     disk ends it. Warnings become lines on stderr. By default `argv` is the program's."""
     argv = sys.argv[1:] if argv is None else argv
     if os.getcwd() not in sys.path:

@@ -31,7 +31,7 @@ class Speeds:
 
     envs: tuple[str, ...]  # Environment ids.
     sizes: tuple[str, ...]  # Environments x steps of a rollout, such as 16x5.
-    repeats: int  # Runs of each figure; the median is given.
+    repeats: int  # Runs of each measurement; the median is given.
     seconds: float  # Length of a run, about.
 
     def rows(self, base: Config, measure: Callable[[Config], Iterable[Mapping]]) -> Iterator[dict]:
@@ -49,27 +49,27 @@ class Device:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    json: Path = Path("runs/benchmarks.jsonl")  # A line with all figures is added to this file.
+    json: Path = Path("runs/benchmarks.jsonl")  # A line with all results is added to this file.
 
 
 def main(
     doc: str, measure: Callable[..., tuple[str, Any]], *parts: Any, argv: list[str] | None = None
 ) -> int:
-    """Measures, and writes all figures with what they depend on; returns the exit status. `measure`
-    takes the parts, which are dataclasses of options, prints tables and gives (device, figures)."""
+    """Measures, and writes all results with what they depend on; returns the exit status. `measure`
+    takes the parts, which are dataclasses of options, prints tables and gives (device, results)."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         *parts, output = flags.parse((*parts, Output()), doc, argv)
-        device, figures = measure(*parts)
+        device, results = measure(*parts)
         options = {name: value for part in parts for name, value in vars(part).items()}
         machine = {**directory.provenance(device), "cores": len(os.sched_getaffinity(0))}
-        line = atomic_io.json_bytes({**machine, "options": options, "figures": figures})
+        line = atomic_io.json_bytes({**machine, "options": options, "figures": results})
         with atomic_io.writing(output.json):
             output.json.parent.mkdir(parents=True, exist_ok=True)
         atomic_io.append(output.json, line.decode())
     except (ValueError, TypeError, atomic_io.WriteError) as error:
         return fail(error)
-    print(f"figures: {output.json}")
+    print(f"results: {output.json}")
     return 0
 
 
@@ -113,7 +113,7 @@ def speeds(counts: Mapping[str, Iterator[float]], repeats: int, seconds: float) 
 
 @contextlib.contextmanager
 def timed(owner: Any, name: str) -> Iterator[list[float]]:
-    """The seconds of each call of a function, which gives nothing, in a list that grows."""
+    """Yields a list that collects the seconds of each call of a function that returns nothing."""
     function, seconds = getattr(owner, name), []
 
     def run(*arguments):
@@ -144,13 +144,13 @@ def repeated(one_rollout: Callable, config: Config, carry: Any) -> Iterator[int]
 
 
 def stepping(config: Config, state: Any) -> Iterator[int]:
-    """`repeated` random actions, with all chance of a rollout drawn before it."""
+    """`repeated` random actions, with all random numbers of a rollout drawn before it."""
     env, _ = rollout.make_env_and_network(config)
     shape = config.num_steps, config.num_envs
 
-    def step(carry, action_and_draw):
-        (env_state, total), (action, draw) = carry, action_and_draw
-        env_state, answer = jax.vmap(env.step)(draw, env_state, action)
+    def step(carry, inputs):
+        (env_state, total), (action, randomness) = carry, inputs
+        env_state, answer = jax.vmap(env.step)(randomness, env_state, action)
         return (env_state, total + answer.reward.sum() + answer.obs.sum()), None
 
     def one_rollout(_, carry):

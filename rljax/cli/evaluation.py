@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rljax.cli import fail, flags, in_order
+from rljax.cli import fail, flags, run_script
 from rljax.config import MAX_EPISODE_STEPS
 from rljax.loggers.display import evaluation_lines
 from rljax.loggers.summaries import print_evaluation
@@ -61,4 +61,4 @@ def main(doc: str, argv: list[str] | None = None) -> int:
             return fail(error)
         return 0
 
-    return in_order(run, argv)
+    return run_script(run, argv)

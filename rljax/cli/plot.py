@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from rljax import analysis
-from rljax.cli import fail, flags, in_order
+from rljax.cli import fail, flags, run_script
 from rljax.loggers import tables
 from rljax.runs import directory
 from rljax.utils.atomic_io import WriteError
@@ -33,7 +33,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
             return fail(error)
         return 0
 
-    return in_order(run, argv)
+    return run_script(run, argv)
 
 
 def _draw(options):

@@ -89,7 +89,7 @@ def _value(name, text):
     if name == "hidden_sizes":
         return tuple(_whole(size) for size in text.split("x"))
     if text not in kind.__args__:
-        raise ValueError(f"must be known: {unknown(name, text, list(kind.__args__))}")
+        raise ValueError(unknown(name, text, list(kind.__args__)))
     return text
 
 

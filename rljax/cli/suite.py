@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from rljax import analysis
-from rljax.cli import end, fail, flags, in_order
+from rljax.cli import end, fail, flags, run_script
 from rljax.loggers import tables
 from rljax.runs import directory, settings
 from rljax.runs.options import DEVICES
@@ -74,7 +74,7 @@ def main(
         except (ValueError, TypeError) as error:
             return fail(error)
 
-    return in_order(run, argv)
+    return run_script(run, argv)
 
 
 def _check(options, known):

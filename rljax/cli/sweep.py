@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import tyro
 
 from rljax import algorithms
-from rljax.cli import fail, flags, in_order, space
+from rljax.cli import fail, flags, run_script, space
 from rljax.config import Config
 from rljax.runs import directory, records, settings
 from rljax.sweep.options import SweepOptions
@@ -84,7 +84,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
             print(f"error: {more} other trial{'s' * (more > 1)} failed too", file=sys.stderr)
         return done.exit_status
 
-    return in_order(run, argv)
+    return run_script(run, argv)
 
 
 def parse(description: str, argv: list[str]) -> Any:

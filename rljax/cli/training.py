@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from rljax.cli import end, fail, flags, in_order
+from rljax.cli import end, fail, flags, run_script
 from rljax.runs import directory, settings
 from rljax.runs.settings import Settings
 from rljax.utils import forkserver
@@ -29,7 +29,7 @@ def main(
         except forkserver.RefusedError as error:
             return fail(error)
 
-    return in_order(run, argv)
+    return run_script(run, argv)
 
 
 def parse(algorithm: str, description: str, argv: list[str]) -> Settings:

@@ -51,7 +51,7 @@ _MOST_KNOWN = 32
 
 
 def forget() -> None:
-    """Forgets what `known` returns, after an environment turned out to be another one."""
+    """Clears cached descriptions, after an environment did not match its description."""
     _known.clear()
 
 

@@ -34,11 +34,11 @@ class Env(NamedTuple):
     spec: EnvSpec
     reset: Callable[[jax.Array], tuple[Any, jax.Array]]  # key -> (state, obs): a new episode
     draw: Callable[..., Any]
-    """(key, shape=()) -> the random draws of steps [*shape]: for each its key, and the first state
+    """(key, shape=()) -> the random part of steps [*shape]: for each its key, and the first state
     of the next episode in case this one ends. They do not depend on the state, so that a rollout
     makes those of all its steps at once, outside its loop."""
     step: Callable[[Any, Any, jax.Array], tuple[Any, Step]]
-    """(draw, state, action) -> (state, Step), with auto-reset."""
+    """(what `draw` gives for a step, state, action) -> (state, Step), with auto-reset."""
     mask: Callable[[Any], jax.Array | None]  # state -> bool [*mask_shape]; None if all are valid
 
 
@@ -90,8 +90,8 @@ def _make(name, source, params):
             resets = jax.vmap(resets)
         return jax.random.split(key_step, shape), resets(jax.random.split(key_reset, shape))
 
-    def step(draw, state, action):
-        key, (fresh_state, fresh_obs) = draw
+    def step(randomness, state, action):
+        key, (fresh_state, fresh_obs) = randomness
         obs, state, reward, terminated, _ = call("step_env", key, state, action)
         flags = _flags(terminated, source.is_truncated(state, params))
         done = jnp.logical_or(*flags)
@@ -143,8 +143,8 @@ def _try_step(env):
     action = jax.ShapeDtypeStruct(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
     # Traced apart, so that the state is abstract in a step, as in training.
     state, _ = _traced("reset", env.reset, key)
-    draw = _traced("reset", env.draw, key)
-    _traced("step", env.step, draw, state, action)
+    randomness = _traced("reset", env.draw, key)
+    _traced("step", env.step, randomness, state, action)
 
 
 def _traced(method, function, *args):

@@ -48,8 +48,8 @@ class Categorical(NamedTuple):
         action = jnp.sum(below, axis=-1, dtype=jnp.int32)
         if self.logits.shape[-1] <= _FEW:
             return action
-        drawn = jnp.take_along_axis(shares, action[..., None], axis=-1)[..., 0]
-        return jnp.where(drawn > 0, action, self.mode())
+        share = jnp.take_along_axis(shares, action[..., None], axis=-1)[..., 0]
+        return jnp.where(share > 0, action, self.mode())
 
     def mode(self) -> jax.Array:
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)

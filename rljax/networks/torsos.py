@@ -59,7 +59,7 @@ class CNN(nn.Module):
 
 
 def choose(config: Config, spec: EnvSpec) -> Callable[[], nn.Module]:
-    """What makes the torso that a config names.
+    """A function that makes the torso named in a config.
 
     Raises:
         ValueError: an unknown name, or observations that do not fit the CNN.

@@ -38,7 +38,8 @@ def train(
     on_log: Callable | None = None,
     **settings: Any,
 ) -> Run:
-    """Trains; Ctrl-C, or a notebook's stop button, ends the run in order.
+    """Trains; Ctrl-C, or a notebook's stop button, ends the run in order. A3C, and
+    `device="cpu"`, set JAX to the CPU for the rest of the process, unless JAX has already started.
 
     Args:
         algorithm: "a2c" or "a3c".

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Clock:
-    """Measures training, into a `start.Progress`, since `begun`: time.perf_counter() before
+    """Measures training, into a `records.Progress`, since `begun`: time.perf_counter() before
     compilation."""
 
     def __init__(self, progress: Any, begun: float):
@@ -36,5 +36,5 @@ class Clock:
         self.steps, self.seconds = 0, 0.0
 
     def pause(self) -> None:
-        """Leaves out the time since the lap: it was no training."""
+        """Excludes the time since the last lap from training time."""
         self.last = time.perf_counter()

@@ -52,8 +52,8 @@ def _renamed(name, array):
     return f"{_ROWS[row]}/{'losses/' * (field in _LOSSES)}{field}", array
 
 
-def _a3c_metrics(figures):
+def _a3c_metrics(numbers):
     """Vectors [S, 8] in the current order of `BatchMetrics`, with a loss of 0."""
-    *episodes, policy_loss, value_loss, entropy, explained, norm = np.moveaxis(figures, -1, 0)
+    *episodes, policy_loss, value_loss, entropy, explained, norm = np.moveaxis(numbers, -1, 0)
     losses = (entropy, explained, np.zeros_like(norm), policy_loss, value_loss)
     return np.stack([*episodes, *losses, norm], axis=-1)

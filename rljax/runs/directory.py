@@ -123,8 +123,8 @@ def warn_of_changes(saved: Mapping, now: Mapping) -> None:
     then, here = then.get("versions", {}), now["versions"]
     changes += [f"{n} {then.get(n)} -> {here.get(n)}" for n in differing([then, here])]
     if changes:
-        text = f"not as when the run was last trained: {', '.join(changes)}: its bits may differ"
-        warnings.warn(text, stacklevel=2)
+        text = f"changed since the run was last trained: {', '.join(changes)}"
+        warnings.warn(f"{text}; results may not be bit-identical", stacklevel=2)
 
 
 def _version(package):

@@ -32,7 +32,7 @@ class LogRow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run is, and the means to do it."""
+    """What stays fixed while a run trains."""
 
     asked: Settings
     module: ModuleType  # of the algorithm
@@ -84,7 +84,7 @@ def _follow(plan, now, clock):
 
 
 def _take(plan, now, clock, states, metrics):
-    """Notes a chunk; whether the run ends here."""
+    """Records a chunk; returns whether the run ends."""
     config = plan.asked.config
     left = np.flatnonzero(now.updates < config.num_updates)
     in_training = left.tolist() if plan.together else left[:1].tolist()
@@ -116,7 +116,7 @@ def _take(plan, now, clock, states, metrics):
 
 
 def _end_row(plan, now, clock, ended, rows):
-    """Logs the rows that ended, evaluates and saves where due; whether the run ends here."""
+    """Logs the rows that ended, evaluates and saves where due; returns whether the run ends."""
     for index, row in zip(ended, rows):
         now.last_returns[index] = row["episodic_return"]
     stops = _log(plan, now, rows)

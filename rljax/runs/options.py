@@ -1,4 +1,4 @@
-"""The options of a run, which change nothing of what is learned from a seed. Needs no JAX."""
+"""The options of a run: they do not change what is learned from a seed. Needs no JAX."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ KEPT = (*FIXED, "checkpoint_every", "keep_checkpoints", "device", "stop_at_retur
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Options of a run, which change nothing of what is learned from a seed."""
+    """Options of a run: they do not change what is learned from a seed."""
 
     preset: str | None = None
     """Settings to start from: an environment id, or 'none'. By default those of --env."""
@@ -32,7 +32,8 @@ class RunOptions:
     """Seeds: --seed and the following ones. A2C trains them at once if environments are in JAX;
     else, and in A3C, they are trained one after another."""
     run_dir: Path | None = None
-    """Where the run is written. By default runs/{env}__{algorithm}__{seed}__{time}."""
+    """Where the run is written. By default of the scripts runs/{env}__{algorithm}__{seed}__{time};
+    from Python nothing is written by default."""
     device: Literal[DEVICES] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     log_interval: int | None = None

@@ -98,7 +98,7 @@ def _wrong(path, manifest, trees) -> Iterator[str]:
         expected.add("best")
         if not _is_best(manifest["best"]):
             yield "its manifest's 'best' is of another form"
-        if any(len(figures) != num_seeds for figures in manifest["best"].values()):
+        if any(len(numbers) != num_seeds for numbers in manifest["best"].values()):
             yield "its 'best' is of another number of seeds"
     if set(trees) != expected:
         yield f"it holds {', '.join(sorted(trees)) or 'nothing'}, not {', '.join(sorted(expected))}"
@@ -119,7 +119,7 @@ def _wrong(path, manifest, trees) -> Iterator[str]:
 def _is_best(best):
     if not isinstance(best, dict) or set(best) != {"env_steps", "returns"}:
         return False
-    is_lists = all(isinstance(figures, list) for figures in best.values())
+    is_lists = all(isinstance(numbers, list) for numbers in best.values())
     return is_lists and all((*map(is_count, best["env_steps"]), *map(_is_number, best["returns"])))
 
 

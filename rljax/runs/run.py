@@ -71,8 +71,9 @@ class Run:
         max_steps: int = MAX_EPISODE_STEPS,
         watch: Callable[[int, int, int], None] = lambda ended, episodes, steps: None,
     ) -> dict:
-        """Mean, IQM and 95% interval over seeds, and each seed's mean return, over full episodes
-        that no evaluation in training had. Arguments and errors: `evaluation.evaluate`, `learners`.
+        """Mean, IQM and 95% interval over seeds, and each seed's mean return, over full, fresh
+        episodes, not those of evaluations during training. Arguments and errors:
+        `evaluation.evaluate`, `learners`.
         """
         from rljax import evaluation
         from rljax.utils import seeds

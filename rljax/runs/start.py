@@ -20,7 +20,7 @@ from rljax.utils import atomic_io, values
 
 @dataclasses.dataclass
 class Training:
-    """How far a run is."""
+    """The state of a run in progress."""
 
     states: Any  # [S]
     updates: np.ndarray  # [S]
@@ -60,8 +60,8 @@ def fresh(asked: Settings, states: Any, device: str) -> Iterator[Training]:
 
 @contextlib.contextmanager
 def resumed(asked: Settings, states: Any, device: str) -> Iterator[Training | None]:
-    """A run from its newest whole checkpoint, of the shapes of fresh `states`, in its locked
-    directory; None if it is complete.
+    """A run from its newest whole checkpoint, in its locked directory; None if it is complete.
+    `states`: fresh states, for shapes and types.
 
     What the run wrote after that checkpoint is taken back: rows of the tables are cut off, and
     newer checkpoints, which are damaged, are renamed to `*.aside`. Raises ValueError if another

@@ -141,7 +141,8 @@ def _train(asked, groups, folder, journal, finals, signals, device, begun):
     all_trials = [trial for group in groups for trial in group.trials]
     steps = {x.number: x.config.num_updates * x.config.batch_size for x in all_trials}
     before, total = sum(steps[number] for number in journal.trials), sum(steps.values())
-    size = f"{report.many(len(asked.points), 'point')} x {report.many(len(options.seeds), 'seed')}"
+    numbers = {"point": len(asked.points), "seed": len(options.seeds)}
+    size = " x ".join(report.plural(number, what) for what, number in numbers.items())
     title = f"Sweep · {options.algorithm.upper()} · {asked.envs} · {size}"
     title += f" · from {len(journal.trials):,} trials" * bool(before)
     with Display(f"{title} · {device}", before, total, options.quiet) as display:
@@ -183,7 +184,7 @@ class Follower:
                 signals.check()
 
     def take(self, step) -> None:
-        """Notes a `results.Progress`."""
+        """Records a `results.Progress`."""
         self.env_steps += step.env_steps
         self.train_seconds += step.seconds
         if step.failure:

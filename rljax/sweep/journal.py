@@ -1,4 +1,5 @@
-"""A sweep's files as they grow: results.csv, and finished.jsonl, which says how far it is whole.
+"""A sweep's files as they grow: results.csv, and the journal finished.jsonl, which records how many
+bytes of results.csv are complete.
 
 Each line of the journal is about trials that were finished together, and written after their rows.
 Rows beyond its last line are from a process that was killed: they are cut off, and their trials
@@ -55,7 +56,7 @@ class Journal:
             with atomic_io.opened(self.table) as file:
                 return next(csv.reader(io.TextIOWrapper(file, "utf-8", newline="")))
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{self.table} is damaged: its header is none ({error})") from error
+            raise ValueError(f"{self.table} is damaged: its header is invalid ({error})") from error
 
     def _has_rows(self):
         lines = itertools.accumulate(part.count(b"\n") for part in _parts(self.table))

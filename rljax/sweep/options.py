@@ -1,4 +1,4 @@
-"""The options of a sweep, which change nothing of what a trial learns. Needs no JAX."""
+"""The options of a sweep: they change what a trial learns by rounding at most. Needs no JAX."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ from rljax.utils.checks import check
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """Options of a sweep, which change nothing of what a trial learns but rounding."""
+    """Options of a sweep: they change what a trial learns by rounding at most."""
 
     algorithm: str = "a2c"
     """a2c or a3c. A3C's trials are trained in processes, as are those in environments that Python
@@ -24,7 +24,8 @@ class SweepOptions:
     num_seeds: int = 8
     """Seeds of each point: --seed and the following ones."""
     run_dir: Path | None = None
-    """Where the sweep is written. By default runs/{env}__sweep-{algorithm}__{seed}__{time}."""
+    """Where the sweep is written. By default of the script
+    runs/{env}__sweep-{algorithm}__{seed}__{time}; from Python nothing is written by default."""
     eval_episodes: int = 20
     """Full episodes of each trial after training; 0 takes the last tenth of training instead."""
     eval_mode: Literal[EVAL_MODES] = "greedy"

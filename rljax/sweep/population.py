@@ -21,24 +21,24 @@ from rljax.sweep.results import Failure, Progress, Result, evaluated
 from rljax.sweep.trials import Trial
 from rljax.utils import seeds, sharding
 from rljax.utils.forkserver import EnvError
-from rljax.utils.sharding import AGENTS, WHOLE
+from rljax.utils.sharding import SHARDED, WHOLE
 
 # Environments that a CPU device steps at once where it is fastest, over all its trials, and the
 # bytes of their learners: more leave its cache (`experiments/benchmarks/sweep.py` measures it).
 CPU_ENVS = 128
 CPU_BYTES = 4 * 2**20
-MOST_CPU_AGENTS = 32  # on each device: more gain nothing
-GPU_AGENTS = 2048  # trials at once on an accelerator, if memory holds them: more are faster
+MOST_CPU_TRIALS = 32  # on each device: more gain nothing
+GPU_TRIALS = 2048  # trials at once on an accelerator, if memory holds them: more are faster
 MEMORY_SHARE = 0.5  # of a device's memory, for a batch
 
 
 def usual_parallel(module: ModuleType, config: Config) -> int:
-    """How many trials of an algorithm at once are fastest, over all local devices."""
+    """The number of trials to train at once for the highest speed, over all local devices."""
     if jax.local_devices()[0].platform != "cpu":
-        return GPU_AGENTS * jax.local_device_count()
+        return GPU_TRIALS * jax.local_device_count()
     learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
-    each = min(CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_AGENTS)
+    each = min(CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
     return max(1, each) * jax.local_device_count()
 
 
@@ -125,10 +125,10 @@ def _programs(module: ModuleType, config: Config, each: int, mesh: Mesh) -> _Pro
 
         return jax.lax.fori_loop(span[0], span[1], update, (states, rows))
 
-    by_agent = PartitionSpec(None, "agents")
-    init = sharding.spread(init, mesh, (AGENTS, AGENTS), (AGENTS, by_agent))
+    by_trial = PartitionSpec(None, "agents")
+    init = sharding.spread(init, mesh, (SHARDED, SHARDED), (SHARDED, by_trial))
     advance = sharding.spread(
-        advance, mesh, (AGENTS, AGENTS, by_agent, WHOLE), (AGENTS, by_agent), donate=(1, 2)
+        advance, mesh, (SHARDED, SHARDED, by_trial, WHOLE), (SHARDED, by_trial), donate=(1, 2)
     )
     size = each * mesh.size
     configs = jax.tree.map(lambda x: np.full(size, x), config)

@@ -66,6 +66,6 @@ def _draw(table, ranking, asked, folder):
     return drawn
 
 
-def many(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     """ "3 seeds", "1 seed"."""
     return f"{number:,} {what}{'s' * (number > 1)}"

@@ -42,7 +42,7 @@ class Failure(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """A step of a sweep."""
+    """What one step of a sweep produced."""
 
     env_steps: int = 0  # since the last one, over all trials
     seconds: float = 0.0  # that they took, without compilation and evaluation

@@ -106,7 +106,7 @@ def check(groups: Sequence[Group]) -> list[str]:
 def _made(config, key):
     env, network = rollout.make_env_and_network(config)
     params = networks.init(config, network, env.spec, key)
-    return learner.no_losses(config, network, env.spec, params)
+    return learner.zero_losses(config, network, env.spec, params)
 
 
 def chunks(

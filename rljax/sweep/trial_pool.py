@@ -40,7 +40,7 @@ def train(
     """Trains the trials of a group, and evaluates them; closing the generator ends their processes.
 
     A trial that fails, by an exception or with its process, is reported and left out; the others
-    continue. Raises TypeError if an environment or network object cannot be sent to a process.
+    continue. Raises TypeError if an environment, network or loss cannot be sent to a process.
     """
     left = [trial for trial in trials if trial.number not in done]
     jobs = [(trial, forkserver.packed((trial, how), cloudpickle.dumps)) for trial in left]

@@ -45,7 +45,7 @@ def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> I
     try:
         found = jax.devices(None if device == "auto" else device)[0]
     except RuntimeError:
-        text = f"device = {device!r}: there is none here; 'cpu' is always there"
+        text = f"device = {device!r}: not available here; use 'cpu'"
         raise ValueError(text) from None
     is_default = device == "auto" or found == jax.devices()[0]
     with contextlib.nullcontext() if is_default else jax.default_device(found):

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rljax.utils.forkserver import EnvError
 
-AGENTS = PartitionSpec("agents")  # an array whose leading axis is sharded
+SHARDED = PartitionSpec("agents")  # an array whose leading axis is sharded
 WHOLE = PartitionSpec()  # an array of which each device has a copy
 _STATUS = re.compile("[A-Z_]{4,}: ")  # the start of XLA's messages
 

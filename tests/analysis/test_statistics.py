@@ -1,4 +1,4 @@
-"""Aggregates, intervals and comparisons of scores: slow references, and rliable's figures."""
+"""Aggregates, intervals and comparisons of scores: slow references, and rliable's numbers."""
 
 import numpy as np
 import pytest

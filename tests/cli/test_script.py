@@ -225,7 +225,7 @@ def test_options_at_their_limits(tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU here")
 def test_no_gpu(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    refused(capsys, main([*argv("run"), "--device", "gpu"]), "device = 'gpu': there is none here")
+    refused(capsys, main([*argv("run"), "--device", "gpu"]), "device = 'gpu': not available here")
     assert list(tmp_path.iterdir()) == []
 
 

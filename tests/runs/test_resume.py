@@ -254,7 +254,7 @@ def test_versions_that_changed_are_told(stopped):
     record = directory.read_record(stopped)
     record["versions"]["jax"] = "0.0.1"
     atomic_io.write_json(stopped / "config.json", record)
-    with pytest.warns(UserWarning, match=f"jax 0.0.1 -> {jax.__version__}: its bits may differ"):
+    with pytest.warns(UserWarning, match=f"jax 0.0.1 -> {jax.__version__}; results may not be bit"):
         rljax.resume(stopped, quiet=True)
 
 

@@ -271,8 +271,8 @@ def test_a_journal_refuses_another_table(journal, trials, tmp_path):
 @pytest.mark.parametrize(
     ("begin", "end", "message"),
     [
-        (b'"' + b"x" * 200_000, b"", "is damaged: its header is none"),
-        (b"\xff", b"", "is damaged: its header is none"),
+        (b'"' + b"x" * 200_000, b"", "is damaged: its header is invalid"),
+        (b"\xff", b"", "is damaged: its header is invalid"),
         (b"", b"9", "was changed or cut"),  # the next row would continue the last
     ],
 )
@@ -305,7 +305,7 @@ HOST = dataclasses.replace(BASE, env="host_probes:RewardByAction", total_timeste
 
 
 def test_environments_that_python_steps_are_swept_in_processes():
-    """The figures of `a2c.train`, one trial after another."""
+    """The numbers of `a2c.train`, one trial after another."""
     axes = {"learning_rate": [1e-3, 1e-2]}
     table = sweep.run(HOST, axes, [0, 1], max_parallel=2, eval_episodes=5)
     assert table.groupby("trial").size().tolist() == [10] * 4
