@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -320,11 +322,13 @@ def test_an_object_that_cannot_be_sent_is_named():
     import flax.linen as nn
 
     class Local(nn.Module):
+        lock: Any  # of this process
+
         @nn.compact
         def __call__(self, obs):
             return nn.Dense(4)(obs)
 
-    config = dataclasses.replace(CONFIG, network=Local())
+    config = dataclasses.replace(CONFIG, network=Local(threading.Lock()))
     with pytest.raises(TypeError, match=r"name it as 'package\.module:attribute'"):
         run_to_the_end(config)
 

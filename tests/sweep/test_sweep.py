@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import threading
 
 import jax
 import numpy as np
@@ -392,7 +393,8 @@ def test_processes_are_as_many_as_the_cores(monkeypatch):
 
 
 def test_an_environment_object_that_cannot_be_sent_is_refused():
-    env = lambda: None  # noqa: E731
+    lock = threading.Lock()
+    env = lambda: lock  # noqa: E731
     (trial,) = sweep.plan(HOST, [{"gamma": 0.9}], [0])[0].trials
     trial = trial._replace(config=dataclasses.replace(HOST, env=env))
     with pytest.raises(TypeError, match="name it as"):
