@@ -175,6 +175,7 @@ def seed_generators(*numbers: int) -> None:
 def packed(thing: Any, dumps: Callable[[Any], bytes] | None = None) -> bytes:
     """Pickles an object for another process; raises a TypeError where that fails. In a notebook,
     which the other process cannot import, what is defined there is sent with its code."""
+    # Only there: not all that can be imported (jax.custom_vjp) can be sent with its code.
     is_notebook = not hasattr(sys.modules["__main__"], "__file__")
     try:
         return (dumps or (cloudpickle.dumps if is_notebook else pickle.dumps))(thing)
