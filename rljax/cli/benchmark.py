@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,8 +61,8 @@ def main(
         *parts, output = flags.parse((*parts, Output()), doc, argv)
         device, results = measure(*parts)
         options = {name: value for part in parts for name, value in vars(part).items()}
-        machine = {**directory.provenance(device), "cores": len(os.sched_getaffinity(0))}
-        line = atomic_io.json_bytes({**machine, "options": options, "figures": results})
+        figures = {"options": options, "figures": results}
+        line = atomic_io.json_bytes({**directory.machine(device), **figures})
         with atomic_io.writing(output.json):
             output.json.parent.mkdir(parents=True, exist_ok=True)
         atomic_io.append(output.json, line.decode())

@@ -149,8 +149,7 @@ def _publish(options):
     if options.figure:
         atomic_io.write(options.figure, figure.read_bytes())
     atomic_io.write(options.run_dir / "table.md", text.encode())
-    machine = {**directory.provenance(record.get("device")), "cores": len(os.sched_getaffinity(0))}
-    line = {**machine, "runs": summaries}
+    line = {**directory.machine(record.get("device")), "runs": summaries}
     atomic_io.append(options.run_dir / "results.jsonl", atomic_io.json_bytes(line).decode())
     if options.readme:
         before, after = _around_table(options)  # as it is now: training took its time

@@ -112,6 +112,11 @@ def provenance(device: str) -> dict:
     }
 
 
+def machine(device: str) -> dict:
+    """What published results depend on: `provenance`, and the cores of this process."""
+    return {**provenance(device), "cores": len(os.sched_getaffinity(0))}
+
+
 def warn_of_changes(saved: Mapping, now: Mapping) -> None:
     """Warns of what differs between a run's config.json and the current `provenance`."""
     then = {**saved, **(saved.get("resumed") or [{}])[-1]}
