@@ -20,7 +20,7 @@ from rljax import learner, normalization, optimizers, rollout
 from rljax.config import Config, default_log_interval
 from rljax.envs.host_envs import HostEnv
 from rljax.types import AgentState, Metrics
-from rljax.utils import seeds
+from rljax.utils import pytrees, seeds
 from rljax.utils.seeds import Steps
 
 
@@ -189,7 +189,10 @@ def learn(config, network, state, batch):
         learning_rate=optimizers.learning_rate(config, state.learner.updates),
         diverged_at=jnp.where(jnp.isfinite(total), 0, moved.updates),
     )
-    sums, error = normalization.add(state.row, state.row_error, one)  # a row can have millions
+    # A row can have millions of updates. As vectors the sums are few launches on a GPU.
+    vectors = normalization.add(*map(pytrees.ravel, (state.row, state.row_error, one)))
+    sums, error = (pytrees.unravel(vector, one) for vector in vectors)
+    sums, error = jax.tree.map(lambda x, like: x.astype(like.dtype), (sums, error), (one, one))
     first = jnp.where(state.row.diverged_at > 0, state.row.diverged_at, one.diverged_at)
     actor = actor._replace(episodes=episodes)
     return AgentState(moved, actor, sums._replace(diverged_at=first), error)

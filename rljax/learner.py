@@ -149,8 +149,8 @@ def successor_values(value, values, final_obs, truncated):
     """The values V(s'_t) of the true successors, computed only where they are not known yet.
 
     The next row of `values` has them wherever the episode continues. Those of the last row and of
-    truncated steps are computed, the latter one for each environment at a time until none is left,
-    which is seldom more than once, if at all. At terminations the result is arbitrary (and
+    the first truncated step in each environment are computed at once; should an environment have
+    been truncated twice before the last row, all are. At terminations the result is arbitrary (and
     finite): it is not to be used.
 
     Args:
@@ -162,23 +162,34 @@ def successor_values(value, values, final_obs, truncated):
     Returns:
         [T, B].
     """
-    num_envs = values.shape[1]
-    envs = jnp.arange(num_envs)
-    next_values = jnp.concatenate([values[1:], value(final_obs[-1])[None]])
-
-    def evaluate(state):
-        wanted, next_values = state
-        steps = jnp.argmax(wanted, axis=0)  # the first one wanted; where none is, the first step
-        found = jnp.where(
-            wanted[steps, envs], value(final_obs[steps, envs]), next_values[steps, envs]
-        )
-        return wanted.at[steps, envs].set(False), next_values.at[steps, envs].set(found)
-
+    num_steps, num_envs = values.shape
     wanted = truncated.at[-1].set(False)
-    _, next_values = jax.lax.while_loop(
-        lambda state: jnp.any(state[0]), evaluate, (wanted, next_values)
-    )
-    return next_values
+    first = jnp.argmax(wanted, axis=0)  # where none is wanted, the first step
+    cut_obs = final_obs[first, jnp.arange(num_envs)]
+    last, cut = jnp.split(value(jnp.concatenate([final_obs[-1], cut_obs])), 2)
+    next_values = jnp.concatenate([values[1:], last[None]])
+    is_first = jnp.logical_and(wanted, jnp.arange(num_steps)[:, None] == first[None])
+    next_values = jnp.where(is_first, cut[None], next_values)
+    others = jnp.logical_and(wanted, jnp.logical_not(is_first))
+
+    def evaluate_all():
+        all_values = value(_merge_time_and_batch(final_obs)).reshape(values.shape)
+        return jnp.where(others, all_values, next_values)
+
+    return jax.lax.cond(_anywhere(others), evaluate_all, lambda: next_values)
+
+
+@jax.custom_batching.custom_vmap
+def _anywhere(wanted):
+    """Whether any is wanted; under `vmap`, by any agent: a condition that differs between agents
+    would have both branches run for all of them."""
+    return jnp.any(wanted)
+
+
+@_anywhere.def_vmap
+def _anywhere_in_batch(axis_size, is_batched, wanted):
+    del axis_size, is_batched
+    return _anywhere(wanted), False
 
 
 def apply_gradients(

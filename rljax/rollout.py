@@ -13,6 +13,7 @@ from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import Step
 from rljax.networks import ActorCritic, distributions, layers
 from rljax.types import ActorState, EpisodeStats, TrainState, Transition
+from rljax.utils import platform, pytrees
 
 
 def make_env_and_network(config: Config) -> tuple[Env | HostEnv, ActorCritic]:
@@ -106,19 +107,24 @@ def collect(
     Returns:
         (actor, Transition [T, B, ...]); the actor's episode statistics are `track`'s to update.
     """
+    accelerated = platform.accelerated()
     key, key_action, key_env = jax.random.split(actor.key, 3)
     shape = (config.num_steps, config.num_envs)
     noise = distributions.noise(env.spec.action_space, key_action, shape)
-    randomness = env.draw(key_env, shape)
+    chance = pytrees.stack_alike((noise, env.draw(key_env, shape)), axis=1)
 
     def step(carry, chance):
         env_state, obs = carry
-        noise, of_env = chance
+        noise, of_env = pytrees.unstack(chance)
         inputs = normalization.standardize(learner.obs_moments, obs)
         mask = jax.vmap(env.mask)(env_state)
-        distribution, recorded = layers.record(
-            network, learner.params, inputs, mask, method="actor"
-        )
+        if accelerated:
+            distribution = network.apply(learner.params, inputs, mask, method="actor")
+            recorded = None
+        else:
+            distribution, recorded = layers.record(
+                network, learner.params, inputs, mask, method="actor"
+            )
         action = distribution.sample(noise)
         env_action = distribution.to_env(action).reshape(
             config.num_envs, *env.spec.action_space.shape
@@ -127,11 +133,11 @@ def collect(
         flags = (answer.terminated, answer.truncated)
         row = (obs, action, answer.reward, *flags, answer.final_obs)
         transition = Transition(*row, mask=mask, recorded=recorded)
-        return (env_state, answer.obs), transition
+        return (env_state, answer.obs), pytrees.stack_alike(transition)
 
     carry = (actor.env_state, actor.obs)
-    (env_state, obs), batch = jax.lax.scan(step, carry, (noise, randomness))
-    return actor._replace(env_state=env_state, obs=obs, key=key), batch
+    (env_state, obs), batch = jax.lax.scan(step, carry, chance, unroll=4 if accelerated else 1)
+    return actor._replace(env_state=env_state, obs=obs, key=key), pytrees.unstack(batch, axis=1)
 
 
 def loop(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,24 +66,63 @@ def typed(tree: Any, like: Any) -> Any:
 
 def pack(tree: Any) -> jax.Array:
     """The bits of all leaves, of at most 32 bits a number, as one uint32 vector."""
-
-    def bits(leaf):
-        leaf = jnp.ravel(leaf)
-        whole = leaf if leaf.dtype == bool else leaf.view(f"uint{8 * leaf.dtype.itemsize}")
-        return whole.astype(jnp.uint32)
-
-    return jnp.concatenate([bits(leaf) for leaf in jax.tree.leaves(tree)])
+    return jnp.concatenate([_bits(jnp.ravel(leaf)) for leaf in jax.tree.leaves(tree)])
 
 
 def unpack(vector: Any, shapes: Any) -> Any:
     """The pytree of a vector from `pack`, in JAX or NumPy."""
+    return jax.tree.map(
+        lambda bits, kind: _from_bits(bits, kind.dtype), unravel(vector, shapes), shapes
+    )
 
-    def leaf(bits, kind):
-        if kind.dtype == bool:
-            return bits.astype(bool)
-        return bits.astype(f"uint{8 * kind.dtype.itemsize}").view(kind.dtype)
 
-    return jax.tree.map(leaf, unravel(vector, shapes), shapes)
+@flax.struct.dataclass
+class Stacked:
+    """A pytree as few arrays, by `stack_alike`."""
+
+    arrays: list
+    layout: tuple = flax.struct.field(pytree_node=False)
+
+
+def stack_alike(tree: Any, axis: int = 0) -> Stacked:
+    """Stacks the leaves that have the same shape, as their bits where their types differ. A loop on
+    a GPU launches a kernel for each array that it writes."""
+    leaves, structure = jax.tree.flatten(tree)
+    places: dict = {}
+    for index, leaf in enumerate(leaves):
+        places.setdefault((leaf.shape, index if _is_key(leaf) else None), []).append(index)
+    groups = tuple(map(tuple, places.values()))
+    arrays = [_stack([leaves[index] for index in group], axis) for group in groups]
+    return Stacked(arrays, (structure, groups, tuple(leaf.dtype for leaf in leaves)))
+
+
+def unstack(stacked: Stacked, axis: int = 0) -> Any:
+    """The pytree of `stack_alike`, whose arrays may have come to have other axes before `axis`."""
+    structure, groups, dtypes = stacked.layout
+    leaves = [None] * len(dtypes)
+    for array, group in zip(stacked.arrays, groups):
+        for place, index in enumerate(group):
+            leaf = array if len(group) == 1 else jax.lax.index_in_dim(array, place, axis, False)
+            leaves[index] = leaf if leaf.dtype == dtypes[index] else _from_bits(leaf, dtypes[index])
+    return structure.unflatten(leaves)
+
+
+def _stack(leaves, axis):
+    if len({leaf.dtype for leaf in leaves}) > 1:
+        leaves = map(_bits, leaves)
+    first, *others = leaves
+    return jnp.stack([first, *others], axis) if others else first
+
+
+def _bits(leaf):
+    whole = leaf if leaf.dtype == bool else leaf.view(f"uint{8 * leaf.dtype.itemsize}")
+    return whole.astype(jnp.uint32)
+
+
+def _from_bits(bits, dtype):
+    if dtype == jnp.bool_:
+        return bits.astype(bool)
+    return bits.astype(f"uint{8 * dtype.itemsize}").view(dtype)
 
 
 def _is_key(leaf):
