@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from rljax import learner, normalization, optimizers, rollout
 from rljax.config import Config, default_log_interval
@@ -182,7 +181,7 @@ def learn(config, network, state, batch):
     moved = learner.apply_gradients(config, state.learner, given.gradients, given.moments)
     metrics = given.metrics
     # One sum is enough: an infinity or a NaN stays in it.
-    total = metrics.grad_norm + metrics.losses["loss"] + optax.tree.sum(moved.params)
+    total = metrics.grad_norm + metrics.losses["loss"] + pytrees.total(moved.params)
     one = Metrics(
         updates=jnp.int32(1),
         **metrics._asdict(),

@@ -58,7 +58,7 @@ def compute_gradients(
     grads, loss_metrics = loss_gradients(config, network, state, batch)
     moments, discounted_return = _batch_moments(config, episodes, batch)
     episodes, finished = rollout.track(episodes, batch)
-    metrics = BatchMetrics(*finished, losses=loss_metrics, grad_norm=optax.tree.norm(grads))
+    metrics = BatchMetrics(*finished, losses=loss_metrics, grad_norm=optimizers.global_norm(grads))
     episodes = episodes._replace(discounted_return=discounted_return)
     return episodes, BatchGradients(grads, moments, metrics)
 

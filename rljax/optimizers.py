@@ -1,9 +1,12 @@
 """Optax chains from a config."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from rljax import types  # noqa: F401  makes Config a pytree
 from rljax.config import Config
+from rljax.utils import platform, pytrees
 
 
 def make(config: Config) -> optax.GradientTransformation:
@@ -18,7 +21,7 @@ def make(config: Config) -> optax.GradientTransformation:
     It keeps no state of its own, so that it can be made anew inside any jitted function.
     """
     return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
+        _clip_by_global_norm(config.max_grad_norm),
         _direction(config),
         optax.scale_by_learning_rate(lambda updates: learning_rate(config, updates)),
     )
@@ -47,3 +50,20 @@ def _direction(config):
         initial_scale=1.0 if config.optimizer == "rmsprop_tf" else 0.0,
         eps_in_sqrt=config.optimizer != "rmsprop_torch",
     )
+
+
+def global_norm(tree) -> jax.Array:
+    """The norm of all numbers of a pytree."""
+    if platform.accelerated():
+        return jnp.sqrt(pytrees.total(jax.tree.map(jnp.square, tree)))
+    return optax.tree.norm(tree)
+
+
+def _clip_by_global_norm(limit):
+    def update(grads, state, params=None):
+        del params
+        factor = limit / jnp.maximum(global_norm(grads), limit)
+        return jax.tree.map(lambda grad: factor * grad, grads), state
+
+    accelerated = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return accelerated if platform.accelerated() else optax.clip_by_global_norm(limit)
