@@ -38,18 +38,24 @@ class Categorical(NamedTuple):
     def sample(self, noise: jax.Array) -> jax.Array:
         """int32 [...], by inverting the distribution function at uniform noise [...].
 
-        An action of probability 0 is never sampled: the noise is below 1, and its interval of the
-        distribution function is empty. With many actions, rounding in XLA's cumulative sum can give
-        it an interval, from which the mode is sampled instead.
+        An action of probability 0 is never sampled, in whatever order XLA adds up: of the actions
+        with a probability it is the first whose distribution function is above the noise, or the
+        last one should rounding leave none.
         """
         shares = jnp.exp(self.logits - _max(self.logits))
         cdf = jnp.cumsum(shares, axis=-1)
-        below = noise[..., None] * cdf[..., -1:] >= cdf[..., :-1]
-        action = jnp.sum(below, axis=-1, dtype=jnp.int32)
-        if self.logits.shape[-1] <= _FEW:
-            return action
-        share = jnp.take_along_axis(shares, action[..., None], axis=-1)[..., 0]
-        return jnp.where(share > 0, action, self.mode())
+        possible = shares > 0
+        above = jnp.logical_and(possible, noise[..., None] * cdf[..., -1:] < cdf)
+        number = self.logits.shape[-1]
+        if number > _FEW:
+            last = number - 1 - jnp.argmax(jnp.flip(possible, axis=-1), axis=-1)
+            return jnp.where(jnp.any(above, axis=-1), jnp.argmax(above, axis=-1), last)
+        action = jnp.zeros(noise.shape, jnp.int32)
+        for i in range(number):
+            action = jnp.where(possible[..., i], i, action)
+        for i in reversed(range(number)):
+            action = jnp.where(above[..., i], i, action)
+        return action
 
     def mode(self) -> jax.Array:
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)

@@ -77,6 +77,7 @@ def orthogonal(gain: float) -> Callable:
     """
 
     def init(key, shape, dtype=jnp.float32):
+        product = partial(jnp.matmul, precision="highest")  # a GPU's default is TF32
         rows, columns = shape
         long, short = max(shape), min(shape)
 
@@ -84,7 +85,7 @@ def orthogonal(gain: float) -> Callable:
             before = jnp.where(jnp.arange(short)[None] < i, q, 0.0)
             column = q[:, i]
             for _ in range(2):  # the second time removes what rounding left
-                column = column - before @ (before.T @ column)
+                column = column - product(before, product(before.T, column))
             return q.at[:, i].set(column / jnp.linalg.norm(column))
 
         q = jax.lax.fori_loop(0, short, orthonormalize, jax.random.normal(key, (long, short)))
