@@ -6,7 +6,7 @@ import optax
 
 from rljax import types  # noqa: F401  makes Config a pytree
 from rljax.config import Config
-from rljax.utils import platform, pytrees
+from rljax.utils import pytrees
 
 
 def make(config: Config) -> optax.GradientTransformation:
@@ -54,16 +54,15 @@ def _direction(config):
 
 def global_norm(tree) -> jax.Array:
     """The norm of all numbers of a pytree."""
-    if platform.accelerated():
-        return jnp.sqrt(pytrees.total(jax.tree.map(jnp.square, tree)))
-    return optax.tree.norm(tree)
+    return jnp.sqrt(pytrees.total(jax.tree.map(jnp.square, tree)))
 
 
 def _clip_by_global_norm(limit):
+    """optax's, with `global_norm`."""
+
     def update(grads, state, params=None):
         del params
-        factor = limit / jnp.maximum(global_norm(grads), limit)
+        factor = jnp.minimum(1.0, limit / global_norm(grads))
         return jax.tree.map(lambda grad: factor * grad, grads), state
 
-    accelerated = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-    return accelerated if platform.accelerated() else optax.clip_by_global_norm(limit)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,6 +1,7 @@
-"""What is traced for an accelerator computes what is traced for a CPU."""
+"""What is compiled for an accelerator computes what is compiled for a CPU."""
 
 import dataclasses
+import itertools
 from unittest import mock
 
 import jax
@@ -10,10 +11,16 @@ import pytest
 
 from rljax import Config, a2c, optimizers
 from rljax.networks.distributions import Categorical
-from rljax.utils import platform, pytrees
+from rljax.utils import pytrees
 
 SIZES = dict(num_envs=8, num_steps=6, hidden_sizes=(8,), total_timesteps=4800)
-accelerated = mock.patch.object(platform, "accelerated", return_value=True)
+
+
+def _for_accelerators(*args, cpu, default):
+    return default(*args)
+
+
+accelerated = mock.patch.object(jax.lax, "platform_dependent", _for_accelerators)
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Breakout-MinAtar"])
@@ -57,11 +64,12 @@ def test_stacked_leaves_keep_their_bits(axis):
 
 
 def test_clipping_by_the_norm_of_one_vector():
-    config = dataclasses.replace(Config(**SIZES), max_grad_norm=0.5)
-    for scale in (0.01, 100.0):
+    config = Config(**SIZES)
+    for limit, scale in itertools.product((0.5, np.inf), (0.0, 0.01, 100.0)):
+        config = dataclasses.replace(config, max_grad_norm=limit)
         grads = {"a": scale * jnp.arange(3.0), "b": scale * jnp.ones((2, 2))}
 
-        def updates(grads=grads):
+        def updates(grads=grads, config=config):
             optimizer = optimizers.make(config)
             return optimizer.update(grads, optimizer.init(grads), grads)[0]
 

@@ -10,31 +10,42 @@ import jax.numpy as jnp
 
 
 class Dense(nn.Dense):
-    """A dense layer whose output can be recorded when acting and reused in the update. Gradients
-    flow through a reused output as through a computed one."""
+    """A dense layer whose output can be recorded when acting and reused in the update."""
 
     def __call__(self, x):
-        recording = self.is_mutable_collection("recorded")
-        known = () if recording else self.get_variable("recorded", "out", ())
-        known = known[0] if len(known) == 1 else None  # a layer called twice has two
+        known = _recorded(self)
         own_product = self.dot_general is not None or self.dot_general_cls is not None
         if known is not None and known.shape[:-1] == x.shape[:-1] and not own_product:
             params = self.variables["params"]
             parts = x, params["kernel"], params.get("bias")
-            x, kernel, bias = self.promote_dtype(*parts, dtype=self.dtype)
-            return _known_dense(self.precision, x, kernel, bias, known)
-        out = super().__call__(x)
-        if not self.is_initializing():
-            self.sow("recorded", "out", out)
-        return out
+            parts = self.promote_dtype(*parts, dtype=self.dtype)
+            return _reused(partial(_dense, self.precision), *parts, known)
+        return _record(self, super().__call__(x))
+
+
+class Conv(nn.Module):
+    """A 3x3 convolution of images [..., H, W, C] with orthogonal initial weights, its output
+    recorded and reused as that of `Dense`."""
+
+    size: int
+    gain: float
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", orthogonal(self.gain), (9 * x.shape[-1], self.size))
+        bias = self.param("bias", nn.initializers.zeros, (self.size,))
+        known = _recorded(self)
+        if known is not None and known.shape[:-3] == x.shape[:-3]:
+            return _reused(_convolution, x, kernel, bias, known)
+        return _record(self, _convolution(x, kernel, bias))
 
 
 def record(
     network: nn.Module, variables: Any, obs: jax.Array, *args: Any, method: str
 ) -> tuple[Any, Any]:
     """(result of `network.apply` on obs [B, ...] and further arguments of `method`, the outputs of
-    its `Dense` layers for `reuse`: a pytree of arrays [B, ...]). Outputs whose first axis is not B
-    are left out."""
+    its `Dense` and `Conv` layers for `reuse`: a pytree of arrays [B, ...]). Those whose first axis
+    is not B are left out."""
     out, recorded = network.apply(variables, obs, *args, method=method, mutable=["recorded"])
     return out, jax.tree.map(lambda x: x if len(x) == len(obs) else None, recorded)
 
@@ -46,25 +57,67 @@ def reuse(variables: Any, recorded: Any) -> Any:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _known_dense(precision, x, kernel, bias, out):
-    """x @ kernel + bias (no bias if it is None), which is known to be `out`."""
+def _reused(function, x, kernel, bias, out):
+    """function(x, kernel, bias), which is known to be `out`. Gradients flow through it as through a
+    computed one. A GPU computes it anew, in less time than it takes to write and read it: in turn,
+    that made 1.1 times the steps/s (CartPole 4096x16, an H100); reusing it made 1.2 on a CPU."""
+    known = lambda *args: args[-1]  # noqa: E731
+    anew = lambda *args: function(*args[:-1])  # noqa: E731
+    return jax.lax.platform_dependent(x, kernel, bias, out, cpu=known, default=anew)
+
+
+def _reused_forward(function, x, kernel, bias, out):
+    return _reused(function, x, kernel, bias, out), (x, kernel, bias)
+
+
+def _reused_backward(function, inputs, gradient):
+    return *jax.vjp(function, *inputs)[1](gradient), jnp.zeros_like(gradient)
+
+
+_reused.defvjp(_reused_forward, _reused_backward)
+
+
+def _dense(precision, x, kernel, bias):
+    out = jnp.matmul(x, kernel, precision=precision)
+    return out if bias is None else out + jnp.broadcast_to(bias, out.shape)
+
+
+def _convolution(x, kernel, bias):
+    """Of images [B, H, W, C] with a kernel [9 * C, size], for each pixel of a 3x3 patch and each
+    channel in turn.
+
+    On a CPU it is a dense layer on patches: inside a loop, where the update runs, the gradient of
+    XLA's convolution is 30 times slower. On an H100 XLA's convolution needs 0.76 of the memory of
+    an update, as there are no nine copies of the image, and is 1.1 times as fast (Breakout-MinAtar
+    4096x16).
+    """
+
+    def on_patches(x, kernel):
+        height, width = x.shape[1] - 2, x.shape[2] - 2
+        shifts = [(i, j) for i in range(3) for j in range(3)]
+        patches = [x[:, i : i + height, j : j + width] for i, j in shifts]
+        return jnp.concatenate(patches, axis=-1) @ kernel
+
+    def of_images(x, kernel):
+        kernel = kernel.reshape(3, 3, x.shape[-1], kernel.shape[-1])
+        axes = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=axes)
+
+    out = jax.lax.platform_dependent(x, kernel, cpu=on_patches, default=of_images)
+    return out + jnp.broadcast_to(bias, out.shape)
+
+
+def _recorded(layer):
+    """What acting recorded of a layer, or None. A layer called twice has two outputs."""
+    recording = layer.is_mutable_collection("recorded")
+    known = () if recording else layer.get_variable("recorded", "out", ())
+    return known[0] if len(known) == 1 else None
+
+
+def _record(layer, out):
+    if not layer.is_initializing():
+        layer.sow("recorded", "out", out)
     return out
-
-
-def _known_dense_forward(precision, x, kernel, bias, out):
-    return out, (x, kernel, bias)
-
-
-def _known_dense_backward(precision, saved, gradient):
-    x, kernel, bias = saved
-    rows, columns = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    to_x = jnp.matmul(columns, kernel.T, precision=precision).reshape(x.shape)
-    to_kernel = jnp.matmul(rows.T, columns, precision=precision)
-    to_bias = None if bias is None else jnp.sum(columns, axis=0)
-    return to_x, to_kernel, to_bias, jnp.zeros_like(gradient)
-
-
-_known_dense.defvjp(_known_dense_forward, _known_dense_backward)
 
 
 def orthogonal(gain: float) -> Callable:

@@ -15,8 +15,7 @@ import numpy as np
 
 from rljax.config import Config
 from rljax.envs.interface import EnvSpec
-from rljax.networks.layers import dense, orthogonal
-from rljax.utils import platform
+from rljax.networks.layers import Conv, dense
 from rljax.utils.lookup import load_attribute, unknown
 
 
@@ -48,33 +47,8 @@ class CNN(nn.Module):
             obs = obs[..., None]
         elif self.channels == "first":
             obs = jnp.moveaxis(obs, 1, -1)
-        convolution = _Conv(name="conv") if platform.accelerated() else _dense_on_patches
-        x = convolution(obs)
+        x = Conv(16, gain=np.sqrt(2), name="conv")(obs)
         return MLP(self.hidden_sizes, self.activation)(self.activation(x))
-
-
-class _Conv(nn.Module):
-    """A convolution with the variables of `_dense_on_patches`, for accelerators: there are no nine
-    copies of the image, which take memory, and most of the time on a GPU."""
-
-    @nn.compact
-    def __call__(self, x):
-        channels = x.shape[-1]
-        kernel = self.param("kernel", orthogonal(np.sqrt(2)), (9 * channels, 16))
-        bias = self.param("bias", nn.initializers.zeros, (16,))
-        axes = ("NHWC", "HWIO", "NHWC")
-        kernel = kernel.reshape(3, 3, channels, 16)
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=axes)
-        return x + bias[None, None, None]
-
-
-def _dense_on_patches(x):
-    """A convolution as a dense layer on 3x3 patches, for a CPU: inside a loop, where the update
-    runs, the gradient of XLA's convolution is many times slower there."""
-    height, width = x.shape[1] - 2, x.shape[2] - 2
-    shifts = [(i, j) for i in range(3) for j in range(3)]
-    patches = [x[:, i : i + height, j : j + width] for i, j in shifts]
-    return dense(16, gain=np.sqrt(2), name="conv")(jnp.concatenate(patches, axis=-1))
 
 
 def choose(config: Config, spec: EnvSpec) -> Callable[[], nn.Module]:

@@ -17,16 +17,6 @@ CPU_FLAGS = (
 """For XLA on a CPU, where the user's own XLA_FLAGS do not say otherwise."""
 
 
-def accelerated() -> bool:
-    """Whether what is traced now will run on an accelerator. A GPU pays 2 to 5 microseconds for
-    each kernel that it launches, and computes a large layer anew in less time than it takes to
-    write and read it; on a CPU both are the other way round."""
-    import jax
-
-    device = jax.config.jax_default_device
-    return getattr(device, "platform", device or jax.default_backend()) != "cpu"
-
-
 @contextlib.contextmanager
 def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> Iterator[str]:
     """Makes JAX compute on a device, "auto", "cpu" or "gpu"; gives its name. Raises a ValueError if

@@ -15,7 +15,6 @@ import numpy as np
 import optax
 
 from rljax.config import Config
-from rljax.utils import platform
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -45,7 +44,8 @@ def ravel(tree: Any) -> jax.Array:
 def total(tree: Any) -> jax.Array:
     """The sum of all numbers. On a GPU, of one vector: each leaf would be a launch or two; on a CPU
     XLA computes what is raveled once more for the sum."""
-    return jnp.sum(ravel(tree)) if platform.accelerated() else optax.tree.sum(tree)
+    whole = lambda tree: jnp.sum(ravel(tree))  # noqa: E731
+    return jax.lax.platform_dependent(tree, cpu=optax.tree.sum, default=whole)
 
 
 def host_vector(tree: Any) -> np.ndarray:
