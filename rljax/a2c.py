@@ -178,7 +178,8 @@ def learn(config, network, state, batch):
     episodes, given = learner.compute_gradients(
         config, network, state.learner, actor.episodes, batch
     )
-    moved = learner.apply_gradients(config, state.learner, given.gradients, given.moments)
+    gradients = jax.lax.optimization_barrier(given.gradients)
+    moved = learner.apply_gradients(config, state.learner, gradients, given.moments)
     metrics = given.metrics
     # One sum is enough: an infinity or a NaN stays in it.
     total = metrics.grad_norm + metrics.losses["loss"] + pytrees.total(moved.params)
