@@ -69,7 +69,7 @@ class Operation(NamedTuple):
 
 
 def measure(options):
-    if not any(point.name.startswith("xla_cuda") for point in plugins()):
+    if not has_plugin():
         raise ValueError(PLUGIN)
     jax.config.update("jax_platforms", "cpu")  # where JAX traces; a GPU's driver is not started
     jax.config.update("jax_enable_compilation_cache", False)
@@ -78,8 +78,9 @@ def measure(options):
     return "NVIDIA H100, not there", benchmark.table(COLUMNS, compiled(cases, options), width)
 
 
-def plugins():
-    return metadata.entry_points(group="jax_plugins")
+def has_plugin():
+    plugins = metadata.entry_points(group="jax_plugins")
+    return any(plugin.name.startswith("xla_cuda") for plugin in plugins)
 
 
 def compiled(cases, options):
