@@ -1,5 +1,5 @@
 """What an update of A2C launches on an H100 and the memory it takes there, by XLA's word: no GPU is
-needed, but JAX's CUDA plugin."""
+needed, but JAX's CUDA plugin, and a process in which JAX has not started."""
 
 import json
 import subprocess
@@ -80,12 +80,21 @@ def product(x):
 
 
 @pytest.fixture(scope="module")
-def alone():
+def on_cpu():
+    """Otherwise the plugin looks for a GPU when JAX starts, and is not there for compiling."""
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", "cpu")
+    yield
+    jax.config.update("jax_platforms", before)
+
+
+@pytest.fixture(scope="module")
+def alone(on_cpu):
     """Launches of a product: more than one, if XLA splits its sums."""
     return counted(product, MATRIX)["launches"]
 
 
-def test_one_launch():
+def test_one_launch(on_cpu):
     assert counted(lambda x: jnp.sin(x) + 1, MATRIX) == {
         "launches": 1,
         "in loops": 0,
