@@ -44,7 +44,7 @@ COLUMNS |= {"MiB": ",.0f", "compile": ".1f"}
 TARGET = Path(__file__).with_name("h100.txtpb")
 PLUGIN = (
     "JAX's CUDA plugin is not installed; it needs no GPU and no driver, but an environment of its"
-    " own: python3.12 -m venv .gpu && .gpu/bin/pip install -e ."
+    " own: python3.12 -m venv .venv-gpu && .venv-gpu/bin/pip install -e ."
     " jax==0.11.2 jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2"
 )
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
