@@ -1,5 +1,6 @@
 """Benchmarks measure, and write a line with all results and what they depend on."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -65,6 +66,83 @@ def test_a_wrong_size_is_refused(tmp_path, capsys):
     wrong = "error: size '2by3': must be environments x steps, such as 16x5\n"
     assert capsys.readouterr() == ("", wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+PROGRAM = """
+HloModule jit_f, is_scheduled=true, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
+
+%inner (arg: f32[8]) -> f32[8] {
+  %arg = f32[8]{0} parameter(0)
+  %start = (f32[8]{0}, u32[]) copy-start(%arg)
+  %copied = f32[8]{0} copy-done(%start)
+  ROOT %last = f32[8]{0} fusion(%copied), kind=kLoop, calls=%f, metadata={op_name="jit(f)/add"}
+}
+
+%condition (arg.1: f32[8]) -> pred[] {
+  %arg.1 = f32[8]{0} parameter(0)
+  ROOT %less = pred[] fusion(%arg.1), kind=kLoop, calls=%g
+}
+
+%outer (arg.2: f32[8]) -> f32[8] {
+  %arg.2 = f32[8]{0} parameter(0)
+  %called = f32[8]{0} call(%arg.2), to_apply=%inner
+  ROOT %loop = f32[8]{0} while(%called), condition=%condition, body=%inner, \
+backend_config={"known_trip_count":{"n":"3"}}
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %both = (s32[], /*index=1*/(f32[8]{0}, f32[8]{0})) custom-call(%x), custom_call_target="gemm"
+  %loop.1 = f32[8]{0} while(%x), condition=%condition, body=%outer, \
+backend_config={"known_trip_count":{"n":"5"}}
+  %loop.2 = f32[8]{0} while(%loop.1), condition=%condition, body=%inner
+  ROOT %either = f32[8]{0} conditional(%x, %x, %x), true_computation=%condition, \
+false_computation=%inner
+}
+""".replace("\\\n", "")
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("launches")
+
+
+def test_launches_of_a_program(launches):
+    loops = 5 * (2 + 3 * 2) + (1 + 2)  # the second is of unknown length, and has a condition
+    assert launches.counts(PROGRAM) == {
+        "launches": 1 + loops + 1 + 1,
+        "in loops": loops,
+        "outside": 3,
+        "unknown": 1,
+        "rare": 1,
+    }
+    lines = [launches.line(op) for op in launches.operations(PROGRAM)]
+    assert [text.split()[:2] for text in lines[:3]] == [
+        ["custom-call", "1"],
+        ["while", "x5"],
+        ["copy-start", "5"],
+    ]
+    assert lines[3].startswith("    fusion")
+    assert lines[3].endswith("  jit(f)/add")
+
+
+def test_launches_need_a_plugin(launches, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(launches.metadata, "entry_points", lambda group: ())
+    argv = ["--json", str(tmp_path / "launches.jsonl")]
+    assert benchmark.main("A test.", launches.measure, launches.Options(), argv=argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: JAX's CUDA plugin is not installed")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", ["CartPole-v1 4x2", "CartPole-v1 4x2 0", "CartPole-v1 4 1"])
+def test_a_wrong_case_is_refused(case):
+    assert benchmark.parsed_case("Catch-bsuite 4x2 3")[1] == 3
+    with pytest.raises(ValueError, match="must be"):
+        benchmark.parsed_case(case)
 
 
 @pytest.mark.slow

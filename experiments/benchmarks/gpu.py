@@ -32,7 +32,6 @@ import numpy as np
 
 from rljax import a2c
 from rljax.cli import benchmark, fail, flags
-from rljax.config import Config
 from rljax.runs import directory
 from rljax.utils import atomic_io, platform
 
@@ -64,7 +63,7 @@ def main():
     begun = perf_counter()
     try:
         (options,) = flags.parse((Options(),), __doc__, sys.argv[1:])
-        cases = [parsed(case) for case in options.cases]
+        cases = [benchmark.parsed_case(case) for case in options.cases]
         with platform.computing_on("auto") as device:
             jax.config.update("jax_enable_compilation_cache", False)
             machine = {**directory.provenance(device), "cores": len(os.sched_getaffinity(0))}
@@ -72,19 +71,11 @@ def main():
             if options.tests:
                 write({"tests": run_tests(seconds=120)})
             rows = measured(cases, options, begun + options.seconds, write)
-            benchmark.table(COLUMNS, rows)
+            benchmark.table(COLUMNS, rows, width=max(map(len, options.cases)))
     except (ValueError, TypeError, atomic_io.WriteError) as error:
         return fail(error)
     print(f"figures: {options.json}")
     return 0
-
-
-def parsed(case):
-    """(config, agents) of a case."""
-    parts = case.split()
-    if len(parts) != 3 or not parts[2].isdigit():
-        raise ValueError(f"case {case!r}: must be such as 'CartPole-v1 4096x16 1'")
-    return benchmark.config_for(Config(), *parts[:2]), int(parts[2])
 
 
 def add_line(path, machine, result):

@@ -72,11 +72,12 @@ def main(
     return 0
 
 
-def table(formats: Mapping[str, str], rows: Iterable[Mapping]) -> list[Mapping]:
-    """Prints rows as they come, by the formats of the columns, and gives them."""
+def table(formats: Mapping[str, str], rows: Iterable[Mapping], width: int = 21) -> list[Mapping]:
+    """Prints rows as they come, by the formats of the columns, and gives them. `width` is the first
+    column's."""
 
     def show(first, *others):
-        print(f"{first:21}", *(f"{cell:>11}" for cell in others), flush=True)
+        print(f"{first:{width}}", *(f"{cell:>11}" for cell in others), flush=True)
 
     shown = []
     show(*formats)
@@ -94,6 +95,14 @@ def config_for(base: Config, env: str, size: str) -> Config:
     sizes = {"num_envs": int(found[1]), "num_steps": int(found[2]), "total_timesteps": 2**30}
     minatar = dict(hidden_sizes=(128,), activation="relu") if env.endswith("-MinAtar") else {}
     return dataclasses.replace(base, env=env, **sizes, **minatar).validate()
+
+
+def parsed_case(case: str) -> tuple[Config, int]:
+    """(settings, agents trained in one program) of a case, such as 'CartPole-v1 4096x16 1'."""
+    parts = case.split()
+    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 1:
+        raise ValueError(f"case {case!r}: must be such as 'CartPole-v1 4096x16 1'")
+    return config_for(Config(), *parts[:2]), int(parts[2])
 
 
 def speed(counts: Iterator[float], seconds: float) -> float:
