@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from rljax import learner, normalization, optimizers, rollout
 from rljax.config import Config, default_log_interval
 from rljax.envs.host_envs import HostEnv
-from rljax.types import AgentState, Metrics
+from rljax.types import ActorState, AgentState, Metrics
 from rljax.utils import pytrees, seeds
 from rljax.utils.seeds import Steps
 
@@ -38,8 +38,12 @@ def init(config: Config, key: jax.Array) -> AgentState:
     return AgentState(train_state, rollout.init(env, config.num_envs, key_actor), empty, empty)
 
 
-def update(config: Config, state: AgentState) -> AgentState:
+def update(config: Config, state: AgentState, axis: str | None = None) -> AgentState:
     """One rollout and one gradient step, in environments in JAX.
+
+    Args:
+        axis: of a mesh over whose devices the environments are sharded, inside `jax.shard_map`: the
+            state is then in parts, as `parts` says. The same but for rounding.
 
     Raises:
         ValueError: Python steps the environments.
@@ -47,8 +51,15 @@ def update(config: Config, state: AgentState) -> AgentState:
     env, network = rollout.make_env_and_network(config)
     if isinstance(env, HostEnv):
         raise ValueError(f"env = {config.env!r}: Python steps it: use a2c.chunks")
-    actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
-    return learn(config, network, state._replace(actor=actor), batch)
+    actor, batch = rollout.collect(config, env, network, state.learner, state.actor, axis)
+    return learn(config, network, state._replace(actor=actor), batch, axis)
+
+
+def parts(of_agent: Any, of_env: Any) -> AgentState:
+    """A pytree prefix of an `AgentState` that tells what is of each environment, [B, ...], from
+    what is of the agent as a whole."""
+    actor = ActorState(env_state=of_env, obs=of_env, key=of_agent, episodes=of_env)
+    return AgentState(of_agent, actor, of_agent, of_agent)
 
 
 def train(
@@ -168,16 +179,17 @@ def chunks(
 
         yield from a2c_host.chunks(config, states, log_interval)
         return
-    steps = Steps(update, row, begin_row)
+    steps = Steps(update, row, begin_row, parts)
     yield from seeds.in_one_program(steps, config, states, log_interval)
 
 
-def learn(config, network, state, batch):
+def learn(config, network, state, batch, axis=None):
     """The state after the gradient step of a rollout."""
     actor = state.actor
     episodes, given = learner.compute_gradients(
-        config, network, state.learner, actor.episodes, batch
+        config, network, state.learner, actor.episodes, batch, axis
     )
+    # Else XLA fuses the two in one way for one device and in another for several.
     gradients = jax.lax.optimization_barrier(given.gradients)
     moved = learner.apply_gradients(config, state.learner, gradients, given.moments)
     metrics = given.metrics

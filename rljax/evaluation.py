@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from rljax import envs, host_evaluation, networks, rollout
 from rljax.config import MAX_EPISODE_STEPS, Config
@@ -121,7 +120,6 @@ def evaluate(
     keys: jax.Array,
     num_episodes: int,
     greedy: bool,
-    mesh: Mesh | None = None,
     *,
     num_envs: int | None = None,
     max_steps: int = MAX_EPISODE_STEPS,
@@ -138,7 +136,6 @@ def evaluate(
         keys: [S] one per learner, apart from the keys of training.
         num_episodes: N.
         greedy: the distribution's mode rather than samples.
-        mesh: devices over which learners and keys are sharded, in JAX; S is a multiple of them.
         num_envs: the most environments that Python steps; by default the config's, up to MAX_ENVS.
         max_steps: an episode that has not ended after this number of steps is cut.
         watch: called before the first step and then between steps with (episodes that have ended,
@@ -158,21 +155,24 @@ def evaluate(
             raise ValueError(f"{name} = {value}: must be at least 1")
     settings = Config(**{name: getattr(config, name) for name in _SETTINGS})
     learners = learners._replace(opt_state=(), return_moments=None)
-    if mesh is None:
-        try:
-            env = envs.make(config.env, config.env_kwargs, config.env_params, num_envs)
-        except (ValueError, TypeError) as error:  # it could be made for training
-            raise EnvError(f"in an evaluation: {error}") from error
-        if isinstance(env, HostEnv):
-            how = num_episodes, greedy, max_steps, watch
-            return Evaluation(*host_evaluation.run(settings, env, learners, keys, *how))
+    try:
+        env = envs.make(config.env, config.env_kwargs, config.env_params, num_envs)
+    except (ValueError, TypeError) as error:  # it could be made for training
+        raise EnvError(f"in an evaluation: {error}") from error
+    if isinstance(env, HostEnv):
+        how = num_episodes, greedy, max_steps, watch
+        return Evaluation(*host_evaluation.run(settings, env, learners, keys, *how))
+    number = len(keys)
+    mesh = sharding.mesh(number)
     begin, advance = _programs(mesh, num_episodes, greedy)
-    watch(0, len(keys) * num_episodes, 0)
+    watch(0, number * num_episodes, 0)
+    learners, keys = sharding.filled((learners, keys), mesh)
     progress = begin(settings, keys)
     while True:
         with sharding.failures_named(f"env = {config.env!r}, in an evaluation"):
             progress = advance(settings, learners, progress, np.int32(max_steps))
             result, steps = jax.device_get((progress.result, progress.steps))
+        result = jax.tree.map(lambda x: x[:number], result)
         watch(int(result.finished.sum()), result.finished.size, int(result.lengths.sum()))
         if result.finished.all() or steps.max() >= max_steps:
             return result
@@ -191,8 +191,6 @@ def _programs(mesh, num_episodes, greedy):
     """(config, keys) -> progress; (config, learners, progress, max_steps) -> progress."""
     begin = partial(_begin, num_episodes=num_episodes)
     advance = partial(_advance, greedy=greedy)
-    if mesh is None:
-        return jax.jit(begin), jax.jit(advance)
     whole, parts = sharding.WHOLE, sharding.SHARDED
     begin = sharding.spread(begin, mesh, (whole, parts), parts)
     return begin, sharding.spread(advance, mesh, (whole, parts, parts, whole), parts)

@@ -21,6 +21,7 @@ from rljax.types import (
     TrainState,
     Transition,
 )
+from rljax.utils import sharding
 
 
 def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> TrainState:
@@ -45,26 +46,34 @@ def compute_gradients(
     state: TrainState,
     episodes: EpisodeStats,
     batch: Transition,
+    axis: str | None = None,
 ) -> tuple[EpisodeStats, BatchGradients]:
     """The gradient, the metrics and the moments of a batch.
 
     Args:
         episodes: the episodes in progress before the batch.
         batch: as `loss_gradients` takes it.
+        axis: of a mesh over whose devices environments are sharded, episodes and batch with them;
+            what is given is of all environments, but for the episodes.
 
     Returns:
         (the episodes in progress after the batch, BatchGradients).
     """
-    grads, loss_metrics = loss_gradients(config, network, state, batch)
-    moments, discounted_return = _batch_moments(config, episodes, batch)
+    grads, loss_metrics = loss_gradients(config, network, state, batch, axis)
+    moments, discounted_return = _batch_moments(config, episodes, batch, axis)
     episodes, finished = rollout.track(episodes, batch)
+    grads, finished = sharding.total((grads, finished), axis)
     metrics = BatchMetrics(*finished, losses=loss_metrics, grad_norm=optimizers.global_norm(grads))
     episodes = episodes._replace(discounted_return=discounted_return)
     return episodes, BatchGradients(grads, moments, metrics)
 
 
 def loss_gradients(
-    config: Config, network: ActorCritic, state: TrainState, batch: Transition
+    config: Config,
+    network: ActorCritic,
+    state: TrainState,
+    batch: Transition,
+    axis: str | None = None,
 ) -> tuple[optax.Params, dict[str, jax.Array]]:
     """The gradient of the config's loss on a batch.
 
@@ -75,6 +84,8 @@ def loss_gradients(
     Args:
         batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`.
             `recorded` must come from the same parameters and moments, or be None.
+        axis: as for `compute_gradients`. Each device then has the whole batch's loss, and its own
+            rows' share of the gradient: the gradient is the sum over the devices.
 
     Returns:
         (gradients, a pytree like the parameters; the "loss" and what the loss function returned
@@ -112,9 +123,8 @@ def loss_gradients(
             config.gamma,
             config.gae_lambda,
         )
-        result = loss_function(
-            distribution, flat_values, actions, advantages.ravel(), targets.ravel(), config
-        )
+        rows = distribution, flat_values, actions, advantages.ravel(), targets.ravel()
+        result = loss_function(*sharding.gathered(rows, axis), config)
         return losses.check(config.loss, result)
 
     (loss_value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -219,17 +229,17 @@ def apply_gradients(
     )
 
 
-def _batch_moments(config, episodes, batch):
+def _batch_moments(config, episodes, batch, axis):
     """(BatchMoments, [B] the discounted returns of the episodes in progress after the batch)."""
     obs, returns, discounted_return = None, None, episodes.discounted_return
     if config.normalize_observations:
-        obs = normalization.measure(_merge_time_and_batch(batch.obs))
+        obs = normalization.measure(_merge_time_and_batch(batch.obs), axis)
     if config.normalize_rewards:
         done = jnp.logical_or(batch.terminated, batch.truncated)
         discounted_return, all_returns = normalization.discounted_returns(
             discounted_return, batch.reward, done, config.gamma
         )
-        returns = normalization.measure(all_returns.ravel())
+        returns = normalization.measure(all_returns.ravel(), axis)
     return BatchMoments(obs, returns), discounted_return
 
 

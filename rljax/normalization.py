@@ -18,9 +18,15 @@ def init(shape: tuple[int, ...]) -> Moments:
     return Moments(jnp.float32(1e-4), zeros, jnp.ones(shape), zeros, zeros)
 
 
-def measure(batch: jax.Array) -> Moments:
-    """The moments of a batch [N, *shape] alone."""
-    return Moments(jnp.float32(batch.shape[0]), jnp.mean(batch, axis=0), jnp.var(batch, axis=0))
+def measure(batch: jax.Array, axis: str | None = None) -> Moments:
+    """The moments of a batch [N, *shape] alone; of a batch that is sharded over the devices along a
+    mesh's axis, those of the whole."""
+    own = Moments(jnp.float32(batch.shape[0]), jnp.mean(batch, axis=0), jnp.var(batch, axis=0))
+    if axis is None:
+        return own
+    mean = jax.lax.pmean(own.mean, axis)
+    var = jax.lax.pmean(own.var + jnp.square(own.mean - mean), axis)
+    return Moments(own.count * jax.lax.axis_size(axis), mean, var)
 
 
 def merge(moments: Moments, more: Moments) -> Moments:

@@ -14,7 +14,7 @@ from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import Step
 from rljax.networks import ActorCritic, distributions, layers
 from rljax.types import ActorState, EpisodeStats, TrainState, Transition
-from rljax.utils import pytrees
+from rljax.utils import pytrees, sharding
 
 
 def make_env_and_network(config: Config) -> tuple[Env | HostEnv, ActorCritic]:
@@ -98,20 +98,30 @@ def on_host(env: HostEnv, actions: tuple[jax.Array, ...]) -> tuple[np.ndarray, n
 
 
 def collect(
-    config: Config, env: Env, network: ActorCritic, learner: TrainState, actor: ActorState
+    config: Config,
+    env: Env,
+    network: ActorCritic,
+    learner: TrainState,
+    actor: ActorState,
+    axis: str | None = None,
 ) -> tuple[ActorState, Transition]:
     """One rollout: `num_steps` steps of `num_envs` environments with the learner's policy.
 
     All random numbers are drawn before the loop. The outputs of the actor's layers are recorded for
     `learner.compute_gradients`, which also computes the values.
 
+    Args:
+        axis: of a mesh over whose devices the environments are sharded: the actor then has those
+            of this device, B of `num_envs`, and the key of all.
+
     Returns:
         (actor, Transition [T, B, ...]); the actor's episode statistics are `track`'s to update.
     """
     key, key_action, key_env = jax.random.split(actor.key, 3)
-    shape = (config.num_steps, config.num_envs)
+    shape, num_envs = (config.num_steps, config.num_envs), len(actor.obs)
     noise = distributions.noise(env.spec.action_space, key_action, shape)
-    chance = pytrees.stack_alike((noise, env.draw(key_env, shape)), axis=1)
+    chance = sharding.own((noise, env.draw(key_env, shape)), num_envs, axis, at=1)
+    chance = pytrees.stack_alike(chance, axis=1)
 
     def step(carry, chance):
         env_state, obs = carry
@@ -122,9 +132,7 @@ def collect(
             network, learner.params, inputs, mask, method="actor"
         )
         action = distribution.sample(noise)
-        env_action = distribution.to_env(action).reshape(
-            config.num_envs, *env.spec.action_space.shape
-        )
+        env_action = distribution.to_env(action).reshape(num_envs, *env.spec.action_space.shape)
         env_state, answer = jax.vmap(env.step)(of_env, env_state, env_action)
         flags = (answer.terminated, answer.truncated)
         row = (obs, action, answer.reward, *flags, answer.final_obs)

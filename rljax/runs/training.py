@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -45,7 +46,10 @@ def prepared(
         if algorithm.in_processes or asked.config.vectorization == "async":
             platform.set_xla_flags(options.device)  # the server takes them over
             forkserver.start_server()  # it imports while this process does
-        device = stack.enter_context(platform.computing_on(options.device, in_place=True))
+        # A2C's programs are spread over the cores; A3C's processes are.
+        cores = 1 if algorithm.in_processes else len(os.sched_getaffinity(0))
+        on_device = platform.computing_on(options.device, cpu_devices=cores, in_place=True)
+        device = stack.enter_context(on_device)
         signals.check()
         module, keys = algorithms.module(asked.algorithm), seeds.keys(options.seeds)
         making = time.perf_counter()

@@ -34,12 +34,13 @@ MEMORY_SHARE = 0.5  # of a device's memory, for a batch
 
 def usual_parallel(module: ModuleType, config: Config) -> int:
     """The number of trials to train at once for the highest speed, over all local devices."""
-    if jax.local_devices()[0].platform != "cpu":
-        return GPU_TRIALS * jax.local_device_count()
+    devices = sharding.devices()
+    if devices[0].platform != "cpu":
+        return GPU_TRIALS * len(devices)
     learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
     each = min(CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
-    return max(1, each) * jax.local_device_count()
+    return max(1, each) * len(devices)
 
 
 def train(
@@ -50,7 +51,7 @@ def train(
     All batches have one size, rounded up to whole devices, and are filled up with copies: one
     compiled program serves all. Where it fails, all trials of the batch do.
     """
-    mesh = sharding.mesh()
+    mesh = sharding.mesh(len(trials))
     module = algorithms.module(trials[0].algorithm)
     wanted = how.max_parallel or usual_parallel(module, trials[0].config)
     each = -(-min(wanted, len(trials)) // mesh.size)
@@ -89,7 +90,7 @@ def _train_batch(programs, trials, size, pace, how):
         pace = max(1, min(int(seeds.CHUNK_SECONDS * length / seconds), 20 * length))
         done += length
         yield Progress(length * config.batch_size * len(trials), seconds)
-    returns = evaluated(config, states.learner, keys, how, programs.mesh)
+    returns = evaluated(config, states.learner, keys, how)
     returns = None if returns is None else returns[: len(trials)]
     metrics = jax.tree.map(lambda x: x[:, : len(trials)], jax.device_get(rows))
     yield Progress(result=Result(trials, metrics, returns))
@@ -99,7 +100,6 @@ def _train_batch(programs, trials, size, pace, how):
 class _Programs(NamedTuple):
     init: Callable  # (configs [A], keys [A]) -> (states [A], rows [R, A])
     advance: Callable  # (configs, states, rows, (first update, last)) -> (states, rows): trains
-    mesh: Mesh
     bytes: int  # of memory that a batch takes, on each device
 
 
@@ -138,4 +138,4 @@ def _programs(module: ModuleType, config: Config, each: int, mesh: Mesh) -> _Pro
     advance = advance.lower(configs, *fresh, np.zeros(2, np.int32)).compile()
     memory = advance.memory_analysis()
     taken = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    return _Programs(init, advance, mesh, taken)
+    return _Programs(init, advance, taken)

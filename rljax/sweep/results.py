@@ -50,7 +50,7 @@ class Progress(NamedTuple):
     failure: Failure | None = None  # of a trial: an exception, or its process's death
 
 
-def evaluated(config: Config, learners: Any, keys: Any, how: SweepOptions, mesh: Any = None):
+def evaluated(config: Config, learners: Any, keys: Any, how: SweepOptions):
     """[A] mean returns of learners [A] in the evaluation after training, or None without one."""
     from rljax import evaluation
 
@@ -58,7 +58,7 @@ def evaluated(config: Config, learners: Any, keys: Any, how: SweepOptions, mesh:
         return None
     keys = evaluation.evaluation_keys(keys, config.num_updates)
     number, sizes = how.eval_episodes, dict(num_envs=how.eval_envs, max_steps=how.eval_max_steps)
-    result = evaluation.evaluate(config, learners, keys, number, how.greedy, mesh, **sizes)
+    result = evaluation.evaluate(config, learners, keys, number, how.greedy, **sizes)
     return result.returns.astype(float).mean(axis=1)
 
 

@@ -3,16 +3,19 @@
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from rljax.config import Config
 from rljax.utils import sharding
+from rljax.utils.sharding import SHARDED, SHARDED_ENVS, WHOLE
 
 CHUNK_SECONDS = 0.5  # of a chunk: short enough for a display and Ctrl-C
+LARGE_BATCH = 4096  # environment steps of an update from which on two CPU devices beat one
 
 
 def keys(seeds: Iterable[int]) -> jax.Array:
@@ -23,9 +26,14 @@ def keys(seeds: Iterable[int]) -> jax.Array:
 class Steps(NamedTuple):
     """Pure functions that train one agent."""
 
-    update: Callable  # (config, state) -> state: one update
+    update: Callable
+    """(config, state, axis) -> state: one update. The environments are sharded over the devices
+    along the mesh's axis; if it is None, they are not."""
     row: Callable  # state -> Metrics of the row in progress
     begin_row: Callable  # (state, whether the row has ended) -> state: then with a new row
+    parts: (
+        Callable  # (of_agent, of_env) -> a prefix of the state: which part is of each environment
+    )
 
 
 def in_one_program(
@@ -34,31 +42,65 @@ def in_one_program(
     """Trains all seeds at once, in chunks of (states [S], metrics [S] in NumPy) by one jitted
     program. `learner.updates` of all states are the same.
 
+    The seeds are spread over the local devices, which exchange nothing; the environments of a large
+    run of few seeds as well, whose gradients are averaged. An accelerator writes the next states
+    where those are that were passed or yielded before, which are then deleted.
+
     The length of a chunk is an argument of the program, so it changes no bit of training: the first
     chunk is one update, which takes the compilation; later ones follow the clock, and end where a
     row of metrics does at the latest. Raises an EnvError if the program fails.
     """
     done, length = int(np.asarray(states.learner.updates)[0]), 1
+    number = len(states.learner.updates)
+    mesh = sharding.mesh(number, _devices_of_each(config, number))
+    advance, place, first = _programs(steps, mesh, number)
+    states = place(sharding.filled(states, mesh))
     while done < config.num_updates:
         to_row = min(log_interval - done % log_interval, config.num_updates - done)
         length = min(length, to_row)
         start = time.perf_counter()
         with sharding.failures_named(f"env = {config.env!r}, in the updates after {done:,}"):
-            states, metrics = _advance(steps, config, states, np.int32(length), length == to_row)
-            metrics = jax.device_get(metrics)
+            states, metrics = advance(config, states, np.int32(length), np.bool_(length == to_row))
+            metrics = take(jax.device_get(metrics), slice(number))
         seconds = time.perf_counter() - start
         done += length
-        yield states, metrics
+        yield first(states), metrics
         length = max(1, int(CHUNK_SECONDS * length / seconds))
 
 
-@partial(jax.jit, static_argnums=0)
-def _advance(steps, config, states, num_updates, ends_row):
-    def advance(state):
-        state = jax.lax.fori_loop(0, num_updates, lambda _, x: steps.update(config, x), state)
-        return steps.begin_row(state, ends_row), steps.row(state)
+def _devices_of_each(config, number):
+    """The number of devices over which the environments of each agent are sharded."""
+    spare = len(sharding.devices()) // number
+    is_cpu = sharding.devices()[0].platform == "cpu"
+    if not is_cpu or config.batch_size < LARGE_BATCH:
+        return 1
+    return max((n for n in range(1, spare + 1) if config.num_envs % n == 0), default=1)
 
-    return jax.vmap(advance)(states)
+
+@lru_cache(maxsize=8)
+def _programs(steps, mesh, number):
+    """Jitted (config, states, number of updates, whether the row ends) -> (states, metrics), and
+    functions that place states on their devices, and that leave out copies of an agent."""
+    axis = sharding.ENVS if mesh.shape[sharding.ENVS] > 1 else None
+
+    def advance(config, states, num_updates, ends_row):
+        def advance(state):
+            update = partial(steps.update, config, axis=axis)
+            state = jax.lax.fori_loop(0, num_updates, lambda _, x: update(x), state)
+            return steps.begin_row(state, ends_row), steps.row(state)
+
+        return jax.vmap(advance)(states)
+
+    placed = steps.parts(of_agent=SHARDED, of_env=SHARDED_ENVS)
+    taken, given = (WHOLE, placed, WHOLE, WHOLE), (placed, SHARDED)
+    donate = (1,) if sharding.donates() else ()
+    advance = sharding.spread(advance, mesh, taken, given, donate)
+    placed = jax.tree.map(partial(NamedSharding, mesh), placed)
+    place = partial(jax.device_put, device=placed)
+    if number % mesh.shape["agents"] == 0:
+        return advance, place, lambda states: states
+    whole = NamedSharding(mesh, WHOLE)
+    return advance, place, jax.jit(lambda states: take(states, slice(number)), out_shardings=whole)
 
 
 def one_after_another(

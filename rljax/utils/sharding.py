@@ -4,22 +4,101 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rljax.utils import pytrees
 from rljax.utils.forkserver import EnvError
 
 SHARDED = PartitionSpec("agents")  # an array whose leading axis is sharded
 WHOLE = PartitionSpec()  # an array of which each device has a copy
+ENVS = "envs"  # the mesh's axis of the environments of one agent
+SHARDED_ENVS = PartitionSpec("agents", ENVS)  # an array [A, B, ...] whose second axis is, as well
 _STATUS = re.compile("[A-Z_]{4,}: ")  # the start of XLA's messages
 
 
-def mesh() -> Mesh:
-    """All local devices; a CPU is one, unless `jax_num_cpu_devices` was set before JAX started."""
-    return Mesh(np.array(jax.local_devices()), ("agents",))
+def devices() -> list:
+    """All local devices of the kind that computes by default. A CPU is one, unless
+    `jax_num_cpu_devices` was set before JAX started."""
+    default = jax.config.jax_default_device
+    platform = getattr(default, "platform", default)
+    return jax.local_devices(backend=platform)
+
+
+def mesh(agents: int, envs: int = 1) -> Mesh:
+    """Devices for a number of agents, as many as there are at most; and for the environments of
+    each, a number that leaves no device over."""
+    found = devices()
+    rows = max(1, min(agents, len(found) // envs))
+    return Mesh(np.array(found[: rows * envs]).reshape(rows, envs), ("agents", ENVS))
+
+
+def donates() -> bool:
+    """Whether programs that train write the next states over the ones before. On a CPU memory is
+    not what is short, and what was trained can be saved if the program fails."""
+    return devices()[0].platform != "cpu"
+
+
+def filled(tree: Any, mesh: Mesh) -> Any:
+    """A pytree [A, ...] with copies of the last agent, as many as the mesh needs for whole rows."""
+    number = len(jax.tree.leaves(tree)[0])
+    size = -(-number // mesh.shape["agents"]) * mesh.shape["agents"]
+    if size == number:
+        return tree
+    return jax.tree.map(lambda x: x[np.minimum(np.arange(size), number - 1)], tree)
+
+
+def own(tree: Any, number: int, axis: str | None, at: int) -> Any:
+    """This device's `number` of the arrays' axis `at`, where they are those of all along a mesh's
+    axis; without one, all."""
+    if axis is None:
+        return tree
+    first = jax.lax.axis_index(axis) * number
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, number, at), tree)
+
+
+def gathered(tree: Any, axis: str | None) -> Any:
+    """Arrays [N, ...] of 32 bits a number, of all devices along a mesh's axis as one, for what all
+    of them compute alike: its gradient is passed to the rows of the device alone. One array is
+    sent, as sending takes longer than what is sent."""
+    if axis is None:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    columns = [leaf.reshape(len(leaf), -1) for leaf in leaves]
+    whole = _all_rows(jnp.concatenate([x.view(jnp.float32) for x in columns], axis=1), axis)
+    ends = np.cumsum([x.shape[1] for x in columns])[:-1]
+    parts = zip(jnp.split(whole, ends, axis=1), leaves)
+    return structure.unflatten([x.view(y.dtype).reshape(-1, *y.shape[1:]) for x, y in parts])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _all_rows(x, axis):
+    return jax.lax.all_gather(x, axis, tiled=True)
+
+
+def _all_rows_forward(x, axis):
+    return _all_rows(x, axis), None
+
+
+def _all_rows_backward(axis, _, gradient):
+    return (own(gradient, len(gradient) // jax.lax.axis_size(axis), axis, at=0),)
+
+
+_all_rows.defvjp(_all_rows_forward, _all_rows_backward)
+
+
+def total(tree: Any, axis: str | None) -> Any:
+    """Sums of float32 arrays over the devices along a mesh's axis, sent as one vector."""
+    if axis is None:
+        return tree
+    # A CPU would compute what is summed anew for each number of the vector.
+    tree = jax.lax.optimization_barrier(tree)
+    return pytrees.unravel(jax.lax.psum(pytrees.ravel(tree), axis), tree)
 
 
 def spread(f: Callable, mesh: Mesh, taken: Any, given: Any, donate: tuple = ()) -> Callable:
