@@ -11,11 +11,11 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from rljax.config import Config
-from rljax.utils import sharding
+from rljax.utils import pytrees, sharding
 from rljax.utils.sharding import SHARDED, SHARDED_ENVS, WHOLE
 
 CHUNK_SECONDS = 0.5  # of a chunk: short enough for a display and Ctrl-C
-LARGE_BATCH = 4096  # environment steps of an update from which on two CPU devices beat one
+LARGE = 5e6  # products of a batch with the parameters: from here on two CPU devices beat one
 
 
 def keys(seeds: Iterable[int]) -> jax.Array:
@@ -52,7 +52,7 @@ def in_one_program(
     """
     done, length = int(np.asarray(states.learner.updates)[0]), 1
     number = len(states.learner.updates)
-    mesh = sharding.mesh(number, _devices_of_each(config, number))
+    mesh = sharding.mesh(number, devices_of_each(config, states))
     advance, place, first = _programs(steps, mesh, number)
     states = place(sharding.filled(states, mesh))
     while done < config.num_updates:
@@ -68,12 +68,13 @@ def in_one_program(
         length = max(1, int(CHUNK_SECONDS * length / seconds))
 
 
-def _devices_of_each(config, number):
-    """The number of devices over which the environments of each agent are sharded."""
-    spare = len(sharding.devices()) // number
-    is_cpu = sharding.devices()[0].platform == "cpu"
-    if not is_cpu or config.batch_size < LARGE_BATCH:
+def devices_of_each(config: Config, states: Any) -> int:
+    """The number of devices over which the environments of each of the agents [S] are sharded."""
+    number, devices = len(states.learner.updates), sharding.devices()
+    parameters = pytrees.size(states.learner.params) / number
+    if devices[0].platform != "cpu" or config.batch_size * parameters < LARGE:
         return 1
+    spare = len(devices) // number
     return max((n for n in range(1, spare + 1) if config.num_envs % n == 0), default=1)
 
 
