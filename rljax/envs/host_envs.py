@@ -220,8 +220,8 @@ def failed(where: str, error: str) -> EnvError:
 def check_finite(error: str, x: np.ndarray, at: Callable[[int], str]) -> None:
     """Raises an EnvError if a row of observations or actions x [B, ...] is not finite; `at` says
     where and when, for the index of an environment."""
-    # Whole numbers are finite, and so is what has a finite square sum, which is computed first as it
-    # takes a third of the time of looking at each number.
+    # Whole numbers are finite, and so is what has a finite sum of squares, which takes a third of
+    # the time of looking at each number.
     if x.dtype.kind != "f" or math.isfinite(np.vdot(x, x)) or np.isfinite(x).all():
         return
     i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
