@@ -51,16 +51,20 @@ def train(config: Config, key: jax.Array, log_interval: int) -> tuple[AgentState
 class _Programs(NamedTuple):
     """What is jitted. The whole state is two vectors between the calls, as passing dozens of arrays
     takes as long as what they compute; the parameters are one vector within them too, so that the
-    optimiser is a few operations."""
+    optimiser is a few operations. The key is apart: XLA on a CPU computes what is independent in
+    another thread, and handing over such short work takes longer than one more call."""
 
     begin: Callable
-    """AgentState -> (its vectors, noise for a rollout)."""
+    """AgentState -> (its vectors, its key's data)."""
+    draw: Callable
+    """The key's data -> (the next key's data, noise for a rollout)."""
     act: Callable
     """(vectors, noise, t, obs, mask) -> actions as `rollout.act` gives them."""
     learn: Callable
-    """(the config's floats, vectors, rollout) -> (vectors, noise for the next rollout)."""
+    """(the config's floats, vectors, rollout) -> vectors."""
     look: Callable
-    """(vectors, whether a row ends) -> (AgentState without episodes, Metrics, vectors)."""
+    """(vectors, the key's data, whether a row ends) -> (AgentState without episodes, Metrics,
+    vectors)."""
 
 
 @lru_cache(maxsize=8)
@@ -70,7 +74,7 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
     _, config_of = pytrees.settings(config)
 
     def fresh(key):
-        actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
+        actor = ActorState((), (), (), rollout.no_episodes(config.num_envs))
         train_state = learner.init(config, network, spec, key)
         empty = a2c.empty_row(learner.zero_losses(config, network, spec, train_state.params))
         return AgentState(train_state, actor, empty, empty)
@@ -78,35 +82,34 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
     whole = jax.eval_shape(fresh, jax.random.key(0))
     network, raveled, unraveled = _vectors(network, whole.learner)
     like = whole._replace(learner=jax.eval_shape(raveled, whole.learner))
-    plain_like = jax.eval_shape(pytrees.plain, like)
 
     def state_of(vectors):
-        return pytrees.typed(pytrees.of_kinds(vectors, plain_like), like)
-
-    def begin_rollout(state):
-        key, key_action = jax.random.split(state.actor.key)
-        shape = (config.num_steps, config.num_envs)
-        noise = distributions.noise(spec.action_space, key_action, shape)
-        state = state._replace(actor=state.actor._replace(key=key))
-        return pytrees.by_kind(pytrees.plain(state)), noise
+        return pytrees.of_kinds(vectors, like)
 
     def begin(state):
-        return begin_rollout(state._replace(learner=raveled(state.learner)))
+        key = jax.random.key_data(state.actor.key)
+        actor = state.actor._replace(key=())
+        return pytrees.by_kind(state._replace(learner=raveled(state.learner), actor=actor)), key
+
+    def draw(key):
+        key, key_action = jax.random.split(jax.random.wrap_key_data(key))
+        shape = (config.num_steps, config.num_envs)
+        return jax.random.key_data(key), distributions.noise(spec.action_space, key_action, shape)
 
     def act(vectors, noise, t, obs, mask):
         return rollout.act(network, state_of(vectors).learner, obs, mask, noise[t])
 
     def learn(floats, vectors, batch):
-        return begin_rollout(a2c.learn(config_of(floats), network, state_of(vectors), batch))
+        return pytrees.by_kind(a2c.learn(config_of(floats), network, state_of(vectors), batch))
 
-    def look(vectors, ends_row):
+    def look(vectors, key, ends_row):
         state = state_of(vectors)
         following = a2c.begin_row(state, ends_row)
-        key, train_state = state.actor.key, unraveled(state.learner)
-        unopened = following._replace(learner=train_state, actor=rollout.unopened(key))
-        return unopened, a2c.row(state), pytrees.by_kind(pytrees.plain(following))
+        actor = rollout.unopened(jax.random.wrap_key_data(key))
+        unopened = following._replace(learner=unraveled(state.learner), actor=actor)
+        return unopened, a2c.row(state), pytrees.by_kind(following)
 
-    return _Programs(*map(jax.jit, (begin, act, learn, look)))
+    return _Programs(*map(jax.jit, (begin, draw, act, learn, look)))
 
 
 def _vectors(network, learner):
@@ -145,18 +148,18 @@ def _chunks(config, state, log_interval):
     # As arrays of JAX's they are passed in a fraction of the time.
     floats, *numbers = map(jnp.asarray, (floats, *np.arange(config.num_steps, dtype=np.int32)))
 
-    def update(vectors, noise, obs, mask):
+    def update(vectors, key, noise, obs, mask):
         """One rollout and one gradient step, of which only the actions are waited for."""
 
         def act(t, obs, mask):
             return rollout.on_host(env, programs.act(vectors, noise, numbers[t], obs, mask))
 
         obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps)
-        return *programs.learn(floats, vectors, batch), obs, mask
+        return programs.learn(floats, vectors, batch), *programs.draw(key), obs, mask
 
     def look(ends_row):
         nonlocal now
-        state, metrics, vectors = programs.look(now[0], ends_row)
+        state, metrics, vectors = programs.look(*now[:2], ends_row)
         now = vectors, *now[1:]
         return state, jax.device_get(metrics)
 
@@ -165,7 +168,8 @@ def _chunks(config, state, log_interval):
     with env.open(env_seeds) as running:
         first = running.reset(env_seeds)
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
-        now = (*programs.begin(state._replace(actor=actor)), *first)
+        vectors, key = programs.begin(state._replace(actor=actor))
+        now = vectors, *programs.draw(key), *first
         done, end = int(state.learner.updates), -math.inf  # the first chunk is one update
         given = done
         while done < config.num_updates:
