@@ -6,10 +6,11 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rljax import a2c, learner, networks, rollout
@@ -48,17 +49,22 @@ def train(config: Config, key: jax.Array, log_interval: int) -> tuple[AgentState
 
 
 class _Programs(NamedTuple):
-    """What is jitted. The whole state is one vector between the calls, as passing dozens of arrays
-    takes as long as what they compute."""
+    """What is jitted. The whole state is two vectors between the calls, as passing dozens of arrays
+    takes as long as what they compute; the parameters are one vector within them too, so that the
+    optimiser is a few operations. The key is apart: XLA on a CPU computes what is independent in
+    another thread, and handing over such short work takes longer than one more call."""
 
     begin: Callable
-    """AgentState -> (its vector, noise for a rollout)."""
+    """AgentState -> (its vectors, its key's data)."""
+    draw: Callable
+    """The key's data -> (the next key's data, noise for a rollout)."""
     act: Callable
-    """(vector, noise, t, obs, mask) -> actions as `rollout.act` gives them."""
+    """(vectors, noise, t, obs, mask) -> actions as `rollout.act` gives them."""
     learn: Callable
-    """(the config's floats, vector, rollout) -> (vector, noise for the next rollout)."""
+    """(the config's floats, vectors, rollout) -> vectors."""
     look: Callable
-    """(vector, whether a row ends) -> (AgentState without episodes, Metrics, vector)."""
+    """(vectors, the key's data, whether a row ends) -> (AgentState without episodes, Metrics,
+    vectors)."""
 
 
 @lru_cache(maxsize=8)
@@ -68,39 +74,68 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
     _, config_of = pytrees.settings(config)
 
     def fresh(key):
-        actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
+        actor = ActorState((), (), (), rollout.no_episodes(config.num_envs))
         train_state = learner.init(config, network, spec, key)
         empty = a2c.empty_row(learner.zero_losses(config, network, spec, train_state.params))
         return AgentState(train_state, actor, empty, empty)
 
-    like = jax.eval_shape(fresh, jax.random.key(0))
-    plain_like = jax.eval_shape(pytrees.plain, like)
+    whole = jax.eval_shape(fresh, jax.random.key(0))
+    network, raveled, unraveled = _vectors(network, whole.learner)
+    like = whole._replace(learner=jax.eval_shape(raveled, whole.learner))
 
-    def state_of(vector):
-        return pytrees.typed(pytrees.unpack(vector, plain_like), like)
-
-    def vector_of(state):
-        return pytrees.pack(pytrees.plain(state))
+    def state_of(vectors):
+        return pytrees.of_kinds(vectors, like)
 
     def begin(state):
-        key, key_action = jax.random.split(state.actor.key)
+        key = jax.random.key_data(state.actor.key)
+        actor = state.actor._replace(key=())
+        return pytrees.by_kind(state._replace(learner=raveled(state.learner), actor=actor)), key
+
+    def draw(key):
+        key, key_action = jax.random.split(jax.random.wrap_key_data(key))
         shape = (config.num_steps, config.num_envs)
-        noise = distributions.noise(spec.action_space, key_action, shape)
-        return vector_of(state._replace(actor=state.actor._replace(key=key))), noise
+        return jax.random.key_data(key), distributions.noise(spec.action_space, key_action, shape)
 
-    def act(vector, noise, t, obs, mask):
-        return rollout.act(network, state_of(vector).learner, obs, mask, noise[t])
+    def act(vectors, noise, t, obs, mask):
+        return rollout.act(network, state_of(vectors).learner, obs, mask, noise[t])
 
-    def learn(floats, vector, batch):
-        return begin(a2c.learn(config_of(floats), network, state_of(vector), batch))
+    def learn(floats, vectors, batch):
+        return pytrees.by_kind(a2c.learn(config_of(floats), network, state_of(vectors), batch))
 
-    def look(vector, ends_row):
-        state = state_of(vector)
+    def look(vectors, key, ends_row):
+        state = state_of(vectors)
         following = a2c.begin_row(state, ends_row)
-        unopened = following._replace(actor=rollout.unopened(state.actor.key))
-        return unopened, a2c.row(state), vector_of(following)
+        actor = rollout.unopened(jax.random.wrap_key_data(key))
+        unopened = following._replace(learner=unraveled(state.learner), actor=actor)
+        return unopened, a2c.row(state), pytrees.by_kind(following)
 
-    return _Programs(*map(jax.jit, (begin, act, learn, look)))
+    return _Programs(*map(jax.jit, (begin, draw, act, learn, look)))
+
+
+def _vectors(network, learner):
+    """(a network whose parameters are one vector, a function that puts such vectors in the place of
+    pytrees like the parameters, its inverse) for a learner's shapes. Parameters that are not all
+    float32 stay as they are."""
+    structure = jax.tree.structure(learner.params)
+    if any(leaf.dtype != np.float32 for leaf in jax.tree.leaves(learner.params)):
+        return network, lambda learner: learner, lambda learner: learner
+
+    def is_like_params(tree):
+        return jax.tree.structure(tree) == structure
+
+    def change(function, kinds, trees):
+        return jax.tree.map(
+            lambda kind, x: function(x, kind) if is_like_params(kind) else x,
+            *(kinds, trees),
+            is_leaf=is_like_params,
+        )
+
+    raveled = pytrees.Raveled(network, learner.params)
+    return (
+        raveled,
+        partial(change, lambda x, _: pytrees.ravel(x), learner),
+        partial(change, pytrees.unravel, learner),
+    )
 
 
 def _chunks(config, state, log_interval):
@@ -110,19 +145,22 @@ def _chunks(config, state, log_interval):
     without_floats = dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
     programs = _programs(without_floats, env.spec)
 
-    def update(vector, noise, obs, mask):
+    # As arrays of JAX's they are passed in a fraction of the time.
+    floats, *numbers = map(jnp.asarray, (floats, *np.arange(config.num_steps, dtype=np.int32)))
+
+    def update(vectors, key, noise, obs, mask):
         """One rollout and one gradient step, of which only the actions are waited for."""
 
         def act(t, obs, mask):
-            return rollout.on_host(env, programs.act(vector, noise, np.int32(t), obs, mask))
+            return rollout.on_host(env, programs.act(vectors, noise, numbers[t], obs, mask))
 
         obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps)
-        return *programs.learn(floats, vector, batch), obs, mask
+        return programs.learn(floats, vectors, batch), *programs.draw(key), obs, mask
 
     def look(ends_row):
         nonlocal now
-        state, metrics, vector = programs.look(now[0], ends_row)
-        now = vector, *now[1:]
+        state, metrics, vectors = programs.look(*now[:2], ends_row)
+        now = vectors, *now[1:]
         return state, jax.device_get(metrics)
 
     key, key_reset = jax.random.split(state.actor.key)
@@ -130,7 +168,8 @@ def _chunks(config, state, log_interval):
     with env.open(env_seeds) as running:
         first = running.reset(env_seeds)
         actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
-        now = (*programs.begin(state._replace(actor=actor)), *first)
+        vectors, key = programs.begin(state._replace(actor=actor))
+        now = vectors, *programs.draw(key), *first
         done, end = int(state.learner.updates), -math.inf  # the first chunk is one update
         given = done
         while done < config.num_updates:

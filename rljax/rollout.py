@@ -92,8 +92,7 @@ def choose(
 
 def on_host(env: HostEnv, actions: tuple[jax.Array, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The result of `act` in NumPy: (sampled actions, actions for the environments)."""
-    sampled, *other = map(np.asarray, actions)
-    env_action = other[0] if other else sampled
+    sampled, env_action = np.asarray(actions[0]), np.asarray(actions[-1])
     return sampled, env_action.reshape(len(sampled), *env.spec.action_space.shape)
 
 

@@ -74,7 +74,7 @@ def _work(index, queue, turns, parameters, job, step):
         pulled = clock()
         gradients, actor, spent = step(vector)
         computed = clock()
-        record["gradients"], record["actor"] = gradients, actor
+        record["gradients"], record["actor"] = np.asarray(gradients), np.asarray(actor)
         # What a push takes is known after it: it goes with the next message.
         record["seconds"] = [seconds[name] for name in messages.PHASES]
         waited_for_room = queue.put(messages.GRADIENT, content)
@@ -118,42 +118,64 @@ def _jax_step(job, env, network) -> Callable:
 
 def _host_step(job, env, network, running) -> Callable:
     """As `_jax_step`: a loop in Python around a jitted policy, then one jitted gradient. Parameters
-    stay one vector: slicing it is quicker than passing a dozen arrays."""
-    config, space, num_envs = job.config, env.spec.action_space, job.config.num_envs
+    stay one vector, and so do the key and the episodes: a jitted call takes as long as its arrays
+    are many."""
+    config, layout, num_envs = job.config, job.layout, job.config.num_envs
     floats, config_of = pytrees.settings(config)
-    floats, shape = jnp.asarray(floats), (config.num_steps, num_envs)
+    network = pytrees.Raveled(network, layout.published.params)
+    published = layout.published._replace(params=layout.gradients.gradients)
+    like = jax.eval_shape(lambda: (job.actor.key, rollout.no_episodes(num_envs)))
 
-    @jax.jit
-    def begin(key, vector):
-        """(key, noise, parameters) as JAX's arrays, quicker than by `device_put`."""
+    on_device = jax.jit(lambda vector: vector)  # takes a quarter of the time of `device_put`
+
+    def begin_rollout(key, episodes):
+        """(key and episodes as a vector, noise of a rollout)."""
         key, key_noise = jax.random.split(jax.random.wrap_key_data(key))
-        return jax.random.key_data(key), distributions.noise(space, key_noise, shape), vector
+        shape = (config.num_steps, num_envs)
+        noise = distributions.noise(env.spec.action_space, key_noise, shape)
+        return pytrees.pack((jax.random.key_data(key), episodes)), noise
 
     @jax.jit
-    def act(vector, obs, mask, noise):
-        state = messages.learner_of(vector, job.layout.published)
-        return rollout.act(network, state, obs, mask, noise)
+    def act(vector, noise, t, obs, mask):
+        return rollout.act(network, messages.learner_of(vector, published), obs, mask, noise[t])
+
+    def compute_gradients(floats, vector, episodes, batch):
+        state, config = messages.learner_of(vector, published), config_of(floats)
+        return learner.compute_gradients(config, network, state, episodes, batch)
+
+    # Two programs take half the time of one: XLA on a CPU computes what is independent in another
+    # thread, and to hand over such short work takes longer than the work.
 
     @jax.jit
-    def work(floats, vector, episodes, batch):
-        config = config_of(floats)
-        state = messages.learner_of(vector, job.layout.published)
-        episodes, given = learner.compute_gradients(config, network, state, episodes, batch)
-        return pytrees.ravel(given), episodes
+    def of_network(floats, vector, batch):
+        """What depends on the network: the gradient, the losses and the norm, as one vector."""
+        _, given = compute_gradients(floats, vector, rollout.no_episodes(num_envs), batch)
+        return pytrees.ravel((given.gradients, given.metrics.losses, given.metrics.grad_norm))
 
+    @jax.jit
+    def of_batch(floats, held, batch):
+        """What does not, as one vector; and as `begin_rollout`, for the next rollout."""
+        key, episodes = pytrees.unpack(held, like)
+        nothing = jnp.zeros(pytrees.size(published))
+        episodes, given = compute_gradients(floats, nothing, episodes, batch)
+        episodic = given.metrics._replace(losses=(), grad_norm=())
+        return pytrees.ravel((given.moments, episodic)), *begin_rollout(key, episodes)
+
+    # As arrays of JAX's they are passed in a fraction of the time.
+    floats, *numbers = map(jnp.asarray, (floats, *np.arange(config.num_steps, dtype=np.int32)))
     key, key_reset = jax.random.split(jax.random.wrap_key_data(job.actor.key))
-    key = jax.random.key_data(key)
     obs, mask = running.reset(host_envs.seeds(key_reset, num_envs))
     episodes = rollout.no_episodes(num_envs)
+    held, noise = jax.jit(begin_rollout)(jax.random.key_data(key), episodes)
     clock = time.perf_counter
 
     def step(vector, env_step=running.step):
-        nonlocal key, obs, mask, episodes
-        spent = {"environment": 0.0, "policy": 0.0}
+        nonlocal held, noise, obs, mask
+        vector, spent = on_device(vector), {"environment": 0.0, "policy": 0.0}
 
         def timed_act(t, obs, mask):
             begun = clock()
-            actions = rollout.on_host(env, act(on_device, obs, mask, noise[t]))
+            actions = rollout.on_host(env, act(vector, noise, numbers[t], obs, mask))
             spent["policy"] += clock() - begun
             return actions
 
@@ -163,17 +185,18 @@ def _host_step(job, env, network, running) -> Callable:
             spent["environment"] += clock() - begun
             return answer
 
-        key, noise, on_device = begin(key, vector)
-        noise = np.asarray(noise)
         obs, mask, batch = rollout.loop(timed_act, timed_step, obs, mask, config.num_steps)
-        gradients, episodes = work(floats, on_device, episodes, batch)
-        return gradients, key, spent
+        key = np.asarray(held)[: len(job.actor.key)]
+        given = np.asarray(of_network(floats, vector, batch))
+        others, held, noise = of_batch(floats, held, batch)
+        size = pytrees.size(layout.gradients.gradients)
+        return np.concatenate([given[:size], others, given[size:]]), key, spent
 
-    fresh, no = (key, obs, mask, episodes), np.zeros(num_envs, bool)
+    fresh, no = (held, noise, obs, mask), np.zeros(num_envs, bool)
     same = Step(obs, np.zeros(num_envs, np.float32), no, no, obs, mask)
-    zeros = np.zeros(pytrees.size(job.layout.published), np.float32)
-    jax.block_until_ready(step(zeros, lambda actions: same))  # compiles
-    key, obs, mask, episodes = fresh
+    zeros = np.zeros(pytrees.size(layout.published), np.float32)
+    step(zeros, lambda actions: same)  # compiles
+    held, noise, obs, mask = fresh
     return step
 
 

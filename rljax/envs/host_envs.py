@@ -5,6 +5,7 @@ resets the environment within the step, and the true successor is kept.
 """
 
 import contextlib
+import math
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from multiprocessing.util import Finalize
@@ -176,7 +177,7 @@ class HostVectorEnv(contextlib.AbstractContextManager):
                 final_obs[i] = info["final_obs"][i]
             check_finite(OBSERVATION_NOT_FINITE, final_obs, self._at)
         check_finite(OBSERVATION_NOT_FINITE, obs, self._at)
-        reward = reward.astype(np.float32)  # finite, as `Guarded` makes sure
+        reward = reward.astype(np.float32, copy=False)  # finite, as `Guarded` makes sure
         return Step(obs, reward, terminated, truncated, final_obs, info.get("mask"))
 
     def close(self) -> None:
@@ -219,7 +220,9 @@ def failed(where: str, error: str) -> EnvError:
 def check_finite(error: str, x: np.ndarray, at: Callable[[int], str]) -> None:
     """Raises an EnvError if a row of observations or actions x [B, ...] is not finite; `at` says
     where and when, for the index of an environment."""
-    if np.isfinite(x).all():
+    # Whole numbers are finite, and so is what has a finite sum of squares, which takes a third of
+    # the time of looking at each number.
+    if x.dtype.kind != "f" or math.isfinite(np.vdot(x, x)) or np.isfinite(x).all():
         return
     i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
     shown = " ".join(np.array2string(x[i], threshold=20, precision=3).split())

@@ -66,14 +66,21 @@ class SyncEnvs(VectorEnv):
         return np.array(obs), self._join(infos)
 
     def step(self, actions):
-        *arrays, infos = zip(*(env.step(action) for env, action in zip(self.envs, actions)))
-        obs, reward, terminated, truncated = map(np.array, arrays)
-        done, infos, ends = terminated | truncated, list(infos), {}
-        if done.any():
-            ends = {"final_obs": list(obs.copy()), "_final_obs": done}
-        for i in np.flatnonzero(done):
-            obs[i], infos[i] = self.envs[i].reset()
-        return obs, reward, terminated, truncated, {**ends, **self._join(infos)}
+        # As Python's numbers they take half the time to decode.
+        is_number = actions.ndim == 1 and actions.dtype.kind == "i"
+        actions = actions.tolist() if is_number else actions
+        answers = [env.step(action) for env, action in zip(self.envs, actions)]
+        obs, reward, terminated, truncated, infos = zip(*answers)
+        joined, obs = {}, np.array(obs)
+        if True in terminated or True in truncated:
+            ends, infos = np.logical_or(terminated, truncated), list(infos)
+            joined = {"final_obs": list(obs.copy()), "_final_obs": ends}
+            for i in np.flatnonzero(ends):
+                obs[i], infos[i] = self.envs[i].reset()
+        if any(infos):
+            joined.update(self._join(infos))
+        flags = np.array(terminated, bool), np.array(truncated, bool)
+        return obs, np.array(reward, np.float32), *flags, joined
 
     def get_attr(self, name):
         return tuple(getattr(env, name) for env in self.envs)

@@ -6,7 +6,7 @@ A jitted call passes one array in a fraction of the time of dozens of small ones
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -60,6 +60,40 @@ def unravel(vector: Any, shapes: Any) -> Any:
     ends = itertools.accumulate(math.prod(leaf.shape) for leaf in leaves)
     slices = itertools.starmap(slice, itertools.pairwise((0, *ends)))
     return kind.unflatten([vector[at].reshape(leaf.shape) for at, leaf in zip(slices, leaves)])
+
+
+class Raveled(NamedTuple):
+    """A network whose variables are one vector, as `ravel` makes it, and so are its gradients."""
+
+    network: Any
+    shapes: Any  # of its variables
+
+    def apply(self, vector: jax.Array, *args: Any, **kwargs: Any) -> Any:
+        return self.network.apply(self._unravel(vector), *args, **kwargs)
+
+    def _unravel(self, vector):
+        """`unravel`, whose gradient is one concatenation instead of a sum of padded slices."""
+
+        @jax.custom_vjp
+        def unraveled(vector):
+            return unravel(vector, self.shapes)
+
+        unraveled.defvjp(lambda x: (unraveled(x), None), lambda _, grads: (ravel(grads),))
+        return unraveled(vector)
+
+
+def by_kind(tree: Any) -> tuple[jax.Array, jax.Array]:
+    """(the float32 leaves, the bits of the others as `pack` makes them), as two vectors: float32
+    numbers need not be made of bits."""
+    floats, others = _kinds(tree)
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in floats]), pack(others)
+
+
+def of_kinds(vectors: tuple[jax.Array, jax.Array], shapes: Any) -> Any:
+    """The pytree of vectors from `by_kind`."""
+    floats, others = _kinds(shapes)
+    floats, others = iter(unravel(vectors[0], floats)), iter(unpack(vectors[1], others))
+    return jax.tree.map(lambda x: next(floats if x.dtype == jnp.float32 else others), shapes)
 
 
 def plain(tree: Any) -> Any:
@@ -120,6 +154,14 @@ def _stack(leaves, axis):
         leaves = map(_bits, leaves)
     first, *others = leaves
     return jnp.stack([first, *others], axis) if others else first
+
+
+def _kinds(tree):
+    """(float32 leaves, others)."""
+    leaves = jax.tree.leaves(tree)
+    is_float = [leaf.dtype == jnp.float32 for leaf in leaves]
+    floats = [leaf for leaf, one in zip(leaves, is_float) if one]
+    return floats, [leaf for leaf, one in zip(leaves, is_float) if not one]
 
 
 def _bits(leaf):
