@@ -166,7 +166,7 @@ def evaluate(
     mesh = sharding.mesh(number)
     begin, advance = _programs(mesh, num_episodes, greedy)
     watch(0, number * num_episodes, 0)
-    learners, keys = sharding.filled((learners, keys), mesh)
+    learners, keys = sharding.placed((learners, keys), mesh)
     progress = begin(settings, keys)
     while True:
         with sharding.failures_named(f"env = {config.env!r}, in an evaluation"):

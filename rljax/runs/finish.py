@@ -88,7 +88,7 @@ def _run(plan, now, summary):
         seeds=asked.options.seeds,
         metrics=plan.recorder.metrics(),
         summary=summary,
-        state=checkpoints.nest(checkpoints.flatten(now.states)),
+        state=now.states and checkpoints.nest(checkpoints.flatten(now.states)),
         env_steps=(now.updates * asked.config.batch_size).tolist(),
         run_dir=asked.options.run_dir,
         error=now.error,

@@ -19,7 +19,7 @@ from rljax.runs.recorder import Recorder
 from rljax.runs.records import config_record
 from rljax.runs.settings import Settings
 from rljax.runs.start import Training
-from rljax.utils import forkserver, seeds
+from rljax.utils import forkserver, seeds, sharding
 from rljax.utils.errors import TrainingError
 
 
@@ -60,7 +60,10 @@ def train(plan: Plan, now: Training, clock: Clock) -> None:
         now.status, now.error = "failed", error
     except TrainingError as error:
         now.status, now.error = "failed", error
-        _save(plan, now)
+        if sharding.is_deleted(now.states):  # by the chunk that failed
+            now.states = None
+        else:
+            _save(plan, now)
     plan.recorder.wait()
 
 

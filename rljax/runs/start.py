@@ -22,7 +22,7 @@ from rljax.utils import atomic_io, values
 class Training:
     """The state of a run in progress."""
 
-    states: Any  # [S]
+    states: Any  # [S]; None where an accelerator failed: the last checkpoint has them
     updates: np.ndarray  # [S]
     progress: Progress
     last_returns: np.ndarray  # [S] episodic return of each seed's last row; NaN if it has none

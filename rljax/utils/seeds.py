@@ -53,8 +53,8 @@ def in_one_program(
     done, length = int(np.asarray(states.learner.updates)[0]), 1
     number = len(states.learner.updates)
     mesh = sharding.mesh(number, devices_of_each(config, states))
-    advance, place, first = _programs(steps, mesh, number)
-    states = place(sharding.filled(states, mesh))
+    advance, first = _programs(steps, mesh, number)
+    states = sharding.placed(states, mesh, _specs(steps))
     while done < config.num_updates:
         to_row = min(log_interval - done % log_interval, config.num_updates - done)
         length = min(length, to_row)
@@ -78,10 +78,14 @@ def devices_of_each(config: Config, states: Any) -> int:
     return max((n for n in range(1, spare + 1) if config.num_envs % n == 0), default=1)
 
 
+def _specs(steps):
+    return steps.parts(of_agent=SHARDED, of_env=SHARDED_ENVS)
+
+
 @lru_cache(maxsize=8)
 def _programs(steps, mesh, number):
-    """Jitted (config, states, number of updates, whether the row ends) -> (states, metrics), and
-    functions that place states on their devices, and that leave out copies of an agent."""
+    """Jitted (config, states, number of updates, whether the row ends) -> (states, metrics), and a
+    function that leaves out copies of an agent."""
     axis = sharding.ENVS if mesh.shape[sharding.ENVS] > 1 else None
 
     def advance(config, states, num_updates, ends_row):
@@ -92,16 +96,14 @@ def _programs(steps, mesh, number):
 
         return jax.vmap(advance)(states)
 
-    placed = steps.parts(of_agent=SHARDED, of_env=SHARDED_ENVS)
-    taken, given = (WHOLE, placed, WHOLE, WHOLE), (placed, SHARDED)
+    specs = _specs(steps)
+    taken, given = (WHOLE, specs, WHOLE, WHOLE), (specs, SHARDED)
     donate = (1,) if sharding.donates() else ()
     advance = sharding.spread(advance, mesh, taken, given, donate)
-    placed = jax.tree.map(partial(NamedSharding, mesh), placed)
-    place = partial(jax.device_put, device=placed)
     if number % mesh.shape["agents"] == 0:
-        return advance, place, lambda states: states
+        return advance, lambda states: states
     whole = NamedSharding(mesh, WHOLE)
-    return advance, place, jax.jit(lambda states: take(states, slice(number)), out_shardings=whole)
+    return advance, jax.jit(lambda states: take(states, slice(number)), out_shardings=whole)
 
 
 def one_after_another(

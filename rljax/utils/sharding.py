@@ -44,13 +44,19 @@ def donates() -> bool:
     return devices()[0].platform != "cpu"
 
 
-def filled(tree: Any, mesh: Mesh) -> Any:
-    """A pytree [A, ...] with copies of the last agent, as many as the mesh needs for whole rows."""
+def is_deleted(tree: Any) -> bool:
+    """Whether a program has written over arrays of a pytree."""
+    return any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(tree))
+
+
+def placed(tree: Any, mesh: Mesh, specs: Any = SHARDED) -> Any:
+    """A pytree [A, ...] on its devices, with copies of the last agent, as many as the mesh needs
+    for whole rows; `specs` is a prefix of it."""
     number = len(jax.tree.leaves(tree)[0])
     size = -(-number // mesh.shape["agents"]) * mesh.shape["agents"]
-    if size == number:
-        return tree
-    return jax.tree.map(lambda x: x[np.minimum(np.arange(size), number - 1)], tree)
+    if size > number:
+        tree = jax.tree.map(lambda x: x[np.minimum(np.arange(size), number - 1)], tree)
+    return jax.device_put(tree, jax.tree.map(partial(NamedSharding, mesh), specs))
 
 
 def own(tree: Any, number: int, axis: str | None, at: int) -> Any:
