@@ -4,6 +4,8 @@ A2C composes them in one jitted update. In A3C workers compute gradients, and th
 applies them.
 """
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import optax
 from rljax import losses, networks, normalization, optimizers, returns, rollout
 from rljax.config import Config
 from rljax.envs.interface import EnvSpec
-from rljax.networks import ActorCritic, layers
+from rljax.networks import ActorCritic, blocks, layers
 from rljax.types import (
     BatchGradients,
     BatchMetrics,
@@ -60,7 +62,7 @@ def compute_gradients(
         (the episodes in progress after the batch, BatchGradients).
     """
     grads, loss_metrics = loss_gradients(config, network, state, batch, axis)
-    moments, discounted_return = _batch_moments(config, episodes, batch, axis)
+    moments, discounted_return = _batch_moments(config, network, episodes, batch, axis)
     episodes, finished = rollout.track(episodes, batch)
     grads, finished = sharding.total((grads, finished), axis)
     metrics = BatchMetrics(*finished, losses=loss_metrics, grad_norm=optimizers.global_norm(grads))
@@ -77,13 +79,14 @@ def loss_gradients(
 ) -> tuple[optax.Params, dict[str, jax.Array]]:
     """The gradient of the config's loss on a batch.
 
-    The network runs once over the whole batch: its values serve the loss and, held constant, the
+    The network runs once over the whole batch, in `networks.blocks` if it is large: its values serve the loss and, held constant, the
     advantages. Values of true successors are those of the next row where the episode continues;
     `successor_values` computes the others.
 
     Args:
         batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`.
-            `recorded` must come from the same parameters and moments, or be None.
+            `recorded` must come from the same parameters and moments, or be None. Observations
+            are float32, or as an environment in JAX keeps them.
         axis: as for `compute_gradients`. Each device then has the whole batch's loss, and its own
             rows' share of the gradient: the gradient is the sum over the devices.
 
@@ -99,21 +102,21 @@ def loss_gradients(
     chex.assert_tree_shape_prefix(batch, (num_steps, num_envs))
     loss_function = losses.make(config.loss)
     batch = jax.tree.map(jnp.asarray, batch)
-    obs = normalization.standardize(state.obs_moments, batch.obs)
-    final_obs = normalization.standardize(state.obs_moments, batch.final_obs)
     rewards = normalization.scale(state.return_moments, batch.reward)
     obs, actions, mask, recorded = jax.tree.map(
-        _merge_time_and_batch, (obs, batch.action, batch.mask, batch.recorded)
+        _merge_time_and_batch, (batch.obs, batch.action, batch.mask, batch.recorded)
     )
+    how = dict(moments=state.obs_moments, rows=blocks.rows(network, state.params, obs.shape))
+    apply = partial(blocks.apply, network, **how)
 
     def value(obs):
-        return network.apply(state.params, obs, method="critic")
+        return apply(state.params, obs=obs, method="critic")
 
     def loss(params):
-        distribution, flat_values = network.apply(layers.reuse(params, recorded), obs, mask)
+        distribution, flat_values = apply(layers.reuse(params, recorded), obs=obs, mask=mask)
         values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
         cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
-        next_values = successor_values(value, values, final_obs, cut)
+        next_values = successor_values(value, values, batch.final_obs, cut)
         advantages, targets = returns.gae(
             rewards,
             values,
@@ -229,11 +232,12 @@ def apply_gradients(
     )
 
 
-def _batch_moments(config, episodes, batch, axis):
+def _batch_moments(config, network, episodes, batch, axis):
     """(BatchMoments, [B] the discounted returns of the episodes in progress after the batch)."""
     obs, returns, discounted_return = None, None, episodes.discounted_return
     if config.normalize_observations:
-        obs = normalization.measure(_merge_time_and_batch(batch.obs), axis)
+        obs = _merge_time_and_batch(jnp.asarray(batch.obs))
+        obs = normalization.measure(blocks.inputs(network, None, obs), axis)
     if config.normalize_rewards:
         done = jnp.logical_or(batch.terminated, batch.truncated)
         discounted_return, all_returns = normalization.discounted_returns(

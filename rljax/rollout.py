@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import envs, networks, normalization
+from rljax import envs, networks
 from rljax.config import Config
 from rljax.envs import Env
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import Step
-from rljax.networks import ActorCritic, distributions, layers
+from rljax.networks import ActorCritic, blocks, distributions, layers
 from rljax.types import ActorState, EpisodeStats, TrainState, Transition
 from rljax.utils import pytrees, sharding
 
@@ -55,7 +55,7 @@ def policy(
 ):
     """The distribution over actions for observations [B, *obs_shape]; over those that the mask
     [B, *mask_shape] allows, if there is one."""
-    inputs = normalization.standardize(learner.obs_moments, obs)
+    inputs = blocks.inputs(network, learner.obs_moments, obs)
     return network.apply(learner.params, inputs, mask, method="actor")
 
 
@@ -107,7 +107,8 @@ def collect(
     """One rollout: `num_steps` steps of `num_envs` environments with the learner's policy.
 
     All random numbers are drawn before the loop. The outputs of the actor's layers are recorded for
-    `learner.compute_gradients`, which also computes the values.
+    `learner.compute_gradients`, which also computes the values; unless they are so large that they
+    are computed in `blocks`.
 
     Args:
         axis: of a mesh over whose devices the environments are sharded: the actor then has those
@@ -121,15 +122,21 @@ def collect(
     noise = distributions.noise(env.spec.action_space, key_action, shape)
     chance = sharding.own((noise, env.draw(key_env, shape)), num_envs, axis, at=1)
     chance = pytrees.stack_alike(chance, axis=1)
+    batch_size = num_envs * config.num_steps
+    rows = blocks.rows(network, learner.params, (batch_size, *env.spec.obs_shape))
+
+    def actor_of(obs, mask):
+        if rows is not None:
+            of = network, learner.params, learner.obs_moments
+            return blocks.apply(*of, obs, mask, method="actor", rows=rows), None
+        inputs = blocks.inputs(network, learner.obs_moments, obs)
+        return layers.record(network, learner.params, inputs, mask, method="actor")
 
     def step(carry, chance):
         env_state, obs = carry
         noise, of_env = pytrees.unstack(chance)
-        inputs = normalization.standardize(learner.obs_moments, obs)
         mask = jax.vmap(env.mask)(env_state)
-        distribution, recorded = layers.record(
-            network, learner.params, inputs, mask, method="actor"
-        )
+        distribution, recorded = actor_of(obs, mask)
         action = distribution.sample(noise)
         env_action = distribution.to_env(action).reshape(num_envs, *env.spec.action_space.shape)
         env_state, answer = jax.vmap(env.step)(of_env, env_state, env_action)

@@ -18,7 +18,7 @@ from rljax import rollout
 from rljax.cli import fail, flags
 from rljax.config import Config
 from rljax.envs.spaces import ActionSpace, Box, Discrete
-from rljax.networks import distributions
+from rljax.networks import blocks, distributions
 from rljax.runs import directory
 from rljax.runs.options import DEVICES
 from rljax.utils import atomic_io
@@ -188,7 +188,7 @@ def acting(config: Config, state: Any, with_values: bool = False) -> Iterator[in
         state, total = carry
         actor, batch = rollout.collect(config, env, network, state.learner, state.actor)
         if with_values:
-            obs = batch.obs.reshape(-1, *env.spec.obs_shape)
+            obs = blocks.inputs(network, None, batch.obs.reshape(-1, *env.spec.obs_shape))
             total += network.apply(state.learner.params, obs, method="critic").sum()
         total = sum((leaf.sum() for leaf in jax.tree.leaves(batch)), start=total)
         return state._replace(actor=actor), total

@@ -1,4 +1,4 @@
-"""Observations as float32 arrays, and actions as the environment takes them."""
+"""Observations as arrays, and actions as the environment takes them."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,8 @@ from rljax.envs.spaces import Numbers, Observation, OneHot, Parts
 
 
 def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
-    """An observation as one float32 array [*kind.shape], in NumPy or `jax.numpy`.
+    """An observation as one array [*kind.shape], in NumPy or `jax.numpy`: float32, or unscaled in
+    the dtype that its kind keeps, for `as_float32`.
 
     Raises:
         ValueError, TypeError, KeyError: it is of another kind or, in NumPy, outside of its space.
@@ -25,10 +26,19 @@ def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
         return xp.concatenate(pieces)
     if isinstance(kind, OneHot):
         return _one_hot(kind, xp.asarray(obs).reshape(-1), xp)
-    array = _numbers(obs) if xp is np else xp.asarray(obs, xp.float32)
+    array = _numbers(obs) if xp is np else xp.asarray(obs, kind.dtype)
     if array.shape != kind.shape:
         raise ValueError(f"observation has shape {array.shape}, not {kind.shape}")
-    return array if kind.scale == 1.0 else array * xp.float32(kind.scale)
+    is_whole = kind.scale == 1.0 or kind.dtype != "float32"
+    return array if is_whole else array * xp.float32(kind.scale)
+
+
+def as_float32(scale: float, obs: jax.Array) -> jax.Array:
+    """Encoded observations as float32: those that are kept in another dtype are scaled."""
+    if obs.dtype == np.float32:
+        return obs
+    obs = obs.astype(np.float32)
+    return obs if scale == 1.0 else obs * np.float32(scale)
 
 
 def _one_hot(kind, whole, xp):

@@ -8,7 +8,8 @@ from rljax.envs import spaces
 class Step(NamedTuple):
     """What an environment returns for an action, after its auto-reset."""
 
-    obs: Any  # [..., *obs_shape] to act on next; where an episode ended, the first of the new one
+    obs: Any  # [..., *obs_shape] to act on next; where an episode ended, the first of the new one;
+    # in JAX in the dtype of the spec's observation, for `networks.blocks`
     reward: Any  # float32 [...]
     terminated: Any  # bool [...] ended by the environment's own rule; the value from here on is 0
     truncated: Any  # bool [...] cut, usually by a time limit; the value is bootstrapped

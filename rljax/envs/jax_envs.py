@@ -1,7 +1,8 @@
 """Environments in JAX, with the gymnax interface, as pure functions.
 
 `reset` and `step` are of a single environment, for the caller to `vmap`. What it returns is checked
-while it is traced, and cast: observations to one float32 array, rewards to float32, flags to bool.
+while it is traced, and cast: observations to one array of float32 (or, if it is one of whole numbers
+of 8 or 16 bits or of bools already, as it is), rewards to float32, flags to bool.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import numpy as np
 
 from rljax.envs import encoding, spaces
 from rljax.envs.interface import EnvSpec, Step
-from rljax.envs.spaces import Box
+from rljax.envs.spaces import Box, Numbers
 from rljax.utils.errors import reworded, what_is_wrong
 from rljax.utils.pytrees import named_leaves
 
@@ -60,7 +61,7 @@ def _make(name, source, params):
     action_space = spaces.action_space(space)
     if isinstance(action_space, Box) and hasattr(source, "action_mask"):
         raise ValueError("continuous actions have no action_mask")
-    kind = _observation(source, params)
+    kind = _observation(source, params, action_space)
     encode = partial(encoding.encode, kind, xp=jnp)
     first = np.asarray(getattr(space, "start", 0), np.int32)
     own_mask = getattr(source, "action_mask", None)
@@ -124,23 +125,42 @@ def _declared_action_space(source, params):
         raise TypeError(f"action_space(params) must give a space, and fails: {error}") from error
 
 
-def _observation(source, params):
+def _observation(source, params, action_space):
     """Found by tracing `reset`, as declared spaces can be wrong."""
     # Gymnax's own reset unpacks what reset_env returns, before it can be checked.
-    method = "reset_env" if _resets_as_gymnax_does(source) else "reset"
+    methods = ("reset_env", "step_env") if _resets_as_gymnax_does(source) else ("reset", "step")
+    reset, step = (partial(_called, source, method) for method in methods)
     key = jax.eval_shape(jax.random.key, 0)
-    obs = _traced("reset", lambda key: _called(source, method, key, params)[0], key)
+    obs = _traced("reset", lambda key: reset(key, params)[0], key)
     space = None
     if hasattr(source, "observation_space"):
         with contextlib.suppress(NotImplementedError):  # gymnax's base class
             space = source.observation_space(params)
-    return spaces.observed(space, obs)
+    kind = spaces.observed(space, obs)
+    if not isinstance(kind, Numbers) or not _is_small(obs.dtype):
+        return kind
+
+    def after_a_step(key, action):
+        obs, *_, info = step(key, reset(key, params)[1], action, params)
+        _check_info(source, info)
+        return obs, info.get("final_observation", obs)
+
+    found = _traced("step", after_a_step, key, _abstract_action(action_space))
+    is_same = all(leaf.dtype == obs.dtype for leaf in jax.tree.leaves(found))
+    return kind._replace(dtype=obs.dtype.name) if is_same else kind
+
+
+def _is_small(dtype):
+    return dtype.kind in "biu" and dtype.itemsize < 4
+
+
+def _abstract_action(space):
+    return jax.ShapeDtypeStruct(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
 
 
 def _try_step(env):
     """Traces a step, so that it fails before training if it does."""
-    space, key = env.spec.action_space, jax.eval_shape(jax.random.key, 0)
-    action = jax.ShapeDtypeStruct(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
+    key, action = jax.eval_shape(jax.random.key, 0), _abstract_action(env.spec.action_space)
     # Traced apart, so that the state is abstract in a step, as in training.
     state, _ = _traced("reset", env.reset, key)
     randomness = _traced("reset", env.draw, key)

@@ -3,7 +3,7 @@
 Actions are numbered from 0. Observations become one float32 array: an observation of a single array
 keeps its shape; all others become one vector, discrete values one-hot, and the parts of a Dict or
 Tuple concatenated in the order of the space. Numbers from 0 to 255, bytes or others, are divided by
-255. `encoding` does it.
+255. `encoding` does it; for images and the like of few bits, where the network takes them.
 """
 
 import math
@@ -62,6 +62,8 @@ class Numbers(NamedTuple):
 
     shape: tuple[int, ...]
     scale: float = 1.0
+    dtype: str = "float32"
+    """In which rollouts keep it; another than float32 is scaled only for the network."""
 
 
 class OneHot(NamedTuple):

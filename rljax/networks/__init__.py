@@ -2,6 +2,7 @@
 
 actor_critic   ActorCritic, and what a config makes of it: `make`, `init`, `describe`
 torsos         MLP, CNN, and which torso a config names
+blocks         the network on observations as rollouts keep them, in blocks where they are large
 layers         Dense, whose outputs acting records and the update reuses; initialisation
 distributions  over actions
 """

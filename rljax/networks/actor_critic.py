@@ -29,6 +29,7 @@ class ActorCritic(nn.Module):
     action_bounds: str
     log_std_init: float
     pieces: Parts | None = None  # with it, the torso takes the parts of observations
+    scale: float = 1.0  # of observations that are not float32 yet, for `blocks.inputs`
 
     def setup(self):
         self.actor_torso = self.make_torso()
@@ -99,6 +100,7 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
         action_bounds=config.action_bounds,
         log_std_init=config.log_std_init,
         pieces=spec.observation if is_own and isinstance(spec.observation, Parts) else None,
+        scale=getattr(spec.observation, "scale", 1.0),
     )
 
 

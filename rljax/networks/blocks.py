@@ -1,0 +1,79 @@
+"""The network on observations as rollouts keep them; in blocks where its layers give out much.
+
+In a block's turn its observations become float32, the layers compute it, and the backward pass
+computes it once more: in memory are the layers' outputs of one block alone (Chen et al. 2016, arXiv
+1604.06174).
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rljax import normalization
+from rljax.envs import encoding
+from rljax.networks.actor_critic import ActorCritic
+from rljax.types import Moments
+
+LARGE = 4 * 2**30  # bytes of the layers' outputs of a whole batch, above which there are blocks
+BLOCK = 512 * 2**20  # bytes of the layers' outputs of a block, at most
+
+
+def inputs(network: ActorCritic, moments: Moments | None, obs: jax.Array) -> jax.Array:
+    """What the network takes for an environment's observations [..., *obs_shape]: float32, scaled,
+    and normalised if there are moments."""
+    return normalization.standardize(moments, encoding.as_float32(network.scale, obs))
+
+
+def rows(network: ActorCritic, params: Any, shape: tuple[int, ...]) -> int | None:
+    """The observations of a block, a power of two, for a batch of this shape [N, *obs_shape]; None
+    if the outputs of all layers for it, its own float32 included, are at most LARGE bytes."""
+    number, *obs_shape = shape
+    one = jax.ShapeDtypeStruct((1, *obs_shape), "float32")
+
+    def outputs(params, obs):
+        how = dict(capture_intermediates=True, mutable=["intermediates"])
+        leaves = jax.tree.leaves(network.apply(params, obs, **how)[1])
+        return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+
+    found = [one, *jax.eval_shape(outputs, params, one)]
+    each = sum(math.prod(x.shape) * x.dtype.itemsize for x in found)
+    if number * each <= LARGE:
+        return None
+    return 1 << max(0, (BLOCK // each).bit_length() - 1)
+
+
+def apply(
+    network: ActorCritic,
+    params: Any,
+    moments: Moments | None,
+    obs: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    method: str | None = None,
+    rows: int | None,
+) -> Any:
+    """`network.apply` on the `inputs` of observations [N, *obs_shape], in blocks of `rows` if those
+    are fewer than N. What it returns, [N, ...], does not depend on `rows`, but for rounding."""
+
+    def whole(params, obs, mask):
+        masks = () if mask is None else (mask,)
+        return network.apply(params, inputs(network, moments, obs), *masks, method=method)
+
+    if rows is None or len(obs) <= rows:
+        return whole(params, obs, mask)
+    number, rest = divmod(len(obs), rows)
+    of_block = jax.checkpoint(whole)
+
+    def block(params, start, size):
+        take = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)  # noqa: E731
+        return of_block(params, *jax.tree.map(take, (obs, mask)))
+
+    starts = rows * jnp.arange(number)
+    _, out = jax.lax.scan(lambda _, start: (None, block(params, start, rows)), None, starts)
+    out = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+    if rest:
+        last = block(params, rows * number, rest)
+        out = jax.tree.map(lambda *parts: jnp.concatenate(parts), out, last)
+    return out
