@@ -62,7 +62,8 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
     """The learner's policy as a plain function `policy(obs, key=None, mask=None) -> action`.
 
     For an environment in JAX it takes one encoded observation [*obs_shape] or a batch
-    [B, *obs_shape], and returns one action, numbered from 0, or a batch. For an environment that
+    [B, *obs_shape], float32 or in the dtype in which `envs.make` gives them, and returns one
+    action, numbered from 0, or a batch. For an environment that
     Python steps it takes an observation as the environment returns it, or a batch [B, ...] if its
     space is a Box, and returns what the environment's `step` takes. The mask, [*mask_shape] or in
     gymnasium's form, says which actions are valid; by default all are.
@@ -98,7 +99,8 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
             raise ValueError("key = None: only a greedy policy needs no key")
         if isinstance(env, HostEnv):
             return act_on_host(obs, key, mask)
-        return act(jnp.asarray(obs, jnp.float32), key, mask)
+        is_kept = getattr(obs, "dtype", None) == getattr(spec.observation, "dtype", None)
+        return act(jnp.asarray(obs, obs.dtype if is_kept else jnp.float32), key, mask)
 
     return policy
 

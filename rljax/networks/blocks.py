@@ -16,8 +16,14 @@ from rljax.envs import encoding
 from rljax.networks.actor_critic import ActorCritic
 from rljax.types import Moments
 
-LARGE = 4 * 2**30  # bytes of the layers' outputs of a whole batch, above which there are blocks
-BLOCK = 512 * 2**20  # bytes of the layers' outputs of a block, at most
+LARGE = 4 * 2**30
+"""Bytes of the layers' outputs for a batch, above which there are blocks. Without them an update of
+64x64x3 images needs 1.4 times as many bytes on an H100, by XLA's analysis, and 3.2 on a CPU. Blocks
+compute the forward pass twice; on two CPU cores an update then took 0.87 to 1.02 of the time, and
+smaller batches run the same program as before there were blocks."""
+BLOCK = 512 * 2**20
+"""Bytes of the layers' outputs for a block, at most. 32,768 such images then need 1.6 GiB on an H100
+and 2.6 on a CPU, of which 1.1 are observations; each block is about 50 launches."""
 
 
 def inputs(network: ActorCritic, moments: Moments | None, obs: jax.Array) -> jax.Array:

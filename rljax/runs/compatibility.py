@@ -1,6 +1,7 @@
 """Converts what earlier versions saved."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,18 +13,25 @@ _ROWS = {"sums": "row", "sums_error": "row_error"}
 _LOSSES = ("policy_loss", "value_loss", "entropy", "explained_variance")
 
 
-def state(arrays: Mapping[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
+def state(
+    arrays: Mapping[str, np.ndarray], config: Config, observation: Any
+) -> dict[str, np.ndarray]:
     """The arrays of a state saved with this config, by their current names.
 
     Earlier versions emptied a row of metrics when the next one began; here it is empty at the end.
+    They kept all observations as float32, scaled.
+
+    Args:
+        observation: the `spaces.Observation` of the config's environment.
     """
+    arrays = {name: _unscaled(observation, name, array) for name, array in arrays.items()}
     if "sums/updates" in arrays:
         arrays = dict(_renamed(name, array) for name, array in arrays.items())
     elif "row/figures" in arrays:
         arrays = {**arrays, "row/metrics": _a3c_metrics(arrays["row/figures"])}
         del arrays["row/figures"]
     else:
-        return dict(arrays)
+        return arrays
     interval = default_log_interval(config)
     ended = [at_row_end(config, int(n), interval) for n in arrays["learner/updates"]]
     for name in arrays:
@@ -43,6 +51,12 @@ def evaluated(manifest: Mapping, updates: np.ndarray, batch_size: int, together:
     in_training = np.flatnonzero(updates == manifest["updates"])
     steps[in_training if together else in_training[-1:]] = saved
     return steps
+
+
+def _unscaled(kind, name, array):
+    dtype = getattr(kind, "dtype", "float32")
+    is_scaled = name in ("actor/obs", "actors/obs") and array.dtype == np.float32 != dtype
+    return np.rint(array / np.float32(kind.scale)).astype(dtype) if is_scaled else array
 
 
 def _renamed(name, array):

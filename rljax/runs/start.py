@@ -106,13 +106,16 @@ def _never_began(run_dir):
 
 
 def _from_checkpoint(asked, states):
+    from rljax import rollout
+
     run_dir, config = asked.options.run_dir, asked.config
     run.check_network(run_dir, config)
     manifest, trees, problems = checkpoints.newest(run_dir, _check)
     before = records.read_config(manifest)
     _check_same(asked, before, manifest)
     try:
-        arrays = compatibility.state(trees["state"], before)
+        env, _ = rollout.make_env_and_network(config)
+        arrays = compatibility.state(trees["state"], before, env.spec.observation)
         states = checkpoints.restore(arrays, states, compatibility.NEW_LEAVES)
         best = _best(manifest, trees, states)
     except ValueError as error:

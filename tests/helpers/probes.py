@@ -163,6 +163,36 @@ class Counter(Probe):
         return spaces.Discrete(3)
 
 
+class Picture(Probe):
+    """Numbers [4, 4, 1] of some dtype, the first of them a mark from 0 to 255 that grows by 7 and by
+    the action a step, and is the reward in hundreds; ends where the mark divides by 5, is cut after
+    4 steps. Declared as bytes, so that they are divided by 255; bools are whether they are odd."""
+
+    def __init__(self, dtype="uint8", later=None):
+        self.dtypes = {"reset": dtype, "step": later or dtype}
+
+    @property
+    def default_params(self):
+        return Params(max_steps_in_episode=4)
+
+    def reset_env(self, key, params):
+        mark = jax.random.randint(key, (), 0, 256).astype(jnp.float32)
+        return self.picture(mark, "reset"), State(time=jnp.int32(0), mark=mark)
+
+    def step_env(self, key, state, action, params):
+        mark = (state.mark + 7 + action) % 256
+        state = State(time=state.time + 1, mark=mark)
+        return self.picture(mark, "step"), state, mark / 100, mark % 5 == 0, {}
+
+    def picture(self, mark, method):
+        numbers = (jnp.int32(mark) + 3 * jnp.arange(16)).reshape(4, 4, 1) % 256
+        dtype = self.dtypes[method]
+        return (numbers % 2 if dtype == "bool" else numbers).astype(dtype)
+
+    def observation_space(self, params):
+        return spaces.Box(0, 255, (4, 4, 1))
+
+
 class MaskedOut(Scripted):
     """After a step no action is valid."""
 

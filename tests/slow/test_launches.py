@@ -56,9 +56,8 @@ def test_every_loop_has_a_known_length(rows, case):
     assert rows[case]["unknown"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="an image environment takes more than 6 GiB")
 def test_memory_of_images(rows):
-    assert 0 < rows[IMAGES]["MiB"] <= 6 * 1024
+    assert 0 < rows[IMAGES]["MiB"] <= 3 * 1024
 
 
 def test_every_launch_is_listed(tmp_path):

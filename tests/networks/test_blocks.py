@@ -1,0 +1,153 @@
+"""The network in blocks of a batch, against the network on the whole of it."""
+
+import dataclasses
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import linen as nn
+
+from rljax import Config, a2c, networks
+from rljax.envs.interface import EnvSpec
+from rljax.envs.spaces import Box, Discrete, Numbers
+from rljax.networks import blocks
+from rljax.rollout import make_env_and_network
+from rljax.types import Moments
+
+IMAGES = EnvSpec("images", Numbers((5, 4, 3), 1 / 255, "uint8"), Discrete(3), has_mask=True)
+VECTORS = EnvSpec("vectors", Numbers((4,)), Box((2,), (-1.0,) * 2, (1.0,) * 2))
+
+
+class Ellipsis(nn.Module):
+    """A user's torso: no layer of the library, and one of its own that returns no array."""
+
+    @nn.compact
+    def __call__(self, obs):
+        return nn.Dense(50)(Split(name="split")(obs)["obs"].reshape(len(obs), -1))
+
+
+class Split(nn.Module):
+    def __call__(self, obs):
+        return {"obs": obs, "name": "a text"}
+
+
+def batch_of(spec, number, seed=0):
+    """(observations, mask or None, moments or None)"""
+    rng = np.random.default_rng(seed)
+    shape = (number, *spec.obs_shape)
+    if spec is VECTORS:
+        moments = Moments(*(jnp.float32(rng.uniform(0.5, 2, n)) for n in ((), 4, 4)))
+        return jnp.asarray(rng.normal(size=shape), "float32"), None, moments
+    mask = rng.random((number, 3)) < 0.5
+    mask[:, 1] = True
+    return jnp.asarray(rng.integers(0, 256, shape), "uint8"), jnp.asarray(mask), None
+
+
+@pytest.mark.parametrize("number", [4, 11, 12, 15])
+@pytest.mark.parametrize("spec", [IMAGES, VECTORS], ids=lambda spec: spec.name)
+def test_blocks_give_what_the_whole_gives(spec, number):
+    """Values, distributions and gradients; blocks of 4, which divide some of the numbers."""
+    config = Config(hidden_sizes=(6,), shared_torso=spec is VECTORS)
+    network = networks.make(config, spec)
+    params = networks.init(config, network, spec, jax.random.key(0))
+    obs, mask, moments = batch_of(spec, number)
+
+    def loss(params, apply):
+        """Depends on all observations at once."""
+        distribution, values = apply(params)
+        entropy, values = distribution.entropy(), values - jnp.mean(values)
+        return jnp.mean(values**3) + jnp.vdot(entropy, values), (distribution, values)
+
+    def whole(params):
+        x = obs / np.float32(255)
+        if moments is not None:
+            x = (obs - moments.mean[None]) / jnp.sqrt(moments.var[None] + 1e-8)
+        return network.apply(params, x, *(() if mask is None else (mask,)))
+
+    def in_blocks(params):
+        return blocks.apply(network, params, moments, obs, mask, rows=4)
+
+    of = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+        of(params, in_blocks),
+        of(params, whole),
+    )
+
+
+@pytest.mark.parametrize("torso", ["auto", Ellipsis])
+def test_rows_of_a_block_fit_its_bytes(torso, monkeypatch):
+    config = Config(hidden_sizes=(20,), network=torso)
+    network = networks.make(config, IMAGES)
+    params = networks.init(config, network, IMAGES, jax.random.key(0))
+    least = 4 * (60 + 2 * (50 if torso is Ellipsis else 3 * 2 * 16 + 20))  # the widest alone
+    monkeypatch.setattr(blocks, "LARGE", 1000 * least)
+    monkeypatch.setattr(blocks, "BLOCK", 16 * least)
+    found = blocks.rows(network, params, (1000, 5, 4, 3))
+    assert found in (4, 8)  # heads, and what is given on unchanged, count too
+    assert blocks.rows(network, params, (250, 5, 4, 3)) is None
+    monkeypatch.setattr(blocks, "BLOCK", 1)
+    assert blocks.rows(network, params, (1000, 5, 4, 3)) == 1
+
+
+@pytest.mark.parametrize("env", ["probes:Picture", "probes:Truncating", "Pendulum-v1"])
+def test_updates_in_blocks_are_the_same(env, monkeypatch):
+    """Of two seeds; acting, the critic on true successors and the loss."""
+    config = dataclasses.replace(
+        tiny.CONFIG, env=env, num_envs=6, normalize_observations=env != "probes:Picture"
+    )
+    keys = jax.random.split(jax.random.key(0), 2)
+    state = jax.jit(jax.vmap(a2c.init, (None, 0)))(config, keys)
+
+    def after_updates():
+        advance = jax.vmap(lambda state: a2c.update(config, state))
+        return jax.jit(lambda s: jax.lax.fori_loop(0, 3, lambda _, s: advance(s), s))(state)
+
+    expected, whole = after_updates(), blocks.rows
+    network = make_env_and_network(config)[1]
+    assert whole(network, state.learner.params, (24, *state.actor.obs.shape[2:])) is None
+    monkeypatch.setattr(blocks, "rows", lambda *args: 4)
+    found = after_updates()
+    np.testing.assert_array_equal(found.actor.obs, expected.actor.obs)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5),
+        (found.learner, found.row),
+        (expected.learner, expected.row),
+    )
+
+
+def test_blocks_take_less_memory(monkeypatch):
+    """Of what the backward pass keeps: an update of 64 observations in blocks of 4 keeps no
+    sixteenth more than it must."""
+    config = Config(hidden_sizes=(2000,))
+    network = networks.make(config, IMAGES)
+    params = jax.eval_shape(
+        lambda: networks.init(config, network, IMAGES, jax.random.key(0))
+    )
+    obs = jax.ShapeDtypeStruct((512, 5, 4, 3), "uint8")
+
+    def residuals(rows):
+        """Bytes that the forward pass leaves for the backward pass."""
+
+        def kept(params, obs):
+            apply = lambda p: blocks.apply(network, p, None, obs, method="critic", rows=rows)  # noqa: E731
+            return jax.vjp(apply, params)[1]
+
+        left = jax.tree.leaves(jax.eval_shape(kept, params, obs))
+        return sum(x.size * x.dtype.itemsize for x in left)
+
+    outputs = 512 * 2000 * 4
+    assert residuals(None) - residuals(8) > 0.9 * outputs
+
+
+def test_gymnasium_s_bytes_are_float32_where_they_are_encoded():
+    class Bytes(gymnasium.Env):
+        action_space = gymnasium.spaces.Discrete(2)
+        observation_space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)
+
+    env, _ = make_env_and_network(Config(env=Bytes))
+    assert env.spec.observation == Numbers((4, 4, 3), 1 / 255)
+    assert env.encode(np.full((4, 4, 3), 255, np.uint8)).dtype == np.float32
