@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +20,7 @@ IMAGES = EnvSpec("images", Numbers((5, 4, 3), 1 / 255, "uint8"), Discrete(3), ha
 VECTORS = EnvSpec("vectors", Numbers((4,)), Box((2,), (-1.0,) * 2, (1.0,) * 2))
 
 
-class Ellipsis(nn.Module):
+class Own(nn.Module):
     """A user's torso: no layer of the library, and one of its own that returns no array."""
 
     @nn.compact
@@ -72,18 +71,18 @@ def test_blocks_give_what_the_whole_gives(spec, number):
 
     of = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
     jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=3e-5),
         of(params, in_blocks),
         of(params, whole),
     )
 
 
-@pytest.mark.parametrize("torso", ["auto", Ellipsis])
+@pytest.mark.parametrize("torso", ["auto", Own])
 def test_rows_of_a_block_fit_its_bytes(torso, monkeypatch):
     config = Config(hidden_sizes=(20,), network=torso)
     network = networks.make(config, IMAGES)
     params = networks.init(config, network, IMAGES, jax.random.key(0))
-    least = 4 * (60 + 2 * (50 if torso is Ellipsis else 3 * 2 * 16 + 20))  # the widest alone
+    least = 4 * (60 + 2 * (50 if torso is Own else 3 * 2 * 16 + 20))  # the widest alone
     monkeypatch.setattr(blocks, "LARGE", 1000 * least)
     monkeypatch.setattr(blocks, "BLOCK", 16 * least)
     found = blocks.rows(network, params, (1000, 5, 4, 3))
@@ -95,7 +94,7 @@ def test_rows_of_a_block_fit_its_bytes(torso, monkeypatch):
 
 @pytest.mark.parametrize("env", ["probes:Picture", "probes:Truncating", "Pendulum-v1"])
 def test_updates_in_blocks_are_the_same(env, monkeypatch):
-    """Of two seeds; acting, the critic on true successors and the loss."""
+    """Of two seeds: acting, the values of true successors, and the loss."""
     config = dataclasses.replace(
         tiny.CONFIG, env=env, num_envs=6, normalize_observations=env != "probes:Picture"
     )
@@ -119,9 +118,8 @@ def test_updates_in_blocks_are_the_same(env, monkeypatch):
     )
 
 
-def test_blocks_take_less_memory(monkeypatch):
-    """Of what the backward pass keeps: an update of 64 observations in blocks of 4 keeps no
-    sixteenth more than it must."""
+def test_no_block_keeps_its_outputs():
+    """The backward pass computes them once more."""
     config = Config(hidden_sizes=(2000,))
     network = networks.make(config, IMAGES)
     params = jax.eval_shape(
@@ -143,11 +141,3 @@ def test_blocks_take_less_memory(monkeypatch):
     assert residuals(None) - residuals(8) > 0.9 * outputs
 
 
-def test_gymnasium_s_bytes_are_float32_where_they_are_encoded():
-    class Bytes(gymnasium.Env):
-        action_space = gymnasium.spaces.Discrete(2)
-        observation_space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)
-
-    env, _ = make_env_and_network(Config(env=Bytes))
-    assert env.spec.observation == Numbers((4, 4, 3), 1 / 255)
-    assert env.encode(np.full((4, 4, 3), 255, np.uint8)).dtype == np.float32
