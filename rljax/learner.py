@@ -79,8 +79,8 @@ def loss_gradients(
 ) -> tuple[optax.Params, dict[str, jax.Array]]:
     """The gradient of the config's loss on a batch.
 
-    The network runs once over the whole batch, in `networks.blocks` if it is large: its values serve the loss and, held constant, the
-    advantages. Values of true successors are those of the next row where the episode continues;
+    The network runs once over the whole batch, in `networks.blocks` if it is large: its values
+    serve the loss and, held constant, the advantages. Values of true successors are those of the next row where the episode continues;
     `successor_values` computes the others.
 
     Args:

@@ -16,7 +16,7 @@ from rljax import a2c, envs, evaluation, rollout
 from rljax.config import Config
 from rljax.envs.spaces import Numbers
 from rljax.networks import blocks
-from rljax.runs import checkpoints
+from rljax.runs import checkpoints, compatibility
 from rljax.utils import pytrees
 
 
@@ -73,6 +73,9 @@ def test_gymnasium_s_bytes_are_float32_once_they_are_encoded():
     class Bytes(gymnasium.Env):
         action_space = gymnasium.spaces.Discrete(2)
         observation_space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros((4, 4, 3), np.uint8), {}
 
     env = envs.make(Bytes)
     assert env.spec.observation == Numbers((4, 4, 3), 1 / 255)
@@ -136,14 +139,12 @@ def test_evaluations_and_policies_take_either():
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_with_float32_observations_is_resumed_to_the_same_bits(tmp_path):
     """As earlier versions saved them."""
-    small = dict(env="probes:Picture", hidden_sizes=(4,))
+    small = dict(env="probes:Picture", network="mlp", total_timesteps=320, eval_every=0)
     assert train(tmp_path / "undisturbed", **small).status == "completed"
     with pytest.MonkeyPatch.context() as patch:
-        stop_at_update(patch, 111)
+        stop_at_update(patch, 9)
         assert train(tmp_path / "stopped", **small).status == "interrupted"
-    path = checkpoints.folder(
-        tmp_path / "stopped", checkpoints.existing(tmp_path / "stopped")[-1]
-    )
+    path = checkpoints.folder(tmp_path / "stopped", checkpoints.existing(tmp_path / "stopped")[-1])
     manifest, trees = checkpoints.load(path)
     obs = trees["state"]["actor/obs"]
     assert obs.dtype == np.uint8
@@ -158,8 +159,6 @@ def test_a_run_with_float32_observations_is_resumed_to_the_same_bits(tmp_path):
 
 
 def test_every_byte_is_found_again():
-    from rljax.runs import compatibility
-
     every = np.arange(256, dtype=np.uint8)
     arrays = {"actors/obs": every * np.float32(1 / 255)}
     found = compatibility.state(arrays, Config(), Numbers((), 1 / 255, "uint8"))["actors/obs"]

@@ -7,7 +7,7 @@ host_envs   HostEnv: a gymnasium environment; HostVectorEnv: several of them, op
 guarded     one open gymnasium environment, its answers checked and its errors reported
 vectorized  several of those: in this process, or each in its own
 spaces      action and observation spaces, and masks of valid actions
-encoding    observations as float32 arrays; actions as the environment takes them
+encoding    observations as arrays; actions as the environment takes them
 render      CartPole as images
 """
 

@@ -1,8 +1,8 @@
 """Environments in JAX, with the gymnax interface, as pure functions.
 
 `reset` and `step` are of a single environment, for the caller to `vmap`. What it returns is checked
-while it is traced, and cast: observations to one array of float32 (or, if it is one of whole numbers
-of 8 or 16 bits or of bools already, as it is), rewards to float32, flags to bool.
+while it is traced, and cast: rewards to float32, flags to bool, observations to one float32 array.
+An array of bools or of whole numbers of 8 or 16 bits keeps its dtype, for `networks.blocks`.
 """
 
 import contextlib

@@ -22,8 +22,8 @@ LARGE = 4 * 2**30
 compute the forward pass twice; on two CPU cores an update then took 0.87 to 1.02 of the time, and
 smaller batches run the same program as before there were blocks."""
 BLOCK = 512 * 2**20
-"""Bytes of the layers' outputs for a block, at most. 32,768 such images then need 1.6 GiB on an H100
-and 2.6 on a CPU, of which 1.1 are observations; each block is about 50 launches."""
+"""Bytes of the layers' outputs for a block, at most. An update of 32,768 such images then needs 1.6
+GiB on an H100 and 2.6 on a CPU, of which 1.1 are observations."""
 
 
 def inputs(network: ActorCritic, moments: Moments | None, obs: jax.Array) -> jax.Array:

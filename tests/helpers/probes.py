@@ -164,9 +164,9 @@ class Counter(Probe):
 
 
 class Picture(Probe):
-    """Numbers [4, 4, 1] of some dtype, the first of them a mark from 0 to 255 that grows by 7 and by
-    the action a step, and is the reward in hundreds; ends where the mark divides by 5, is cut after
-    4 steps. Declared as bytes, so that they are divided by 255; bools are whether they are odd."""
+    """Numbers [4, 4, 1] of some dtype, or bools: whether they are odd. The first is a mark from 0
+    to 255, the reward in hundreds, which grows by 7 and by the action a step; an episode ends where
+    it divides by 5, and is cut after 4 steps. They are declared to be from 0 to 255, and scaled."""
 
     def __init__(self, dtype="uint8", later=None):
         self.dtypes = {"reset": dtype, "step": later or dtype}
