@@ -80,8 +80,8 @@ def loss_gradients(
     """The gradient of the config's loss on a batch.
 
     The network runs once over the whole batch, in `networks.blocks` if it is large: its values
-    serve the loss and, held constant, the advantages. Values of true successors are those of the next row where the episode continues;
-    `successor_values` computes the others.
+    serve the loss and, held constant, the advantages. Values of true successors are those of the
+    next row where the episode continues; `successor_values` computes the others.
 
     Args:
         batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`.

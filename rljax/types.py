@@ -12,7 +12,7 @@ class Transition(NamedTuple):
     """Experience, time-major: every field is [T, B, ...]."""
 
     obs: Any
-    """[T, B, *obs_shape] float32, or as an environment in JAX keeps them (`envs.spaces.Numbers`)."""
+    """[T, B, *obs_shape] float32, or in the dtype of `spaces.Numbers`."""
     action: Any
     """As sampled by the policy: int32 [T, B] or [T, B, A], or float32 [T, B, A] before clipping or
     squashing."""
