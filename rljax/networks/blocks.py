@@ -6,6 +6,7 @@ computes it once more: in memory are the layers' outputs of one block alone (Che
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -36,6 +37,17 @@ def rows(network: ActorCritic, params: Any, shape: tuple[int, ...]) -> int | Non
     """The observations of a block, a power of two, for a batch of this shape [N, *obs_shape]; None
     if the outputs of all layers for it, its own float32 included, are at most LARGE bytes."""
     number, *obs_shape = shape
+    leaves, structure = jax.tree.flatten(params)
+    kinds = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    each = _bytes_each(network, structure, kinds, tuple(obs_shape))
+    if number * each <= LARGE:
+        return None
+    return 1 << max(0, (BLOCK // each).bit_length() - 1)
+
+
+@lru_cache(maxsize=8)  # for acting and for the loss, which are traced one after the other
+def _bytes_each(network, structure, kinds, obs_shape):
+    """Of the layers' outputs for one observation."""
     one = jax.ShapeDtypeStruct((1, *obs_shape), "float32")
 
     def outputs(params, obs):
@@ -43,11 +55,8 @@ def rows(network: ActorCritic, params: Any, shape: tuple[int, ...]) -> int | Non
         leaves = jax.tree.leaves(network.apply(params, obs, **how)[1])
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 
-    found = [one, *jax.eval_shape(outputs, params, one)]
-    each = sum(math.prod(x.shape) * x.dtype.itemsize for x in found)
-    if number * each <= LARGE:
-        return None
-    return 1 << max(0, (BLOCK // each).bit_length() - 1)
+    found = [one, *jax.eval_shape(outputs, structure.unflatten(kinds), one)]
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in found)
 
 
 def apply(
