@@ -39,7 +39,8 @@ def rows(network: ActorCritic, params: Any, shape: tuple[int, ...]) -> int | Non
     number, *obs_shape = shape
     leaves, structure = jax.tree.flatten(params)
     kinds = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    each = _bytes_each(network, structure, kinds, tuple(obs_shape))
+    plain = network.clone(log_std_init=0.0)  # which can be traced, and serves `init` alone
+    each = _bytes_each(plain, structure, kinds, tuple(obs_shape))
     if number * each <= LARGE:
         return None
     return 1 << max(0, (BLOCK // each).bit_length() - 1)
