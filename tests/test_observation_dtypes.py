@@ -164,3 +164,5 @@ def test_every_byte_is_found_again():
     found = compatibility.state(arrays, Config(), Numbers((), 1 / 255, "uint8"))["actors/obs"]
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, every)
+    kept = compatibility.state(arrays, Config(), Numbers((), 1 / 255))["actors/obs"]
+    np.testing.assert_array_equal(kept, arrays["actors/obs"])

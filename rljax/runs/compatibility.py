@@ -55,8 +55,10 @@ def evaluated(manifest: Mapping, updates: np.ndarray, batch_size: int, together:
 
 def _unscaled(kind, name, array):
     dtype = getattr(kind, "dtype", "float32")
-    is_scaled = name in ("actor/obs", "actors/obs") and array.dtype == np.float32 != dtype
-    return np.rint(array / np.float32(kind.scale)).astype(dtype) if is_scaled else array
+    is_same = dtype == array.dtype.name or array.dtype != np.float32
+    if is_same or name not in ("actor/obs", "actors/obs"):
+        return array
+    return np.rint(array / np.float32(kind.scale)).astype(dtype)
 
 
 def _renamed(name, array):
