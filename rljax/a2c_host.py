@@ -130,7 +130,7 @@ def _vectors(network, learner):
             is_leaf=is_like_params,
         )
 
-    raveled = pytrees.Raveled(network, learner.params)
+    raveled = networks.Raveled(network, learner.params)
     return (
         raveled,
         partial(change, lambda x, _: pytrees.ravel(x), learner),

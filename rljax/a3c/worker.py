@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import learner, rollout
+from rljax import learner, networks, rollout
 from rljax.a3c import messages
 from rljax.a3c.transport import Queue, SharedParameters, Stopped
 from rljax.envs import host_envs
@@ -122,7 +122,7 @@ def _host_step(job, env, network, running) -> Callable:
     are many."""
     config, layout, num_envs = job.config, job.layout, job.config.num_envs
     floats, config_of = pytrees.settings(config)
-    network = pytrees.Raveled(network, layout.published.params)
+    network = networks.Raveled(network, layout.published.params)
     published = layout.published._replace(params=layout.gradients.gradients)
     like = jax.eval_shape(lambda: (job.actor.key, rollout.no_episodes(num_envs)))
 

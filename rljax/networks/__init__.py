@@ -7,8 +7,18 @@ layers         Dense, whose outputs acting records and the update reuses; initia
 distributions  over actions
 """
 
-from rljax.networks.actor_critic import ActorCritic, describe, init, make
+from rljax.networks.actor_critic import ActorCritic, Raveled, describe, init, make
 from rljax.networks.layers import Dense, orthogonal
 from rljax.networks.torsos import CNN, MLP
 
-__all__ = ["CNN", "MLP", "ActorCritic", "Dense", "describe", "init", "make", "orthogonal"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "ActorCritic",
+    "Dense",
+    "Raveled",
+    "describe",
+    "init",
+    "make",
+    "orthogonal",
+]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import flax.linen as nn
@@ -18,6 +18,7 @@ from rljax.envs.spaces import ActionSpace, Box, Discrete, Numbers, Parts
 from rljax.networks import torsos
 from rljax.networks.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
 from rljax.networks.layers import dense
+from rljax.utils import pytrees
 
 
 class ActorCritic(nn.Module):
@@ -79,6 +80,32 @@ class ActorCritic(nn.Module):
         if isinstance(space, Discrete):
             return Categorical(logits)
         return MultiCategorical(jnp.where(spaces.is_action(space)[None], logits, -jnp.inf))
+
+
+class Raveled(NamedTuple):
+    """A network whose variables are one vector, as `pytrees.ravel` makes it, and so are its
+    gradients."""
+
+    network: ActorCritic
+    shapes: Any  # of its variables
+
+    @property
+    def scale(self) -> float:
+        return self.network.scale
+
+    def apply(self, vector: jax.Array, *args: Any, **kwargs: Any) -> Any:
+        return self.network.apply(self._unravel(vector), *args, **kwargs)
+
+    def _unravel(self, vector):
+        """`pytrees.unravel`, whose gradient is one concatenation instead of a sum of padded
+        slices."""
+
+        @jax.custom_vjp
+        def unraveled(vector):
+            return pytrees.unravel(vector, self.shapes)
+
+        unraveled.defvjp(lambda x: (unraveled(x), None), lambda _, grads: (pytrees.ravel(grads),))
+        return unraveled(vector)
 
 
 def make(config: Config, spec: EnvSpec) -> ActorCritic:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from rljax import normalization
 from rljax.envs import encoding
-from rljax.networks.actor_critic import ActorCritic
+from rljax.networks.actor_critic import ActorCritic, Raveled
 from rljax.types import Moments
 
 LARGE = 4 * 2**30
@@ -27,16 +27,18 @@ BLOCK = 512 * 2**20
 GiB on an H100 and 2.6 on a CPU, of which 1.1 are observations."""
 
 
-def inputs(network: ActorCritic, moments: Moments | None, obs: jax.Array) -> jax.Array:
+def inputs(network: ActorCritic | Raveled, moments: Moments | None, obs: jax.Array) -> jax.Array:
     """What the network takes for an environment's observations [..., *obs_shape]: float32, scaled,
     and normalised if there are moments."""
     return normalization.standardize(moments, encoding.as_float32(network.scale, obs))
 
 
-def rows(network: ActorCritic, params: Any, shape: tuple[int, ...]) -> int | None:
+def rows(network: ActorCritic | Raveled, params: Any, shape: tuple[int, ...]) -> int | None:
     """The observations of a block, a power of two, for a batch of this shape [N, *obs_shape]; None
     if the outputs of all layers for it, its own float32 included, are at most LARGE bytes."""
     number, *obs_shape = shape
+    if isinstance(network, Raveled):
+        network, params = network.network, network.shapes
     leaves, structure = jax.tree.flatten(params)
     kinds = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     plain = network.clone(log_std_init=0.0)  # which can be traced, and serves `init` alone
@@ -61,7 +63,7 @@ def _bytes_each(network, structure, kinds, obs_shape):
 
 
 def apply(
-    network: ActorCritic,
+    network: ActorCritic | Raveled,
     params: Any,
     moments: Moments | None,
     obs: jax.Array,

@@ -45,8 +45,10 @@ def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> I
     try:
         found = jax.devices(None if device == "auto" else device)[0]
     except RuntimeError:
-        text = f"device = {device!r}: not available here; use 'cpu'"
-        raise ValueError(text) from None
+        instead = "use 'cpu'"
+        if device == "cpu":
+            instead = f"JAX has only {jax.default_backend()!r}, as JAX_PLATFORMS or an import says"
+        raise ValueError(f"device = {device!r}: not available here; {instead}") from None
     is_default = device == "auto" or found == jax.devices()[0]
     with contextlib.nullcontext() if is_default else jax.default_device(found):
         yield found.device_kind if found.platform != "cpu" else "cpu"

@@ -6,7 +6,7 @@ A jitted call passes one array in a fraction of the time of dozens of small ones
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax
 import jax
@@ -60,26 +60,6 @@ def unravel(vector: Any, shapes: Any) -> Any:
     ends = itertools.accumulate(math.prod(leaf.shape) for leaf in leaves)
     slices = itertools.starmap(slice, itertools.pairwise((0, *ends)))
     return kind.unflatten([vector[at].reshape(leaf.shape) for at, leaf in zip(slices, leaves)])
-
-
-class Raveled(NamedTuple):
-    """A network whose variables are one vector, as `ravel` makes it, and so are its gradients."""
-
-    network: Any
-    shapes: Any  # of its variables
-
-    def apply(self, vector: jax.Array, *args: Any, **kwargs: Any) -> Any:
-        return self.network.apply(self._unravel(vector), *args, **kwargs)
-
-    def _unravel(self, vector):
-        """`unravel`, whose gradient is one concatenation instead of a sum of padded slices."""
-
-        @jax.custom_vjp
-        def unraveled(vector):
-            return unravel(vector, self.shapes)
-
-        unraveled.defvjp(lambda x: (unraveled(x), None), lambda _, grads: (ravel(grads),))
-        return unraveled(vector)
 
 
 def by_kind(tree: Any) -> tuple[jax.Array, jax.Array]:

@@ -12,7 +12,6 @@ import pandas as pd
 import probes
 import pytest
 import tiny
-from jax.sharding import Mesh
 
 from rljax import Config, a2c, analysis, evaluation, sweep
 from rljax.config import WorkerConfig
@@ -129,7 +128,7 @@ def test_a_batch_that_fails_is_named_and_leaves_the_others_alone():
 
 def test_one_device_gives_what_two_give(table, monkeypatch):
     """Bit for bit, with as many trials on each."""
-    monkeypatch.setattr(sharding, "mesh", lambda: Mesh(np.array(jax.local_devices()[:1]), "agents"))
+    monkeypatch.setattr(sharding, "devices", lambda: jax.local_devices()[:1])
     with optimized():
         one = sweep.run(BASE, {"learning_rate": RATES}, [3, 5], max_parallel=2, eval_episodes=6)
     pd.testing.assert_frame_equal(one, table)
@@ -147,7 +146,7 @@ def test_batches_shrink_to_the_memory_that_there_is(table, monkeypatch):
     monkeypatch.setattr(population, "_programs", note)
     config = dataclasses.replace(BASE, learning_rate=0.0, gamma=0.0)
     zeros = dict.fromkeys((f.name for f in dataclasses.fields(Config) if f.type is float), 0.0)
-    one = make(a2c, dataclasses.replace(config, **zeros), 1, sharding.mesh()).bytes
+    one = make(a2c, dataclasses.replace(config, **zeros), 1, sharding.mesh(2)).bytes
     monkeypatch.setattr(sharding, "memory", lambda mesh: 3 * one)
     again = sweep.run(BASE, {"learning_rate": RATES}, [3, 5], max_parallel=6, eval_episodes=6)
     assert sizes[0] == 3
