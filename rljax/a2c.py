@@ -163,7 +163,8 @@ def chunks(
 
     Yields:
         (AgentState, Metrics) with leading axis [S]; the metrics, in NumPy, are of the updates
-        since the last row ended, and of the seeds whose `updates` have advanced.
+        since the last row ended, and of the seeds whose `updates` have advanced. Seeds are spread
+        over the local devices. On an accelerator the next chunk deletes the states.
 
     Raises:
         ValueError, TypeError: as `init` does, when the first chunk is asked for.

@@ -27,7 +27,7 @@ class LogRow(NamedTuple):
     """What `on_log` is called with, at the end of a row of metrics."""
 
     metrics: list[dict]  # of each seed that has a row, as metrics.csv has it
-    states: Any  # [S] the algorithm's states of all seeds
+    states: Any  # [S] the algorithm's states; an accelerator deletes them when `on_log` returns
 
 
 @dataclasses.dataclass(frozen=True)

@@ -168,8 +168,9 @@ def test_an_accelerator_writes_over_the_states_before(tmp_path, monkeypatch):
     )
     assert sharding.is_deleted(seen[0])
     assert not sharding.is_deleted(seen[-1])
-    assert_equal(found.state, expected.state)
-    assert (found.summary["final_return"]) == expected.summary["final_return"]
+    for x, y in zip(jax.tree.leaves(found.state), jax.tree.leaves(expected.state)):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    assert found.summary["final_return"] == expected.summary["final_return"]
 
     failing = how | dict(env=probes.CallingBack(calls=150), eval_every=0)  # 24 an update
     with pytest.raises(TrainingError):
