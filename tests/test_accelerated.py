@@ -23,7 +23,9 @@ def _for_accelerators(*args, cpu, default):
 accelerated = mock.patch.object(jax.lax, "platform_dependent", _for_accelerators)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "Breakout-MinAtar"])
+@pytest.mark.parametrize(
+    "env", ["CartPole-v1", pytest.param("Breakout-MinAtar", marks=pytest.mark.slow)]
+)
 def test_updates_are_the_same(env):
     config = Config(env=env, env_kwargs={}, **SIZES)
 

@@ -82,7 +82,7 @@ def test_gymnasium_s_bytes_are_float32_once_they_are_encoded():
     assert env.encode(np.full((4, 4, 3), 255, np.uint8)).dtype == np.float32
 
 
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("normalize", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_bytes_train_as_the_same_numbers_in_float32(normalize):
     """Two seeds, whose observations an A3C worker packs, too."""
     states, batches = {}, {}

@@ -15,7 +15,7 @@ from rljax.a3c.counts import STALENESS_BINS, Counts, Row, as_numbers, empty_row
 from rljax.a3c.messages import Layout
 from rljax.config import Config, WorkerConfig
 from rljax.types import ActorState, BatchMoments, TrainState
-from rljax.utils import pytrees
+from rljax.utils import platform, pytrees
 
 
 class State(NamedTuple):
@@ -34,7 +34,7 @@ class ParameterHolder:
     def __init__(self, config: Config, workers: WorkerConfig, layout: Layout, state: State):
         self.config, self.workers, self.layout = config, workers, layout
         self.counts, self.row = as_numbers(state.counts), as_numbers(state.row)
-        cpu = jax.devices("cpu")[0]
+        cpu = platform.first_device("cpu")
         vector = pytrees.host_vector(state.learner.params)
         self.learner = jax.device_put(state.learner._replace(params=vector), cpu)
         self._apply = _applier(config, workers, cpu)

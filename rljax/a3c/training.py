@@ -18,7 +18,7 @@ from rljax.a3c.supervisor import Status, Supervisor
 from rljax.a3c.worker_pool import WorkerPool
 from rljax.config import Config, WorkerConfig, at_row_end, default_log_interval
 from rljax.types import Metrics
-from rljax.utils import forkserver, pytrees, seeds
+from rljax.utils import forkserver, platform, pytrees, seeds
 
 CHUNK_SECONDS = 0.25  # short enough for a display and Ctrl-C
 
@@ -27,7 +27,7 @@ def init(config: Config, workers: WorkerConfig, key: jax.Array) -> State:
     """A fresh learner and fresh episodes of each worker; raises a ValueError or a TypeError as
     `WorkerConfig.settle`, `rollout.make_env_and_network` and `losses.make` do."""
     config = workers.settle(config)
-    with jax.default_device(jax.devices("cpu")[0]):
+    with jax.default_device(platform.first_device("cpu")):
         state, actors, row = jax.device_get(_fresh(config, key, workers.num_workers))
     return State(state, actors, no_counts(), empty_row(row))
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 CPU_FLAGS = (
     # XLA's heavier optimisations take most of its compile time on a CPU and gain these small
@@ -42,16 +43,25 @@ def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> I
     if cpu_devices > 1 and not is_said and jax.config.jax_num_cpu_devices < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started
             jax.config.update("jax_num_cpu_devices", cpu_devices)
-    try:
-        found = jax.devices(None if device == "auto" else device)[0]
-    except RuntimeError:
-        instead = "use 'cpu'"
-        if device == "cpu":
-            instead = f"JAX has only {jax.default_backend()!r}, as JAX_PLATFORMS or an import says"
-        raise ValueError(f"device = {device!r}: not available here; {instead}") from None
+    found = first_device(device)
     is_default = device == "auto" or found == jax.devices()[0]
     with contextlib.nullcontext() if is_default else jax.default_device(found):
         yield found.device_kind if found.platform != "cpu" else "cpu"
+
+
+def first_device(device: str) -> Any:
+    """JAX's first device of a kind, "auto", "cpu" or "gpu"; raises a ValueError if there is
+    none."""
+    import jax
+
+    try:
+        return jax.devices(None if device == "auto" else device)[0]
+    except RuntimeError:
+        instead = "use 'cpu'"
+        if device == "cpu":
+            only = jax.config.jax_platforms
+            instead = f"JAX_PLATFORMS = {only!r} leaves it out: write '{only},cpu'"
+        raise ValueError(f"device = {device!r}: not available here; {instead}") from None
 
 
 def set_xla_flags(device: str) -> None:

@@ -91,7 +91,14 @@ def test_rows_of_a_block_fit_its_bytes(torso, monkeypatch):
     assert blocks.rows(network, params, (1000, 5, 4, 3)) == 1
 
 
-@pytest.mark.parametrize("env", ["probes:Picture", "probes:Truncating", "Pendulum-v1"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        "probes:Picture",
+        pytest.param("probes:Truncating", marks=pytest.mark.slow),
+        pytest.param("Pendulum-v1", marks=pytest.mark.slow),
+    ],
+)
 def test_updates_in_blocks_are_the_same(env, monkeypatch):
     """Of two seeds: acting, the values of true successors, and the loss."""
     config = dataclasses.replace(

@@ -46,7 +46,7 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("number", [3, pytest.param(2, marks=pytest.mark.slow)])
 def test_seeds_give_the_same_bits_on_one_device_as_on_two(number):
     """The third is trained beside a copy of itself."""
     config = Config(**TINY)
@@ -86,7 +86,13 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "normalised" else pytest.param(name, marks=pytest.mark.slow)
+        for name in SETTINGS
+    ],
+)
 def test_sharded_environments_give_the_same_but_for_rounding(name):
     """After ten updates."""
     config = Config(**{**TINY, **SETTINGS[name]})
