@@ -190,7 +190,7 @@ def learn(config, network, state, batch, axis=None):
     episodes, given = learner.compute_gradients(
         config, network, state.learner, actor.episodes, batch, axis
     )
-    # Else XLA fuses the two in one way for one device and in another for several.
+    # Else XLA rounds otherwise for several devices than for one, at every size.
     gradients = jax.lax.optimization_barrier(given.gradients)
     moved = learner.apply_gradients(config, state.learner, gradients, given.moments)
     metrics = given.metrics

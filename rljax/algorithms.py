@@ -14,8 +14,8 @@ The module of an algorithm gives the following; `own` are its own options, () or
 and, as far as it has them:
 
     init(config, key), update(config, state, axis=None), row(state), begin_row(state, ended)
-        Pure functions of one agent, where it trains in one program; sweeps vmap them. As
-        `utils.seeds.Steps` takes them.
+        Pure functions of one agent, where it trains in one program; sweeps vmap them. With
+        `parts` they are what `utils.seeds.Steps` takes.
     summary(states) -> dict
         What it adds to summary.json.
 

@@ -99,8 +99,9 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
             raise ValueError("key = None: only a greedy policy needs no key")
         if isinstance(env, HostEnv):
             return act_on_host(obs, key, mask)
-        is_kept = getattr(obs, "dtype", None) == getattr(spec.observation, "dtype", None)
-        return act(jnp.asarray(obs, obs.dtype if is_kept else jnp.float32), key, mask)
+        kept = getattr(spec.observation, "dtype", "float32")
+        is_kept = getattr(obs, "dtype", None) == kept
+        return act(jnp.asarray(obs, kept if is_kept else jnp.float32), key, mask)
 
     return policy
 

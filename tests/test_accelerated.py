@@ -20,7 +20,7 @@ def _for_accelerators(*args, cpu, default):
     return default(*args)
 
 
-accelerated = mock.patch.object(jax.lax, "platform_dependent", _for_accelerators)
+accelerated = mock.patch.object(jax.lax, "platform_dependent", side_effect=_for_accelerators)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,9 @@ def test_updates_are_the_same(env):
         return jax.lax.fori_loop(0, 5, lambda _, s: a2c.update(config, s), a2c.init(config, key))
 
     expected = jax.jit(lambda *args: after_updates(*args))(config, jax.random.key(0))
-    with accelerated:
+    with accelerated as chosen:
         found = jax.jit(lambda *args: after_updates(*args))(config, jax.random.key(0))
+    assert chosen.call_count > 5
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         (found.learner, found.actor.obs, found.row),
@@ -50,13 +51,15 @@ def test_stacked_leaves_keep_their_bits(axis):
         "int": rng.integers(-(2**31), 2**31, (2, 3), np.int32),
         "flags": [rng.random((2, 3)) < 0.5, rng.random((2, 3, 4)) < 0.5],
         "byte": rng.integers(0, 256, (2, 3), np.uint8),
+        "complex": np.complex64(rng.normal(size=(2, 3)) + 1j),
         "alone": np.float32(rng.normal(size=(2, 3, 5))),
         "key": jax.random.split(jax.random.key(0), (2, 3)),
         "keys": jax.random.split(jax.random.key(1), (2, 3)),
     }
     tree = jax.tree.map(jnp.asarray, tree)
     stacked = jax.jit(pytrees.stack_alike, static_argnums=1)(tree, axis)
-    assert len(stacked.arrays) == 5  # [2, 3] of four types, [2, 3, 4], [2, 3, 5], two of keys
+    # [2, 3] of four types, of complex numbers; [2, 3, 4], [2, 3, 5], two of keys
+    assert len(stacked.arrays) == 6
     found = pytrees.unstack(stacked, axis)
     assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, tree)
     bits = jax.tree.map(

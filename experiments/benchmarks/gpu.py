@@ -67,7 +67,7 @@ def main():
         cases = [benchmark.parsed_case(case) for case in options.cases]
         with platform.computing_on("auto") as device:
             jax.config.update("jax_enable_compilation_cache", False)
-            machine = {**directory.provenance(device), "cores": len(os.sched_getaffinity(0))}
+            machine = directory.machine(device)
             write = partial(add_line, options.json, machine)
             if options.tests:
                 write({"tests": run_tests(seconds=120)})
@@ -90,7 +90,7 @@ def run_tests(seconds):
     it is interrupted, and reports what ran."""
     root = Path(__file__).parents[2]
     files = [str(path) for name in TESTS for path in (root / "tests").rglob(f"test_{name}.py")]
-    processes = str(max(1, len(os.sched_getaffinity(0)) - 4))
+    processes = str(max(1, platform.cores() - 4))
     command = [sys.executable, "-m", "pytest", "-q", "-n", processes, "--tb=short", *files]
     with tempfile.TemporaryFile("w+") as log:
         tests = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
@@ -123,7 +123,7 @@ def measured(cases, options, end, write):
         write({"case": case, "xla_flags": os.environ.get("XLA_FLAGS", ""), **found})
         yield {"case": case, **found}
         if options.profile and case == options.cases[0]:
-            without_buffers(case, options.json)
+            without_buffers(case, options.json, end - perf_counter())
 
 
 def measure(config, agents, profiled):
@@ -190,14 +190,19 @@ def profile(run, updates):
     return found
 
 
-def without_buffers(case, path):
+def without_buffers(case, path, seconds):
     """The same in another process, as XLA's flags are read at its start."""
     xla_flags = f"{os.environ.get('XLA_FLAGS', '')} {WITHOUT_BUFFERS}".strip()
     shared = {"XLA_FLAGS": xla_flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     options = ["--no-tests", "--no-profile", "--cases", case, "--json", str(path)]
     command = [sys.executable, __file__, *options]
-    done = subprocess.run(command, env={**os.environ, **shared}, capture_output=True, text=True)
-    print(f"without command buffers: {done.stdout.splitlines()[1:2] or done.stderr[-300:]}")
+    how = dict(env={**os.environ, **shared}, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, timeout=max(1, seconds), **how)
+    except subprocess.TimeoutExpired:
+        print("out of time without command buffers")
+    else:
+        print(f"without command buffers: {done.stdout.splitlines()[1:2] or done.stderr[-300:]}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import io
 import itertools
-import os
 import sys
 import tempfile
 from time import perf_counter
@@ -48,7 +47,7 @@ class Options:
 def measure(options, where):
     axes = {"learning_rate": sweep.log(1e-4, 1e-2, options.rates)}
     base, seeds = Config(total_timesteps=options.timesteps), list(range(options.seeds))
-    with platform.computing_on(where.device, len(os.sched_getaffinity(0))) as device:
+    with platform.computing_on(where.device, platform.cores()) as device:
         (group,) = sweep.plan(base, sweep.grid(axes), seeds)
         rounds = benchmark.table(COLUMNS, in_turn(group, options.rounds))
         shares = files(base, axes, seeds, where.device)

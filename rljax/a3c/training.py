@@ -1,7 +1,6 @@
 """A3C seen from the holder's process: the whole of a run."""
 
 import itertools
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -89,7 +88,7 @@ def chunks(
     config = workers.settle(config)
     states = init_seeds(config, workers, keys) if states is None else states
     log_interval = log_interval or default_log_interval(config)
-    if workers.num_workers > (cores := len(os.sched_getaffinity(0))):
+    if workers.num_workers > (cores := platform.cores()):
         warnings.warn(f"{workers.num_workers} workers share {cores} cores", stacklevel=2)
     indices = itertools.count(int(np.sum(states.learner.updates >= config.num_updates)))
 

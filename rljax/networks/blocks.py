@@ -18,10 +18,10 @@ from rljax.networks.actor_critic import ActorCritic, Raveled
 from rljax.types import Moments
 
 LARGE = 4 * 2**30
-"""Bytes of the layers' outputs for a batch, above which there are blocks. Without them an update of
-64x64x3 images needs 1.4 times as many bytes on an H100, by XLA's analysis, and 3.2 on a CPU. Blocks
-compute the forward pass twice; on two CPU cores an update then took 0.87 to 1.02 of the time, and
-smaller batches run the same program as before there were blocks."""
+"""Bytes of the layers' outputs for a batch of one agent, above which there are blocks. Without them
+an update of 64x64x3 images needs 1.4 times as many bytes on an H100, by XLA's analysis, and 3.2 on
+a CPU. Blocks compute the forward pass twice; on two CPU cores an update then took 0.87 to 1.02 of
+the time, and smaller batches run the same program as before there were blocks."""
 BLOCK = 512 * 2**20
 """Bytes of the layers' outputs for a block, at most. An update of 32,768 such images then needs 1.6
 GiB on an H100 and 2.6 on a CPU, of which 1.1 are observations."""

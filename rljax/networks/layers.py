@@ -1,6 +1,5 @@
 """Dense layers, whose outputs acting records and the update reuses; their initialisation."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,11 +12,9 @@ import jax.numpy as jnp
 class Dense(nn.Dense):
     """A dense layer whose output can be recorded when acting and reused in the update."""
 
-    dot_general: Any = dataclasses.field(default_factory=lambda: _dot_general)
-
     def __call__(self, x):
         known = _recorded(self)
-        own_product = self.dot_general is not _dot_general or self.dot_general_cls is not None
+        own_product = self.dot_general not in (None, _dot_general) or self.dot_general_cls
         if known is not None and known.shape[:-1] == x.shape[:-1] and not own_product:
             params = self.variables["params"]
             parts = x, params["kernel"], params.get("bias")
@@ -193,5 +190,6 @@ def orthogonal(gain: float) -> Callable:
 
 
 def dense(size: int, gain: float, name: str | None = None) -> Dense:
-    """A dense layer of this size with orthogonal initial weights."""
-    return Dense(size, kernel_init=orthogonal(gain), name=name)
+    """A dense layer of this size with orthogonal initial weights, its gradient in the form that a
+    CPU is fast at. It has no forward-mode derivative, which `Dense` has."""
+    return Dense(size, kernel_init=orthogonal(gain), name=name, dot_general=_dot_general)

@@ -47,8 +47,9 @@ def train(
         config: settings to start from instead.
         run_dir: the directory that the run is written to; without one nothing is written.
         on_log: called with a `loop.LogRow` at each row of metrics: `row.metrics` is a list of
-            dicts, one for each seed, and `row.states` the algorithm's states [S]. If it returns
-            "stop" the run ends in order, with the status "stopped".
+            dicts, one for each seed, and `row.states` the algorithm's states [S], which an
+            accelerator deletes in the next chunk: copy what you keep. If it returns "stop" the run
+            ends in order, with the status "stopped".
         settings: fields of `Config`, of `options.RunOptions` and, for A3C, of `WorkerConfig`.
 
     Returns:
@@ -57,7 +58,7 @@ def train(
     Raises:
         ValueError, TypeError: a setting is unknown or wrong; nothing is left behind.
         TrainingError: the environment or a worker failed; what was trained is saved if there is a
-            run directory.
+            run directory, on an accelerator up to the last checkpoint.
         WriteError: something could not be written; what was saved before is whole.
     """
     asked = settings_module.start_from(algorithm, env, settings.get("preset"))

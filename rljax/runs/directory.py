@@ -114,7 +114,7 @@ def provenance(device: str) -> dict:
 
 def machine(device: str) -> dict:
     """What published results depend on: `provenance`, and the cores of this process."""
-    return {**provenance(device), "cores": len(os.sched_getaffinity(0))}
+    return {**provenance(device), "cores": platform.cores()}
 
 
 def warn_of_changes(saved: Mapping, now: Mapping) -> None:

@@ -27,7 +27,7 @@ class LogRow(NamedTuple):
     """What `on_log` is called with, at the end of a row of metrics."""
 
     metrics: list[dict]  # of each seed that has a row, as metrics.csv has it
-    states: Any  # [S] the algorithm's states; an accelerator deletes them when `on_log` returns
+    states: Any  # [S] the algorithm's states; an accelerator deletes them in the next chunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +54,23 @@ def train(plan: Plan, now: Training, clock: Clock) -> None:
         _follow(plan, now, clock)
     except KeyboardInterrupt:
         now.status = "interrupted"
+        _drop_deleted(now)
     except forkserver.RefusedError as error:
         if not now.updates.any():
             raise
         now.status, now.error = "failed", error
     except TrainingError as error:
         now.status, now.error = "failed", error
-        if sharding.is_deleted(now.states):  # by the chunk that failed
-            now.states = None
-        else:
+        _drop_deleted(now)
+        if now.states is not None:
             _save(plan, now)
     plan.recorder.wait()
+
+
+def _drop_deleted(now):
+    """Forgets states that an accelerator has deleted in a chunk that did not end."""
+    if sharding.is_deleted(now.states):
+        now.states = None
 
 
 def _follow(plan, now, clock):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -47,7 +46,7 @@ def prepared(
             platform.set_xla_flags(options.device)  # the server takes them over
             forkserver.start_server()  # it imports while this process does
         # A2C's programs are spread over the cores; A3C's processes are.
-        cores = 1 if algorithm.in_processes else len(os.sched_getaffinity(0))
+        cores = 1 if algorithm.in_processes else platform.cores()
         on_device = platform.computing_on(options.device, cpu_devices=cores, in_place=True)
         device = stack.enter_context(on_device)
         signals.check()

@@ -1,7 +1,6 @@
 """A sweep with a directory: trains the trials that it lacks, and writes tables and figures."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -60,7 +59,7 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
     begun, options = time.perf_counter(), asked.options
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
         options.validate()
-        cores = len(os.sched_getaffinity(0))
+        cores = platform.cores()
         device = stack.enter_context(platform.computing_on(options.device, cpu_devices=cores))
         signals.check()
         groups = trials.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)

@@ -3,7 +3,6 @@ that Python steps. A process takes one trial after another, so that what it comp
 """
 
 import contextlib
-import os
 import pickle
 import time
 import traceback
@@ -20,7 +19,7 @@ from rljax.envs import host_envs
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.results import Failure, Progress, Result, evaluated
 from rljax.sweep.trials import Trial
-from rljax.utils import errors, forkserver, seeds
+from rljax.utils import errors, forkserver, platform, seeds
 from rljax.utils.errors import TrainingError
 
 TICK = 0.25  # seconds between two looks at the processes, at most
@@ -31,7 +30,7 @@ def usual_parallel(trial: Trial) -> int:
     each = max([getattr(options, "num_workers", 1) for options in trial.own], default=1)
     if trial.config.vectorization == "async":
         each = trial.config.num_envs
-    return max(1, len(os.sched_getaffinity(0)) // each)
+    return max(1, platform.cores() // each)
 
 
 def train(

@@ -45,7 +45,8 @@ def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> I
             jax.config.update("jax_num_cpu_devices", cpu_devices)
     found = first_device(device)
     is_default = device == "auto" or found == jax.devices()[0]
-    with contextlib.nullcontext() if is_default else jax.default_device(found):
+    # The name of its kind, as programs are spread over all devices of it.
+    with contextlib.nullcontext() if is_default else jax.default_device(found.platform):
         yield found.device_kind if found.platform != "cpu" else "cpu"
 
 
@@ -62,6 +63,13 @@ def first_device(device: str) -> Any:
             only = jax.config.jax_platforms
             instead = f"JAX_PLATFORMS = {only!r} leaves it out: write '{only},cpu'"
         raise ValueError(f"device = {device!r}: not available here; {instead}") from None
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def set_xla_flags(device: str) -> None:

@@ -63,8 +63,8 @@ def unravel(vector: Any, shapes: Any) -> Any:
 
 
 def by_kind(tree: Any) -> tuple[jax.Array, jax.Array]:
-    """(the float32 leaves, the bits of the others as `pack` makes them), as two vectors: float32
-    numbers need not be made of bits."""
+    """(the float32 leaves, the bits of the others as `pack` makes them), as two vectors. Parameters
+    are float32, and are then used without a conversion."""
     floats, others = _kinds(tree)
     return jnp.concatenate([jnp.ravel(leaf) for leaf in floats]), pack(others)
 
@@ -107,19 +107,22 @@ class Stacked:
 
 
 def stack_alike(tree: Any, axis: int = 0) -> Stacked:
-    """Stacks the leaves that have the same shape, as their bits where their types differ. A loop on
-    a GPU launches a kernel for each array that it writes."""
+    """Stacks the leaves that have the same shape along a new axis, as their bits where their types
+    differ. A loop on a GPU launches a kernel for each array that it writes. Random keys, and
+    numbers of more than 32 bits, stay alone."""
     leaves, structure = jax.tree.flatten(tree)
     places: dict = {}
     for index, leaf in enumerate(leaves):
-        places.setdefault((leaf.shape, index if _is_key(leaf) else None), []).append(index)
+        alone = _is_key(leaf) or leaf.dtype.itemsize > 4
+        places.setdefault((leaf.shape, index if alone else None), []).append(index)
     groups = tuple(map(tuple, places.values()))
     arrays = [_stack([leaves[index] for index in group], axis) for group in groups]
     return Stacked(arrays, (structure, groups, tuple(leaf.dtype for leaf in leaves)))
 
 
 def unstack(stacked: Stacked, axis: int = 0) -> Any:
-    """The pytree of `stack_alike`, whose arrays may have come to have other axes before `axis`."""
+    """The pytree of `stack_alike`, stacked along what is now the arrays' `axis`, where a scan has
+    put axes before it."""
     structure, groups, dtypes = stacked.layout
     leaves = [None] * len(dtypes)
     for array, group in zip(stacked.arrays, groups):

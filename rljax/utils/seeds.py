@@ -31,9 +31,9 @@ class Steps(NamedTuple):
     along the mesh's axis; if it is None, they are not."""
     row: Callable  # state -> Metrics of the row in progress
     begin_row: Callable  # (state, whether the row has ended) -> state: then with a new row
-    parts: (
-        Callable  # (of_agent, of_env) -> a prefix of the state: which part is of each environment
-    )
+    parts: Callable
+    """(of_agent, of_env) -> a prefix of the state, which tells what is of each environment from
+    what is of the agent."""
 
 
 def in_one_program(
@@ -43,8 +43,8 @@ def in_one_program(
     program. `learner.updates` of all states are the same.
 
     The seeds are spread over the local devices, which exchange nothing; the environments of a large
-    run of few seeds as well, whose gradients are averaged. An accelerator writes the next states
-    where those are that were passed or yielded before, which are then deleted.
+    run of few seeds as well, whose gradients are averaged. On an accelerator the states are
+    donated: those that were passed, or yielded before, are deleted.
 
     The length of a chunk is an argument of the program, so it changes no bit of training: the first
     chunk is one update, which takes the compilation; later ones follow the clock, and end where a
@@ -74,7 +74,7 @@ def devices_of_each(config: Config, states: Any) -> int:
     parameters = pytrees.size(states.learner.params) / number
     if devices[0].platform != "cpu" or config.batch_size * parameters < LARGE:
         return 1
-    spare = len(devices) // number
+    spare = min(len(devices) // number, int(config.batch_size * parameters / (LARGE / 2)))
     return max((n for n in range(1, spare + 1) if config.num_envs % n == 0), default=1)
 
 

@@ -23,16 +23,18 @@ _STATUS = re.compile("[A-Z_]{4,}: ")  # the start of XLA's messages
 
 
 def devices() -> list:
-    """All local devices of the kind that computes by default. A CPU is one, unless
-    `jax_num_cpu_devices` was set before JAX started."""
+    """The local devices that compute by default: all of a kind, or the one that
+    `jax.default_device` names. A CPU is one, unless `jax_num_cpu_devices` was set before JAX
+    started."""
     default = jax.config.jax_default_device
-    platform = getattr(default, "platform", default)
-    return jax.local_devices(backend=platform)
+    if isinstance(default, jax.Device):
+        return [default]
+    return jax.local_devices(backend=default)
 
 
 def mesh(agents: int, envs: int = 1) -> Mesh:
-    """Devices for a number of agents, as many as there are at most; and for the environments of
-    each, a number that leaves no device over."""
+    """A mesh of `envs` devices for each agent, and of as many agents at once as there are devices
+    for, [agents, envs]."""
     found = devices()
     rows = max(1, min(agents, len(found) // envs))
     return Mesh(np.array(found[: rows * envs]).reshape(rows, envs), ("agents", ENVS))
@@ -50,8 +52,9 @@ def is_deleted(tree: Any) -> bool:
 
 
 def placed(tree: Any, mesh: Mesh, specs: Any = SHARDED) -> Any:
-    """A pytree [A, ...] on its devices, with copies of the last agent, as many as the mesh needs
-    for whole rows; `specs` is a prefix of it."""
+    """A pytree [A, ...] on the devices of a mesh, filled up with copies of the last agent to whole
+    rows of them; `specs` is a prefix of the pytree. Arrays that are there already are not copied.
+    """
     number = len(jax.tree.leaves(tree)[0])
     size = -(-number // mesh.shape["agents"]) * mesh.shape["agents"]
     if size > number:
@@ -60,8 +63,8 @@ def placed(tree: Any, mesh: Mesh, specs: Any = SHARDED) -> Any:
 
 
 def own(tree: Any, number: int, axis: str | None, at: int) -> Any:
-    """This device's `number` of the arrays' axis `at`, where they are those of all along a mesh's
-    axis; without one, all."""
+    """This device's share of arrays that hold the environments of all devices along a mesh's axis:
+    `number` of them, along the arrays' axis `at`. All of it without a mesh's axis."""
     if axis is None:
         return tree
     first = jax.lax.axis_index(axis) * number

@@ -498,3 +498,11 @@ def test_masks_forbid_actions_and_change_nothing_between_the_others(space):
     np.testing.assert_array_equal(
         apply(network, params, obs, mask, method="actor").logits, masked.logits
     )
+
+
+def test_a_dense_layer_has_a_forward_mode_derivative():
+    """As a user's own network and loss may need it."""
+    layer, x = layers.Dense(3), jnp.ones((2, 4))
+    variables = layer.init(jax.random.key(0), x)
+    _, found = jax.jvp(lambda x: layer.apply(variables, x), (x,), (jnp.ones_like(x),))
+    np.testing.assert_allclose(found, jnp.ones_like(x) @ variables["params"]["kernel"], rtol=1e-5)

@@ -88,8 +88,8 @@ def test_an_earlier_run_is_resumed_to_its_end(resumed, name):
 @pytest.mark.skipif(not is_as_then(), reason="XLA compiles to other bits here")
 @pytest.mark.parametrize("name", [*NAMES, "a2c at a row's end"])
 def test_an_earlier_run_is_resumed_to_nearly_the_same(resumed, name):
-    """Programs have changed since, which XLA rounds otherwise; a wrong key, row or state would
-    take other actions."""
+    """Programs have changed since, and XLA rounds otherwise; a wrong key or state would take other
+    actions."""
     run, first = rljax.load(resumed[name]), name.split()[0]
     newest = checkpoints.existing(run.run_dir)[-1]
     _, trees = checkpoints.load(checkpoints.folder(run.run_dir, newest))

@@ -62,6 +62,8 @@ def test_few_seeds_use_few_devices_and_large_runs_all():
     assert sharding.mesh(1).shape == {"agents": 1, "envs": 1}
     assert sharding.mesh(8).shape == {"agents": 2, "envs": 1}
     assert sharding.mesh(1, 2).shape == {"agents": 1, "envs": 2}
+    with jax.default_device(jax.local_devices()[1]):
+        assert sharding.devices() == [jax.local_devices()[1]]
     config = Config(**TINY)
     states = a2c.init_seeds(config, seeds.keys([0]))
     assert seeds.devices_of_each(config, states) == 1
