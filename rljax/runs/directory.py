@@ -18,6 +18,7 @@ from typing import Any
 
 from rljax.utils import atomic_io
 from rljax.utils.lookup import differing
+from rljax.utils.platform import cores
 
 _PACKAGES = ("rljax", "jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
 
@@ -114,7 +115,7 @@ def provenance(device: str) -> dict:
 
 def machine(device: str) -> dict:
     """What published results depend on: `provenance`, and the cores of this process."""
-    return {**provenance(device), "cores": platform.cores()}
+    return {**provenance(device), "cores": cores()}
 
 
 def warn_of_changes(saved: Mapping, now: Mapping) -> None:
