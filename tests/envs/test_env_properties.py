@@ -1,6 +1,8 @@
 """Generated environments in gymnax's form, right and wrong ones: they go through a rollout as a
 plain loop says, or are refused in a line that names them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from rljax import envs
+from rljax.envs import encoding
 
 LIMIT, STEPS = 3, 7
 
@@ -168,6 +171,7 @@ def slow_vector(env, time):
 def check(env):
     """Two copies of the environment through a scan, against a loop in Python."""
     made = envs.make(env)
+    as_float32 = partial(encoding.as_float32, getattr(made.spec.observation, "scale", 1.0))
 
     @jax.jit
     def run(key):
@@ -187,13 +191,14 @@ def check(env):
         )
         terminated, truncated = bool(env.flag(jnp.int32(time))), time >= LIMIT
         for b in range(2):
-            final_obs = np.ravel(steps.final_obs[t, b])
+            final_obs = np.ravel(as_float32(steps.final_obs[t, b]))
             np.testing.assert_allclose(final_obs, slow_vector(env, time), rtol=1e-3)
             assert steps.reward[t, b] == float(env.reward(jnp.int32(time)))
             assert (steps.terminated[t, b], steps.truncated[t, b]) == (terminated, truncated)
         if terminated or truncated:
             time, leaf = 0, env.leaf[0] if type(env) is Generated else leaf
-        np.testing.assert_allclose(np.ravel(steps.obs[t, 0]), slow_vector(env, time), rtol=1e-3)
+        obs = np.ravel(as_float32(steps.obs[t, 0]))
+        np.testing.assert_allclose(obs, slow_vector(env, time), rtol=1e-3)
     raw = jax.tree.map(lambda x: x[0], end["leaf"])
     for found, expected in zip(jax.tree.leaves(raw), jax.tree.leaves(leaf)):
         if jax.dtypes.issubdtype(found.dtype, jax.dtypes.prng_key):
