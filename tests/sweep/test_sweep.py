@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import threading
 
 import jax
@@ -382,7 +383,7 @@ def test_a3c_is_swept_in_processes():
 
 
 def test_processes_are_as_many_as_the_cores(monkeypatch):
-    monkeypatch.setattr(trial_pool.os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     (trial,) = sweep.plan(HOST, [{"gamma": 0.9}], [0])[0].trials
     assert trial_pool.usual_parallel(trial) == 8
     config = dataclasses.replace(HOST, vectorization="async")
