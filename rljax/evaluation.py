@@ -17,7 +17,7 @@ from rljax.host_evaluation import Watch
 from rljax.networks import distributions
 from rljax.runs import checkpoints
 from rljax.types import Moments, TrainState
-from rljax.utils import pytrees, sharding
+from rljax.utils import pytrees, seeds, sharding
 from rljax.utils.forkserver import EnvError
 
 MAX_ENVS = 16  # by default the most environments that Python steps in an evaluation
@@ -175,7 +175,7 @@ def evaluate(
         with sharding.failures_named(f"env = {config.env!r}, in an evaluation"):
             progress = advance(settings, learners, progress, np.int32(max_steps))
             result, steps = jax.device_get((progress.result, progress.steps))
-        result = jax.tree.map(lambda x: x[:number], result)
+        result = seeds.take(result, slice(number))
         watch(int(result.finished.sum()), result.finished.size, int(result.lengths.sum()))
         if result.finished.all() or steps.max() >= max_steps:
             return result

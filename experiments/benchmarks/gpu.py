@@ -68,7 +68,10 @@ def main():
         with platform.computing_on("auto") as device:
             jax.config.update("jax_enable_compilation_cache", False)
             machine = directory.machine(device)
-            write = partial(add_line, options.json, machine)
+
+            def write(result):
+                benchmark.add_line(options.json, {**machine, **result})
+
             if options.tests:
                 write({"tests": run_tests(seconds=120)})
             rows = measured(cases, options, begun + options.seconds, write)
@@ -77,12 +80,6 @@ def main():
         return fail(error)
     print(f"figures: {options.json}")
     return 0
-
-
-def add_line(path, machine, result):
-    with atomic_io.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_io.append(path, atomic_io.json_bytes({**machine, **result}).decode())
 
 
 def run_tests(seconds):
@@ -139,8 +136,7 @@ def measure(config, agents, profiled):
     begun = perf_counter()
     program = jax.jit(many, donate_argnums=0).lower(states, np.int32(1)).compile()
     found = {"compile": perf_counter() - begun}
-    number, seconds, states = 1, 0.0, jax.block_until_ready(program(states, np.int32(1)))
-    taken = []
+    number, taken, states = 1, [], jax.block_until_ready(program(states, np.int32(1)))
     while len(taken) < 5:
         begun = perf_counter()
         states = jax.block_until_ready(program(states, np.int32(number)))

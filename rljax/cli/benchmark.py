@@ -62,14 +62,18 @@ def main(
         device, results = measure(*parts)
         options = {name: value for part in parts for name, value in vars(part).items()}
         figures = {"options": options, "figures": results}
-        line = atomic_io.json_bytes({**directory.machine(device), **figures})
-        with atomic_io.writing(output.json):
-            output.json.parent.mkdir(parents=True, exist_ok=True)
-        atomic_io.append(output.json, line.decode())
+        add_line(output.json, {**directory.machine(device), **figures})
     except (ValueError, TypeError, atomic_io.WriteError) as error:
         return fail(error)
     print(f"results: {output.json}")
     return 0
+
+
+def add_line(path: Path, results: Mapping) -> None:
+    """Adds results to a file, as a line of JSON; raises WriteError if that fails."""
+    with atomic_io.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_io.append(path, atomic_io.json_bytes(results).decode())
 
 
 def table(formats: Mapping[str, str], rows: Iterable[Mapping], width: int = 21) -> list[Mapping]:

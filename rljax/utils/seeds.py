@@ -71,10 +71,10 @@ def in_one_program(
 def devices_of_each(config: Config, states: Any) -> int:
     """The number of devices over which the environments of each of the agents [S] are sharded."""
     number, devices = len(states.learner.updates), sharding.devices()
-    parameters = pytrees.size(states.learner.params) / number
-    if devices[0].platform != "cpu" or config.batch_size * parameters < LARGE:
+    products = config.batch_size * pytrees.size(states.learner.params) / number
+    if devices[0].platform != "cpu" or products < LARGE:
         return 1
-    spare = min(len(devices) // number, int(config.batch_size * parameters / (LARGE / 2)))
+    spare = min(len(devices) // number, int(products / (LARGE / 2)))
     return max((n for n in range(1, spare + 1) if config.num_envs % n == 0), default=1)
 
 

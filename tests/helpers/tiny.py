@@ -1,6 +1,7 @@
 """The smallest config that trains, and the functions that tests call, compiled: operation by
 operation each would be compiled as dozens of programs."""
 
+import contextlib
 from functools import partial
 
 import jax
@@ -32,3 +33,14 @@ def init_learners(config, network, spec, keys):
 def is_row(config, metrics):
     """Whether metrics from `chunks` are a whole row, with rows of the usual length."""
     return at_row_end(config, int(metrics.updates[0]), default_log_interval(config))
+
+
+@contextlib.contextmanager
+def optimized():
+    """XLA optimises as it does for users: else devices differ in last bits."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)

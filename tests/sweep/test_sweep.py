@@ -1,6 +1,5 @@
 """Sweeps: what a population comes to against lone runs, neighbours, devices, processes, files."""
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -28,19 +27,8 @@ RATES = [1e-3, 1e-2, 3e-2]
 @pytest.fixture(scope="module")
 def table():
     """Three rates, two seeds, in batches of four trials: the last one is filled up."""
-    with optimized():
+    with tiny.optimized():
         return sweep.run(BASE, {"learning_rate": RATES}, [3, 5], max_parallel=4, eval_episodes=6)
-
-
-@contextlib.contextmanager
-def optimized():
-    """XLA optimises as it does for users: else devices differ in last bits."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def alone(rate, seed):
@@ -130,7 +118,7 @@ def test_a_batch_that_fails_is_named_and_leaves_the_others_alone():
 def test_one_device_gives_what_two_give(table, monkeypatch):
     """Bit for bit, with as many trials on each."""
     monkeypatch.setattr(sharding, "devices", lambda: jax.local_devices()[:1])
-    with optimized():
+    with tiny.optimized():
         one = sweep.run(BASE, {"learning_rate": RATES}, [3, 5], max_parallel=2, eval_episodes=6)
     pd.testing.assert_frame_equal(one, table)
 

@@ -1,6 +1,5 @@
 """Seeds that are spread over devices, and environments that are sharded over them."""
 
-import contextlib
 import dataclasses
 from unittest import mock
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 import probes
 import pytest
+import tiny
 from jax.sharding import PartitionSpec
 
 import rljax
@@ -23,15 +23,6 @@ one_device = mock.patch.object(sharding, "devices", return_value=jax.local_devic
 @pytest.fixture(autouse=True)
 def two_devices():
     assert len(sharding.devices()) == 2
-
-
-@contextlib.contextmanager
-def optimized():
-    """XLA optimises as it does for users."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def final_states(config, number):
@@ -50,7 +41,7 @@ def assert_equal(found, expected):
 def test_seeds_give_the_same_bits_on_one_device_as_on_two(number):
     """The third is trained beside a copy of itself."""
     config = Config(**TINY)
-    with optimized():
+    with tiny.optimized():
         found = final_states(config, number)
         with one_device:
             expected = final_states(config, number)
