@@ -14,7 +14,7 @@ import optax
 from rljax import losses, networks, normalization, optimizers, returns, rollout
 from rljax.config import Config
 from rljax.envs.interface import EnvSpec
-from rljax.networks import ActorCritic, blocks, layers
+from rljax.networks import ActorCritic, blocks
 from rljax.types import (
     BatchGradients,
     BatchMetrics,
@@ -106,14 +106,17 @@ def loss_gradients(
     obs, actions, mask, recorded = jax.tree.map(
         _merge_time_and_batch, (batch.obs, batch.action, batch.mask, batch.recorded)
     )
-    how = dict(moments=state.obs_moments, rows=blocks.rows(network, state.params, obs.shape))
-    apply = partial(blocks.apply, network, **how)
+    apply = partial(blocks.apply, network, moments=state.obs_moments)
+    batch_rows, cache_rows = (
+        of(network, state.params, obs.shape) for of in (blocks.rows, blocks.rows_in_cache)
+    )
 
     def value(obs):
-        return apply(state.params, obs=obs, method="critic")
+        return apply(state.params, obs=obs, method="critic", rows=batch_rows)
 
-    def loss(params):
-        distribution, flat_values = apply(layers.reuse(params, recorded), obs=obs, mask=mask)
+    def loss(params, rows):
+        how = dict(obs=obs, mask=mask, recorded=recorded, rows=rows)
+        distribution, flat_values = apply(params, **how)
         values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
         cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
         next_values = successor_values(value, values, batch.final_obs, cut)
@@ -130,7 +133,15 @@ def loss_gradients(
         result = loss_function(*sharding.gathered(rows, axis), config)
         return losses.check(config.loss, result)
 
-    (loss_value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    def of_rows(rows):
+        return jax.value_and_grad(partial(loss, rows=rows), has_aux=True)(state.params)
+
+    if cache_rows is None:
+        (loss_value, metrics), grads = of_rows(batch_rows)
+    else:
+        (loss_value, metrics), grads = jax.lax.platform_dependent(
+            cpu=partial(of_rows, cache_rows), default=partial(of_rows, batch_rows)
+        )
     return grads, {"loss": loss_value, **metrics}
 
 

@@ -40,6 +40,22 @@ class Conv(nn.Module):
         return _record(self, _convolution(x, kernel, bias))
 
 
+def activate(module: nn.Module, name: str, function: Callable, x: jax.Array) -> jax.Array:
+    """function(x), of each number of [B, ...]. Of tanh and ReLU, whose derivatives follow from
+    their outputs, the output is recorded and reused as that of `Dense`; `name` is its name in the
+    module."""
+    derivative = _DERIVATIVES.get(function)
+    if derivative is None:
+        return function(x)
+    known = _recorded(module, name)
+    if known is not None and known.shape == x.shape:
+        return _activated(function, derivative, x, known)
+    return _record(module, function(x), name)
+
+
+_DERIVATIVES = {nn.tanh: lambda out: 1.0 - jnp.square(out), nn.relu: lambda out: out > 0}
+
+
 def record(
     network: nn.Module, variables: Any, obs: jax.Array, *args: Any, method: str
 ) -> tuple[Any, Any]:
@@ -76,6 +92,25 @@ def _reused_backward(function, inputs, gradient):
 
 
 _reused.defvjp(_reused_forward, _reused_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _activated(function, derivative, x, out):
+    """function(x), which is known to be `out`, as `_reused` does."""
+    known, anew = (lambda x, out: out), (lambda x, out: function(x))
+    return jax.lax.platform_dependent(x, out, cpu=known, default=anew)
+
+
+def _activated_forward(function, derivative, x, out):
+    out = _activated(function, derivative, x, out)
+    return out, out
+
+
+def _activated_backward(function, derivative, out, gradient):
+    return gradient * derivative(out), jnp.zeros_like(gradient)
+
+
+_activated.defvjp(_activated_forward, _activated_backward)
 
 
 def _dot_general(x, kernel, dimension_numbers, precision=None, **_):
@@ -150,16 +185,16 @@ def _convolution(x, kernel, bias):
     return out + jnp.broadcast_to(bias, out.shape)
 
 
-def _recorded(layer):
+def _recorded(layer, name="out"):
     """What acting recorded of a layer, or None. A layer called twice has two outputs."""
     recording = layer.is_mutable_collection("recorded")
-    known = () if recording else layer.get_variable("recorded", "out", ())
+    known = () if recording else layer.get_variable("recorded", name, ())
     return known[0] if len(known) == 1 else None
 
 
-def _record(layer, out):
+def _record(layer, out, name="out"):
     if not layer.is_initializing():
-        layer.sow("recorded", "out", out)
+        layer.sow("recorded", name, out)
     return out
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from rljax.config import Config
 from rljax.envs.interface import EnvSpec
-from rljax.networks.layers import Conv, dense
+from rljax.networks.layers import Conv, activate, dense
 from rljax.utils.lookup import load_attribute, unknown
 
 
@@ -28,8 +28,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, obs):
         x = obs.reshape(obs.shape[0], -1)
-        for size in self.hidden_sizes:
-            x = self.activation(dense(size, gain=np.sqrt(2))(x))
+        for index, size in enumerate(self.hidden_sizes):
+            x = dense(size, gain=np.sqrt(2))(x)
+            x = activate(self, f"activation_{index}", self.activation, x)
         return x
 
 
@@ -48,7 +49,8 @@ class CNN(nn.Module):
         elif self.channels == "first":
             obs = jnp.moveaxis(obs, 1, -1)
         x = Conv(16, gain=np.sqrt(2), name="conv")(obs)
-        return MLP(self.hidden_sizes, self.activation)(self.activation(x))
+        x = activate(self, "activation", self.activation, x)
+        return MLP(self.hidden_sizes, self.activation)(x)
 
 
 def choose(config: Config, spec: EnvSpec) -> Callable[[], nn.Module]:

@@ -23,10 +23,7 @@ from rljax.utils import seeds, sharding
 from rljax.utils.forkserver import EnvError
 from rljax.utils.sharding import SHARDED, WHOLE
 
-# Environments that a CPU device steps at once where it is fastest, over all its trials, and the
-# bytes of their learners: more leave its cache (`experiments/benchmarks/sweep.py` measures it).
-CPU_ENVS = 128
-CPU_BYTES = 4 * 2**20
+CPU_BYTES = 4 * 2**20  # of the learners that a CPU device trains at once: more leave its cache
 MOST_CPU_TRIALS = 32  # on each device: more gain nothing
 GPU_TRIALS = 2048  # trials at once on an accelerator, if memory holds them: more are faster
 MEMORY_SHARE = 0.5  # of a device's memory, for a batch
@@ -39,7 +36,7 @@ def usual_parallel(module: ModuleType, config: Config) -> int:
         return GPU_TRIALS * len(devices)
     learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
-    each = min(CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
+    each = min(seeds.CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
     return max(1, each) * len(devices)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from rljax.config import Config
 from rljax.utils import pytrees, sharding
@@ -16,6 +16,9 @@ from rljax.utils.sharding import SHARDED, SHARDED_ENVS, WHOLE
 
 CHUNK_SECONDS = 0.5  # of a chunk: short enough for a display and Ctrl-C
 LARGE = 5e6  # products of a batch with the parameters: from here on two CPU devices beat one
+CPU_ENVS = 128
+"""Environments that a CPU device steps at once where it is fastest, over all its agents
+(`experiments/benchmarks/sweep.py` measures it)."""
 
 
 def keys(seeds: Iterable[int]) -> jax.Array:
@@ -53,8 +56,9 @@ def in_one_program(
     done, length = int(np.asarray(states.learner.updates)[0]), 1
     number = len(states.learner.updates)
     mesh = sharding.mesh(number, devices_of_each(config, states))
-    advance, first = _programs(steps, mesh, number)
-    states = sharding.placed(states, mesh, _specs(steps))
+    group = at_once(config, states, mesh)
+    advance, first = _programs(steps, mesh, number, group)
+    states = sharding.placed(states, mesh, _specs(steps), group)
     while done < config.num_updates:
         to_row = min(log_interval - done % log_interval, config.num_updates - done)
         length = min(length, to_row)
@@ -70,12 +74,36 @@ def in_one_program(
 
 def devices_of_each(config: Config, states: Any) -> int:
     """The number of devices over which the environments of each of the agents [S] are sharded."""
-    number, devices = len(states.learner.updates), sharding.devices()
-    products = config.batch_size * pytrees.size(states.learner.params) / number
-    if devices[0].platform != "cpu" or products < LARGE:
+    number, products = len(states.learner.updates), _products(config, states)
+    if products < LARGE:
         return 1
-    spare = min(len(devices) // number, int(products / (LARGE / 2)))
+    spare = min(len(sharding.devices()) // number, int(products / (LARGE / 2)))
     return max((n for n in range(1, spare + 1) if config.num_envs % n == 0), default=1)
+
+
+def at_once(config: Config, states: Any, mesh: Mesh) -> int:
+    """The number of the agents [S] that a device of the mesh trains at once; it trains such groups
+    one after another.
+
+    A CPU's caches do not hold many: on two cores, eight agents of CartPole make 0.73 times the
+    steps/s one after another at 16x5, 1.0 at 32x8, 1.15 at 64x16 and 1.95 at 256x32. XLA orders
+    some sums by how many there are at once: on one device there are as many as on two, to give the
+    same bits.
+    """
+    number = len(states.learner.updates)
+    each = -(-number // mesh.shape["agents"])
+    if sharding.devices()[0].platform != "cpu":
+        return each
+    if _products(config, states) >= LARGE:
+        return 1
+    return min(each, -(-number // 2), max(1, CPU_ENVS // config.num_envs))
+
+
+def _products(config, states):
+    """Of a batch with the parameters, on a CPU; a GPU is fastest with all agents at once."""
+    if sharding.devices()[0].platform != "cpu":
+        return 0
+    return config.batch_size * pytrees.size(states.learner.params) / len(states.learner.updates)
 
 
 def _specs(steps):
@@ -83,9 +111,9 @@ def _specs(steps):
 
 
 @lru_cache(maxsize=8)
-def _programs(steps, mesh, number):
-    """Jitted (config, states, number of updates, whether the row ends) -> (states, metrics), and a
-    function that leaves out copies of an agent."""
+def _programs(steps, mesh, number, group):
+    """Jitted (config, states, number of updates, whether the row ends) -> (states, metrics), which
+    trains a device's agents in groups, and a function that leaves out copies of an agent."""
     axis = sharding.ENVS if mesh.shape[sharding.ENVS] > 1 else None
 
     def advance(config, states, num_updates, ends_row):
@@ -94,13 +122,13 @@ def _programs(steps, mesh, number):
             state = jax.lax.fori_loop(0, num_updates, lambda _, x: update(x), state)
             return steps.begin_row(state, ends_row), steps.row(state)
 
-        return jax.vmap(advance)(states)
+        return jax.lax.map(advance, states, batch_size=group)
 
     specs = _specs(steps)
     taken, given = (WHOLE, specs, WHOLE, WHOLE), (specs, SHARDED)
     donate = (1,) if sharding.donates() else ()
     advance = sharding.spread(advance, mesh, taken, given, donate)
-    if number % mesh.shape["agents"] == 0:
+    if number % (mesh.shape["agents"] * group) == 0:
         return advance, lambda states: states
     whole = NamedSharding(mesh, WHOLE)
     return advance, jax.jit(lambda states: take(states, slice(number)), out_shardings=whole)

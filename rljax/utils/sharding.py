@@ -51,12 +51,12 @@ def is_deleted(tree: Any) -> bool:
     return any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(tree))
 
 
-def placed(tree: Any, mesh: Mesh, specs: Any = SHARDED) -> Any:
+def placed(tree: Any, mesh: Mesh, specs: Any = SHARDED, group: int = 1) -> Any:
     """A pytree [A, ...] on the devices of a mesh, filled up with copies of the last agent to whole
-    rows of them; `specs` is a prefix of the pytree. Arrays that are there already are not copied.
-    """
-    number = len(jax.tree.leaves(tree)[0])
-    size = -(-number // mesh.shape["agents"]) * mesh.shape["agents"]
+    rows of them, in groups; `specs` is a prefix of the pytree. Arrays that are there already are
+    not copied."""
+    number, row = len(jax.tree.leaves(tree)[0]), mesh.shape["agents"] * group
+    size = -(-number // row) * row
     if size > number:
         tree = jax.tree.map(lambda x: x[np.minimum(np.arange(size), number - 1)], tree)
     return jax.device_put(tree, jax.tree.map(partial(NamedSharding, mesh), specs))

@@ -12,7 +12,7 @@ from flax import linen as nn
 from rljax import Config, a2c, networks
 from rljax.envs.interface import EnvSpec
 from rljax.envs.spaces import Box, Discrete, Numbers
-from rljax.networks import blocks
+from rljax.networks import blocks, layers
 from rljax.types import Moments
 
 IMAGES = EnvSpec("images", Numbers((5, 4, 3), 1 / 255, "uint8"), Discrete(3), has_mask=True)
@@ -65,15 +65,21 @@ def test_blocks_give_what_the_whole_gives(spec, number):
             x = (obs - moments.mean[None]) / jnp.sqrt(moments.var[None] + 1e-8)
         return network.apply(params, x, *(() if mask is None else (mask,)))
 
-    def in_blocks(params):
-        return blocks.apply(network, params, moments, obs, mask, rows=4)
+    def in_blocks(params, recorded=None):
+        return blocks.apply(network, params, moments, obs, mask, recorded, rows=4)
+
+    def reusing(params):
+        inputs = blocks.inputs(network, moments, obs)
+        variables = jax.lax.stop_gradient(params)
+        recorded = layers.record(network, variables, inputs, mask, method="actor")[1]
+        return in_blocks(params, recorded)
 
     of = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=3e-5),
-        of(params, in_blocks),
-        of(params, whole),
-    )
+    expected = of(params, whole)
+    for found in of(params, in_blocks), of(params, reusing):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=3e-5), found, expected
+        )
 
 
 @pytest.mark.parametrize("torso", ["auto", Own])
@@ -89,18 +95,27 @@ def test_rows_of_a_block_fit_its_bytes(torso, monkeypatch):
     assert blocks.rows(network, params, (250, 5, 4, 3)) is None
     monkeypatch.setattr(blocks, "BLOCK", 1)
     assert blocks.rows(network, params, (1000, 5, 4, 3)) == 1
+    monkeypatch.setattr(blocks, "LARGE_FOR_CACHE", 1000 * least)
+    monkeypatch.setattr(blocks, "BLOCK_FOR_CACHE", 64 * least)
+    assert blocks.rows_in_cache(network, params, (1000, 5, 4, 3)) == 32
+    assert blocks.rows_in_cache(network, params, (250, 5, 4, 3)) is None
+    monkeypatch.setattr(blocks, "BLOCK_FOR_CACHE", 1)
+    assert blocks.rows_in_cache(network, params, (1000, 5, 4, 3)) == blocks.FEWEST_IN_CACHE
 
 
 @pytest.mark.parametrize(
-    "env",
+    ("env", "which"),
     [
-        "probes:Picture",
-        pytest.param("probes:Truncating", marks=pytest.mark.slow),
-        pytest.param("Pendulum-v1", marks=pytest.mark.slow),
+        ("probes:Picture", "rows"),
+        ("probes:Picture", "rows_in_cache"),
+        pytest.param("probes:Truncating", "rows", marks=pytest.mark.slow),
+        pytest.param("Pendulum-v1", "rows", marks=pytest.mark.slow),
+        pytest.param("Pendulum-v1", "rows_in_cache", marks=pytest.mark.slow),
     ],
 )
-def test_updates_in_blocks_are_the_same(env, monkeypatch):
-    """Of two seeds: acting, the values of true successors, and the loss."""
+def test_updates_in_blocks_are_the_same(env, which, monkeypatch):
+    """Of two seeds: acting, the values of true successors, and the loss. Those that fit a CPU's
+    cache reuse what acting recorded."""
     config = dataclasses.replace(
         tiny.CONFIG, env=env, num_envs=6, normalize_observations=env != "probes:Picture"
     )
@@ -112,7 +127,7 @@ def test_updates_in_blocks_are_the_same(env, monkeypatch):
         return jax.jit(lambda s: jax.lax.fori_loop(0, 3, lambda _, s: advance(s), s))(state)
 
     expected = after_updates()
-    monkeypatch.setattr(blocks, "rows", lambda *args: 4)
+    monkeypatch.setattr(blocks, which, lambda *args: 4)
     found = after_updates()
     np.testing.assert_array_equal(found.actor.obs, expected.actor.obs)
     jax.tree.map(

@@ -370,9 +370,9 @@ class Folding(nn.Module):
 @pytest.mark.parametrize(
     ("obs_shape", "settings", "number"),
     [
-        ((4,), {}, 3),
-        ((4,), {"shared_torso": True}, 3),
-        ((5, 4, 2), {"network": "cnn", "shared_torso": True}, 4),
+        ((4,), {}, 5),  # three layers and two activations
+        ((4,), {"shared_torso": True, "activation": "elu"}, 3),
+        ((5, 4, 2), {"network": "cnn", "shared_torso": True, "activation": "relu"}, 7),
         ((4,), {"network": Wide}, 1),
         ((4,), {"network": Folding, "shared_torso": True}, 4),
     ],

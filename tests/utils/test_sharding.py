@@ -8,7 +8,7 @@ import numpy as np
 import probes
 import pytest
 import tiny
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 import rljax
 from rljax import Config, a2c, evaluation
@@ -17,6 +17,7 @@ from rljax.utils import seeds, sharding
 from rljax.utils.errors import TrainingError
 
 TINY = dict(num_envs=4, num_steps=3, hidden_sizes=(8,), total_timesteps=120)
+NORMALIZED = dict(normalize_advantage=True, normalize_observations=True, normalize_rewards=True)
 one_device = mock.patch.object(sharding, "devices", return_value=jax.local_devices()[:1])
 
 
@@ -37,16 +38,48 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("number", [3, pytest.param(2, marks=pytest.mark.slow)])
-def test_seeds_give_the_same_bits_on_one_device_as_on_two(number):
-    """The third is trained beside a copy of itself."""
-    config = Config(**TINY)
+SEVERAL = {
+    "a third, beside a copy of itself": (3, {}),
+    "large, one after another": (4, {"hidden_sizes": (500, 500)}),
+    "two": (2, {}),
+    "everything normalised": (8, dict(env="Pendulum-v1", num_envs=51, **NORMALIZED)),
+    "small images": (8, dict(env="Breakout-MinAtar", num_envs=2, hidden_sizes=(16,))),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if index < 2 else pytest.param(name, marks=pytest.mark.slow)
+        for index, name in enumerate(SEVERAL)
+    ],
+)
+def test_seeds_give_the_same_bits_on_one_device_as_on_two(name):
+    number, settings = SEVERAL[name]
+    config = dataclasses.replace(Config(**{**TINY, **settings}), total_timesteps=2000)
     with tiny.optimized():
         found = final_states(config, number)
         with one_device:
             expected = final_states(config, number)
     assert_equal(found, expected)
-    assert len(np.unique(found.learner.params["params"]["actor_head"]["kernel"], axis=0)) == number
+    heads = found.learner.params["params"]["actor_head"]["kernel"]
+    assert len(np.unique(heads, axis=0)) == number
+
+
+def test_agents_are_trained_in_groups_that_do_not_depend_on_the_devices():
+    def on_devices(number, **settings):
+        config = Config(env="CartPole-v1", **settings)
+        states = a2c.init_seeds(config, seeds.keys(range(number)))
+        return [seeds.at_once(config, states, mesh) for mesh in meshes]
+
+    both = np.array(jax.local_devices()[:2])[:, None]
+    meshes = [Mesh(x, ("agents", sharding.ENVS)) for x in (both[:1], both)]
+    assert on_devices(1) == on_devices(2) == [1, 1]
+    assert on_devices(3, num_envs=16) == [2, 2]
+    assert on_devices(8, num_envs=16) == [4, 4]
+    assert on_devices(64, num_envs=16) == [8, 8]
+    assert on_devices(8, num_envs=16, hidden_sizes=(500, 500)) == [1, 1]
+    assert on_devices(8, num_envs=512) == [1, 1]
 
 
 def test_few_seeds_use_few_devices_and_large_runs_all():
@@ -68,9 +101,7 @@ def test_few_seeds_use_few_devices_and_large_runs_all():
 SETTINGS = {
     "plain": {},
     "normalised": dict(
-        normalize_advantage=True,
-        normalize_observations=True,
-        normalize_rewards=True,
+        **NORMALIZED,
         loss_reduction="sum",
         env_params={"max_steps_in_episode": 2},  # several truncations of each in a rollout
     ),
