@@ -6,7 +6,7 @@ from collections.abc import Callable
 from rljax.cli import end, fail, flags, run_script
 from rljax.runs import directory, settings
 from rljax.runs.settings import Settings
-from rljax.utils import forkserver
+from rljax.utils import forkserver, platform
 
 
 def main(
@@ -20,6 +20,8 @@ def main(
             asked = parse(algorithm, doc.splitlines()[0], argv)
             from rljax.runs import training  # and with it JAX, which --help does without
 
+            if training.fits_one_thread(asked):
+                platform.use_one_thread(asked.options.device)
             is_resumed = asked.options.resume is not None
             run = stack.enter_context(training.prepared(asked, on_log, resume=is_resumed))
         except (ValueError, TypeError) as error:

@@ -13,6 +13,6 @@ render      CartPole as images
 
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.jax_envs import Env
-from rljax.envs.registry import make
+from rljax.envs.registry import has_vectors, make
 
-__all__ = ["Env", "HostEnv", "make"]
+__all__ = ["Env", "HostEnv", "has_vectors", "make"]

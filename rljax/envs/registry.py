@@ -86,6 +86,17 @@ def make(
         return jax_envs.make(name, source, params)
 
 
+def has_vectors(env: Any) -> bool:
+    """Whether observations are known, by the id alone, to be no images: making an environment may
+    start JAX. Gymnax has some of gymnasium's environments, by the same ids."""
+    name = env.removeprefix("gymnasium/").removeprefix("gymnax/") if isinstance(env, str) else ""
+    entry = str(getattr(gymnasium.registry.get(name), "entry_point", ""))
+    suites = ("classic_control", "box2d", "mujoco", "toy_text")
+    return entry.startswith(tuple(f"gymnasium.envs.{suite}" for suite in suites)) and (
+        "car_racing" not in entry
+    )
+
+
 def _find(env):
     """An environment or what makes one."""
     if not isinstance(env, str):

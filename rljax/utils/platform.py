@@ -72,12 +72,30 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def use_one_thread(device: str) -> None:
+    """Before JAX starts, makes a CPU, if one computes, do so in the thread that calls, in the whole
+    process; unless the user's own NPROC or PJRT_NPROC, which XLA reads, says otherwise."""
+    if _is_cpu(device) and "PJRT_NPROC" not in os.environ:
+        os.environ.setdefault("NPROC", "1")
+
+
+def cpu_devices() -> int:
+    """What a CPU is split into: a device for each core, or for each thread that XLA may have."""
+    threads = os.environ.get("PJRT_NPROC", os.environ.get("NPROC", ""))
+    return min(cores(), int(threads)) if threads.isdigit() and int(threads) else cores()
+
+
 def set_xla_flags(device: str) -> None:
     """Sets XLA's flags if a CPU computes; processes that are started inherit them."""
-    if device == "cpu" or not metadata.entry_points(group="jax_plugins"):
+    if _is_cpu(device):
         theirs = os.environ.get("XLA_FLAGS", "")
         ours = [flag for flag in CPU_FLAGS if flag.partition("=")[0] not in theirs]
         os.environ["XLA_FLAGS"] = " ".join([*ours, *theirs.split()])
+
+
+def _is_cpu(device):
+    """Before JAX starts: whether a CPU computes."""
+    return device == "cpu" or not metadata.entry_points(group="jax_plugins")
 
 
 def _keep_compiled_programs():

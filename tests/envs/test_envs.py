@@ -553,3 +553,20 @@ def test_a_wrapper_goes_through_its_own_step():
     _, pushed = first_steps(stuck, [0, 1]).final_obs
     np.testing.assert_allclose(pushed, left, rtol=1e-5)
     assert np.abs(pushed - right).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("env", "are_known"),
+    [
+        ("CartPole-v1", True),
+        ("gymnax/Pendulum-v1", True),
+        ("gymnasium/BipedalWalker-v3", True),
+        ("gymnasium/CarRacing-v3", False),  # images
+        ("Breakout-MinAtar", False),
+        ("ALE/Pong-v5", False),
+        ("probes:Picture", False),
+        (CartPole, False),
+    ],
+)
+def test_what_an_id_says_of_observations(env, are_known):
+    assert envs.has_vectors(env) == are_known

@@ -12,7 +12,7 @@ import rljax
 from rljax import Config, WorkerConfig, a2c, evaluation, presets
 from rljax.loggers import tables
 from rljax.loggers.summaries import print_evaluation
-from rljax.runs import checkpoints, directory, records, settings
+from rljax.runs import checkpoints, directory, records, settings, training
 from rljax.runs.run import returns_summary
 from rljax.utils import seeds
 
@@ -307,3 +307,22 @@ def test_a_class_or_function_is_recorded_by_its_name(tmp_path):
         return probes.RewardByAction()
 
     assert records.config_record(Config(env=local))["env"] is local
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"num_seeds": 2}, False),
+        ({"num_seeds": 2, "env": "gymnasium/CartPole-v1"}, True),  # one after another
+        ({"num_envs": 512}, False),
+        ({"hidden_sizes": (1000, 1000)}, False),
+        ({"env": "Breakout-MinAtar"}, False),
+        ({"env": "Breakout-MinAtar", "network": "mlp"}, True),
+        ({"network": "cnn"}, False),
+    ],
+)
+def test_a_script_takes_one_thread_for_a_small_run_alone(changes, fits):
+    asked = settings.start_from("a2c", "CartPole-v1", "none").replace({"num_seeds": 1})
+    assert training.fits_one_thread(asked.replace(changes)) == fits
+    assert not training.fits_one_thread(settings.start_from("a3c", "CartPole-v1", "none"))
