@@ -59,7 +59,15 @@ def placed(tree: Any, mesh: Mesh, specs: Any = SHARDED, group: int = 1) -> Any:
     size = -(-number // row) * row
     if size > number:
         tree = jax.tree.map(lambda x: x[np.minimum(np.arange(size), number - 1)], tree)
+    tree = jax.tree.map(partial(_from_host, mesh), tree)
     return jax.device_put(tree, jax.tree.map(partial(NamedSharding, mesh), specs))
+
+
+def _from_host(mesh, x):
+    """An array that is to be spread, in NumPy: JAX would compile a program for each shape."""
+    is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    is_there = isinstance(x, np.ndarray) or len(x.devices()) == mesh.size
+    return x if is_key or is_there else np.asarray(x)
 
 
 def own(tree: Any, number: int, axis: str | None, at: int) -> Any:

@@ -411,6 +411,7 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_workers_start(tmp_path):
     process = start_script(tmp_path / "run", *LONG, rows=0)
     os.killpg(process.pid, signal.SIGINT)

@@ -68,6 +68,7 @@ def test_an_earlier_run_is_loaded(name):
     assert (len(found["per_seed"]), found["episodes"]) == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, "a2c at a row's end"])
 def test_an_earlier_run_is_resumed_to_its_end(resumed, name):
     run, earlier = rljax.load(resumed[name]), rljax.load(EARLIER / name.split()[0])

@@ -169,6 +169,7 @@ print(run.status, run.metrics["mine"].notna().all())
 """
 
 
+@pytest.mark.slow
 def test_workers_get_what_a_notebook_defines():
     """Its module has no file that they could import."""
     done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True)
