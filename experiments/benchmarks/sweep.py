@@ -7,7 +7,7 @@ in turn     the same trials one after another, by `jax.jit(a2c.train)`
 2048x16     one large run
 
 All are compiled before. Then the share of a sweep's time that its table and its display take; and
-speed by the number of trials at once, which shows what `sweep.population.CPU_ENVS` should be.
+speed by the number of trials at once, which shows what `seeds.CPU_ENVS` should be.
 """
 
 import contextlib
