@@ -88,7 +88,7 @@ def make(
 
 def has_vectors(env: Any) -> bool:
     """Whether observations are known, by the id alone, to be no images: making an environment may
-    start JAX. Gymnax has some of gymnasium's environments, by the same ids."""
+    start JAX. Where gymnax and gymnasium share an id, it is the same environment."""
     name = env.removeprefix("gymnasium/").removeprefix("gymnax/") if isinstance(env, str) else ""
     entry = str(getattr(gymnasium.registry.get(name), "entry_point", ""))
     suites = ("classic_control", "box2d", "mujoco", "toy_text")

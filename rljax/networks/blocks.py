@@ -43,34 +43,30 @@ def inputs(network: ActorCritic | Raveled, moments: Moments | None, obs: jax.Arr
 def rows(network: ActorCritic | Raveled, params: Any, shape: tuple[int, ...]) -> int | None:
     """The observations of a block, a power of two, for a batch of this shape [N, *obs_shape]; None
     if the outputs of all layers for it, its own float32 included, are at most LARGE bytes."""
-    each = _bytes_each(network, params, shape[1:])
-    return _power_of_two(BLOCK // each) if shape[0] * each > LARGE else None
+    return _rows(network, params, shape, LARGE, BLOCK)
 
 
 def rows_in_cache(
     network: ActorCritic | Raveled, params: Any, shape: tuple[int, ...]
 ) -> int | None:
     """As `rows`, for a CPU's cache."""
-    each = _bytes_each(network, params, shape[1:])
-    most = max(FEWEST_IN_CACHE, BLOCK_FOR_CACHE // each)
-    return _power_of_two(most) if shape[0] * each > LARGE_FOR_CACHE else None
+    return _rows(network, params, shape, LARGE_FOR_CACHE, BLOCK_FOR_CACHE, FEWEST_IN_CACHE)
 
 
-def _power_of_two(most):
-    return 1 << max(0, most.bit_length() - 1)
-
-
-def _bytes_each(network, params, obs_shape):
+def _rows(network, params, shape, large, block, fewest=1):
+    number, *obs_shape = shape
     if isinstance(network, Raveled):
         network, params = network.network, network.shapes
     leaves, structure = jax.tree.flatten(params)
     kinds = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     plain = network.clone(log_std_init=0.0)  # which can be traced, and serves `init` alone
-    return _traced_bytes(plain, structure, kinds, tuple(obs_shape))
+    each = _bytes_each(plain, structure, kinds, tuple(obs_shape))
+    most = max(fewest, block // each)
+    return 1 << most.bit_length() - 1 if number * each > large else None
 
 
 @lru_cache(maxsize=8)  # for acting and for the loss, which are traced one after the other
-def _traced_bytes(network, structure, kinds, obs_shape):
+def _bytes_each(network, structure, kinds, obs_shape):
     """Of the layers' outputs for one observation."""
     one = jax.ShapeDtypeStruct((1, *obs_shape), "float32")
 

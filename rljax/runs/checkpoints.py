@@ -237,7 +237,7 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
     for name, leaf in pytrees.named_leaves(jax.device_get(tree)):
         if "|" in name:
             raise ValueError(f"a leaf of the tree has a '|' in its path {name!r}")
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if pytrees.is_key(leaf):
             name, leaf = f"{name}|{jax.random.key_impl(leaf)}", jax.random.key_data(leaf)
         array = np.array(leaf, order="C")  # safetensors writes other orders wrongly
         if array.dtype.name not in _PLAIN:

@@ -31,13 +31,13 @@ MEMORY_SHARE = 0.5  # of a device's memory, for a batch
 
 def usual_parallel(module: ModuleType, config: Config) -> int:
     """The number of trials to train at once for the highest speed, over all local devices."""
-    devices = sharding.devices()
-    if devices[0].platform != "cpu":
-        return GPU_TRIALS * len(devices)
+    number = len(sharding.devices())
+    if not sharding.on_cpu():
+        return GPU_TRIALS * number
     learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
     each = min(seeds.CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
-    return max(1, each) * len(devices)
+    return max(1, each) * number
 
 
 def train(

@@ -78,12 +78,12 @@ def of_kinds(vectors: tuple[jax.Array, jax.Array], shapes: Any) -> Any:
 
 def plain(tree: Any) -> Any:
     """Random keys as their raw data, which NumPy can hold."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def typed(tree: Any, like: Any) -> Any:
     """The inverse of `plain`, for a pytree with random keys where `like` has them."""
-    return jax.tree.map(lambda x, y: jax.random.wrap_key_data(x) if _is_key(y) else x, tree, like)
+    return jax.tree.map(lambda x, y: jax.random.wrap_key_data(x) if is_key(y) else x, tree, like)
 
 
 def pack(tree: Any) -> jax.Array:
@@ -113,7 +113,7 @@ def stack_alike(tree: Any, axis: int = 0) -> Stacked:
     leaves, structure = jax.tree.flatten(tree)
     places: dict = {}
     for index, leaf in enumerate(leaves):
-        alone = _is_key(leaf) or leaf.dtype.itemsize > 4
+        alone = is_key(leaf) or leaf.dtype.itemsize > 4
         places.setdefault((leaf.shape, index if alone else None), []).append(index)
     groups = tuple(map(tuple, places.values()))
     arrays = [_stack([leaves[index] for index in group], axis) for group in groups]
@@ -158,5 +158,6 @@ def _from_bits(bits, dtype):
     return bits.astype(f"uint{8 * dtype.itemsize}").view(dtype)
 
 
-def _is_key(leaf):
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is an array of random keys."""
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

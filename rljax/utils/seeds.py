@@ -75,7 +75,7 @@ def in_one_program(
 def devices_of_each(config: Config, states: Any) -> int:
     """The number of devices over which the environments of each of the agents [S] are sharded."""
     number, products = len(states.learner.updates), _products(config, states)
-    if products < LARGE:
+    if not sharding.on_cpu() or products < LARGE:
         return 1
     spare = min(len(sharding.devices()) // number, int(products / (LARGE / 2)))
     return max((n for n in range(1, spare + 1) if config.num_envs % n == 0), default=1)
@@ -85,14 +85,14 @@ def at_once(config: Config, states: Any, mesh: Mesh) -> int:
     """The number of the agents [S] that a device of the mesh trains at once; it trains such groups
     one after another.
 
-    A CPU's caches do not hold many: on two cores, eight agents of CartPole make 0.73 times the
-    steps/s one after another at 16x5, 1.0 at 32x8, 1.15 at 64x16 and 1.95 at 256x32. XLA orders
-    some sums by how many there are at once: on one device there are as many as on two, to give the
-    same bits.
+    A GPU is fastest with all at once. A CPU's caches do not hold many: on two cores, eight agents
+    of CartPole make 0.73 times the steps/s one after another at 16x5, 1.0 at 32x8, 1.15 at 64x16
+    and 1.95 at 256x32. XLA orders some sums by how many there are at once: on one device there are
+    as many as on two, to give the same bits.
     """
     number = len(states.learner.updates)
     each = -(-number // mesh.shape["agents"])
-    if sharding.devices()[0].platform != "cpu":
+    if not sharding.on_cpu():
         return each
     if _products(config, states) >= LARGE:
         return 1
@@ -100,9 +100,7 @@ def at_once(config: Config, states: Any, mesh: Mesh) -> int:
 
 
 def _products(config, states):
-    """Of a batch with the parameters, on a CPU; a GPU is fastest with all agents at once."""
-    if sharding.devices()[0].platform != "cpu":
-        return 0
+    """Of a batch with the parameters, of each of the agents [S]."""
     return config.batch_size * pytrees.size(states.learner.params) / len(states.learner.updates)
 
 
@@ -159,7 +157,7 @@ def put(states: Any, index: int, state: Any) -> Any:
     """The states with another state of one seed."""
 
     def replaced(everyone, one):
-        if jax.dtypes.issubdtype(everyone.dtype, jax.dtypes.prng_key):
+        if pytrees.is_key(everyone):
             return everyone.at[index].set(one)
         changed = np.array(everyone)
         changed[index] = one

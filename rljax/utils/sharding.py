@@ -40,10 +40,15 @@ def mesh(agents: int, envs: int = 1) -> Mesh:
     return Mesh(np.array(found[: rows * envs]).reshape(rows, envs), ("agents", ENVS))
 
 
+def on_cpu() -> bool:
+    """Whether the devices that compute by default are of a CPU."""
+    return devices()[0].platform == "cpu"
+
+
 def donates() -> bool:
     """Whether programs that train write the next states over the ones before. On a CPU memory is
     not what is short, and what was trained can be saved if the program fails."""
-    return devices()[0].platform != "cpu"
+    return not on_cpu()
 
 
 def is_deleted(tree: Any) -> bool:
@@ -65,9 +70,8 @@ def placed(tree: Any, mesh: Mesh, specs: Any = SHARDED, group: int = 1) -> Any:
 
 def _from_host(mesh, x):
     """An array that is to be spread, in NumPy: JAX would compile a program for each shape."""
-    is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     is_there = isinstance(x, np.ndarray) or len(x.devices()) == mesh.size
-    return x if is_key or is_there else np.asarray(x)
+    return x if pytrees.is_key(x) or is_there else np.asarray(x)
 
 
 def own(tree: Any, number: int, axis: str | None, at: int) -> Any:
