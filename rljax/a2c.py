@@ -20,6 +20,7 @@ from rljax.config import Config, default_log_interval
 from rljax.envs.host_envs import HostEnv
 from rljax.types import ActorState, AgentState, Metrics
 from rljax.utils import pytrees, seeds
+from rljax.utils.compilation import jit_once
 from rljax.utils.seeds import Steps
 
 
@@ -34,8 +35,10 @@ def init(config: Config, key: jax.Array) -> AgentState:
     env, network = rollout.make_env_and_network(config)
     key_learner, key_actor = jax.random.split(key)
     train_state = learner.init(config, network, env.spec, key_learner)
-    empty = empty_row(learner.zero_losses(config, network, env.spec, train_state.params))
-    return AgentState(train_state, rollout.init(env, config.num_envs, key_actor), empty, empty)
+    zero_losses = learner.zero_losses(config, network, env.spec, train_state.params)
+    empty = empty_row(zero_losses, rollout.no_info(config))
+    actor = rollout.init(env, network, config.num_envs, key_actor)
+    return AgentState(train_state, actor, empty, empty)
 
 
 def update(config: Config, state: AgentState, axis: str | None = None) -> AgentState:
@@ -58,7 +61,7 @@ def update(config: Config, state: AgentState, axis: str | None = None) -> AgentS
 def parts(of_agent: Any, of_env: Any) -> AgentState:
     """A pytree prefix of an `AgentState` that tells what is of each environment, [B, ...], from
     what is of the agent as a whole."""
-    actor = ActorState(env_state=of_env, obs=of_env, key=of_agent, episodes=of_env)
+    actor = ActorState(of_env, of_env, key=of_agent, episodes=of_env, carry=of_env)
     return AgentState(of_agent, actor, of_agent, of_agent)
 
 
@@ -116,6 +119,7 @@ def row(state: AgentState) -> Metrics:
         episodic_return=sums.episodic_return / episodes,  # 0 / 0 is the NaN that says none ended
         episodic_length=sums.episodic_length / episodes,
         diverged_at=sums.diverged_at,
+        info=jax.tree.map(lambda x: x / episodes, sums.info),
     )
 
 
@@ -128,13 +132,13 @@ def begin_row(state: AgentState, ended: Any = True) -> AgentState:
     return state._replace(row=sums._replace(diverged_at=state.row.diverged_at), row_error=error)
 
 
-def empty_row(zero_losses: dict[str, jax.Array]) -> Metrics:
+def empty_row(zero_losses: dict[str, jax.Array], no_info: jax.Array | None) -> Metrics:
     """Sums of no updates."""
     zero, none = jnp.float32(0), jnp.int32(0)
-    return Metrics(none, zero, zero, zero, zero_losses, zero, zero, none)
+    return Metrics(none, zero, zero, zero, zero_losses, zero, zero, none, info=no_info)
 
 
-@jax.jit
+@jit_once
 def init_seeds(config: Config, keys: jax.Array) -> AgentState:
     """Fresh agents [S], one for each key [S]."""
     return jax.vmap(init, in_axes=(None, 0))(config, keys)
@@ -186,9 +190,8 @@ def chunks(
 
 def learn(config, network, state, batch, axis=None):
     """The state after the gradient step of a rollout."""
-    actor = state.actor
-    episodes, given = learner.compute_gradients(
-        config, network, state.learner, actor.episodes, batch, axis
+    actor, given = learner.compute_gradients(
+        config, network, state.learner, state.actor, batch, axis
     )
     # Else XLA rounds otherwise for several devices than for one, at every size.
     gradients = jax.lax.optimization_barrier(given.gradients)
@@ -207,5 +210,4 @@ def learn(config, network, state, batch, axis=None):
     sums, error = (pytrees.unravel(vector, one) for vector in vectors)
     sums, error = jax.tree.map(lambda x, like: x.astype(like.dtype), (sums, error), (one, one))
     first = jnp.where(state.row.diverged_at > 0, state.row.diverged_at, one.diverged_at)
-    actor = actor._replace(episodes=episodes)
     return AgentState(moved, actor, sums._replace(diverged_at=first), error)

@@ -59,7 +59,7 @@ class _Programs(NamedTuple):
     draw: Callable
     """The key's data -> (the next key's data, noise for a rollout)."""
     act: Callable
-    """(vectors, noise, t, obs, mask) -> actions as `rollout.act` gives them."""
+    """(vectors, noise, t, obs, mask, before) -> (actions, carry) as `rollout.act` gives them."""
     learn: Callable
     """(the config's floats, vectors, rollout) -> vectors."""
     look: Callable
@@ -74,9 +74,10 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
     _, config_of = pytrees.settings(config)
 
     def fresh(key):
-        actor = ActorState((), (), (), rollout.no_episodes(config.num_envs))
+        actor = _actor(config, network, ())
         train_state = learner.init(config, network, spec, key)
-        empty = a2c.empty_row(learner.zero_losses(config, network, spec, train_state.params))
+        zero_losses = learner.zero_losses(config, network, spec, train_state.params)
+        empty = a2c.empty_row(zero_losses, rollout.no_info(config))
         return AgentState(train_state, actor, empty, empty)
 
     whole = jax.eval_shape(fresh, jax.random.key(0))
@@ -96,8 +97,10 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         shape = (config.num_steps, config.num_envs)
         return jax.random.key_data(key), distributions.noise(spec.action_space, key_action, shape)
 
-    def act(vectors, noise, t, obs, mask):
-        return rollout.act(network, state_of(vectors).learner, obs, mask, noise[t])
+    def act(vectors, noise, t, obs, mask, before):
+        state = state_of(vectors)
+        how = noise, t, state.actor.carry, before
+        return rollout.act(network, state.learner, obs, mask, *how)
 
     def learn(floats, vectors, batch):
         return pytrees.by_kind(a2c.learn(config_of(floats), network, state_of(vectors), batch))
@@ -110,6 +113,12 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         return unopened, a2c.row(state), pytrees.by_kind(following)
 
     return _Programs(*map(jax.jit, (begin, draw, act, learn, look)))
+
+
+def _actor(config, network, key):
+    """Fresh episodes, in environments that have just been opened."""
+    carry = networks.initial_carry(network, config.num_envs)
+    return ActorState((), (), key, rollout.no_episodes(config.num_envs), carry)
 
 
 def _vectors(network, learner):
@@ -140,7 +149,7 @@ def _vectors(network, learner):
 
 def _chunks(config, state, log_interval):
     """The chunks of one seed."""
-    env, _ = rollout.make_env_and_network(config)
+    env, network = rollout.make_env_and_network(config)
     floats, _ = pytrees.settings(config)
     without_floats = dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
     programs = _programs(without_floats, env.spec)
@@ -151,10 +160,11 @@ def _chunks(config, state, log_interval):
     def update(vectors, key, noise, obs, mask):
         """One rollout and one gradient step, of which only the actions are waited for."""
 
-        def act(t, obs, mask):
-            return rollout.on_host(env, programs.act(vectors, noise, numbers[t], obs, mask))
+        def act(t, obs, mask, before):
+            actions, carry = programs.act(vectors, noise, numbers[t], obs, mask, before)
+            return rollout.on_host(env, actions), carry
 
-        obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps)
+        obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps, first)
         return programs.learn(floats, vectors, batch), *programs.draw(key), obs, mask
 
     def look(ends_row):
@@ -166,10 +176,11 @@ def _chunks(config, state, log_interval):
     key, key_reset = jax.random.split(state.actor.key)
     env_seeds = host_envs.seeds(key_reset, config.num_envs)
     with env.open(env_seeds) as running:
-        first = running.reset(env_seeds)
-        actor = ActorState((), (), key, rollout.no_episodes(config.num_envs))
+        begun = running.reset(env_seeds)
+        actor = _actor(config, network, key)
+        first = jax.tree.map(jnp.asarray, actor.carry)
         vectors, key = programs.begin(state._replace(actor=actor))
-        now = vectors, *programs.draw(key), *first
+        now = vectors, *programs.draw(key), *begun
         done, end = int(state.learner.updates), -math.inf  # the first chunk is one update
         given = done
         while done < config.num_updates:

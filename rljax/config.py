@@ -5,13 +5,14 @@ This module imports neither JAX nor Flax, so that a script can read its flags an
 """
 
 import dataclasses
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any, Literal
 
 import numpy as np
 
-from rljax.utils import values
+from rljax.utils import env_settings, values
 from rljax.utils.checks import check, check_range, shown
+from rljax.utils.lookup import unknown
 
 KeyValues = tuple[tuple[str, Any], ...]  # values as `utils.values` describes them
 
@@ -30,13 +31,32 @@ class Config:
     """
 
     env: str = "CartPole-v1"
-    """A gymnax id, a gymnasium id, or 'package.module:attribute'; in Python also an object. The
-    prefixes gymnax/ and gymnasium/ choose between the two."""
+    """A gymnax id, TMaze, a gymnasium id, or 'package.module:attribute'; in Python also an object.
+    The prefixes gymnax/ and gymnasium/ choose between the two."""
     env_kwargs: KeyValues = ()
     """Keyword arguments of the environment's constructor, each a value as Python or JSON writes it:
-    a number, true, false, None, a list, tuple or dict; all else is text. In Python also a dict."""
+    a number, true, false, None, a list, tuple or dict; all else is text. In Python also a dict, or
+    a function from a gymnasium environment's index to a dict (see rljax/envs/by_index.py), which
+    package.module:attribute names."""
+    reset_options: KeyValues = ()
+    """Options of each `reset` of a gymnasium environment; of the same forms."""
     env_params: KeyValues = ()
-    """Overrides of its parameters, such as max_steps_in_episode=200; in Python also a dict."""
+    """Overrides of its parameters, such as max_steps_in_episode=200, or length=(0.25,0.5,1), which
+    environments have in turn; in Python also a dict, or a function from a key to parameters, which
+    are drawn at each reset (see rljax/envs/parameters.py)."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers, the first one innermost (see rljax/envs/wrappers.py): mask_velocity, flatten,
+    frame_stack=4, clip_reward, sticky_actions=0.25, time_limit=500, action_repeat=4, or
+    package.module:attribute, whose =VALUE is read as those of env_kwargs and a dict is keyword
+    arguments. Episodic returns are of unclipped rewards. In Python also a function, a class such as
+    gymnasium.wrappers.TimeAwareObservation, or a pair of either or a name with a value."""
+    frame_stack: int = 1  # The last N observations as one, after the wrappers.
+    reset: Literal["auto", "fresh", "cached"] = "auto"
+    """Environments in JAX: draw a first state for every step, or keep one for some time where a
+    reset takes longer than a step (auto) or always (see rljax/envs/autoreset.py)."""
+    log_info: tuple[str, ...] = ()
+    """Numbers of the environment's info to log, by name: is_success, or episode/r for a number in a
+    dict. Each is the column info/NAME: the mean over episodes of the value at their last step."""
 
     total_timesteps: int = 500_000
     """Environment steps of the run, over all environments; rounded up to whole rollouts."""
@@ -72,6 +92,15 @@ class Config:
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
     """Activation between the layers."""
     shared_torso: bool = False  # One torso for policy and value instead of one each.
+    core: str = "none"
+    """A recurrent core between torso and heads, shared as the torso is: lstm, gru, none,
+    'package.module:attribute' or a linen RNN cell."""
+    core_size: int = 64  # Units of an lstm or a gru; no other core has it.
+    forget_bias: float = 1.0
+    """Initial bias of an lstm's forget gate or a gru's update gate: the larger, the longer it first
+    remembers; 3 for memories over tens of steps (Gers et al. 2000, Jozefowicz et al. 2015)."""
+    core_inputs: tuple[str, ...] = ()
+    """What a core takes beside the torso's features: last_action, last_reward, or both."""
     action_bounds: Literal["clip", "tanh"] = "clip"
     """Continuous actions: clip them, or squash them by tanh (with exact log-probability)."""
     log_std_init: float = 0.0  # Initial log standard deviation of a continuous policy.
@@ -81,15 +110,13 @@ class Config:
     """Divide rewards by the running standard deviation of the discounted return."""
 
     def __post_init__(self):
-        for name in ("env_kwargs", "env_params"):
-            value = getattr(self, name)
-            if isinstance(value, Mapping):
-                value = tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
-            if _is_pairs(value):
-                value = tuple(_frozen(name, key, item) for key, item in value)
-            object.__setattr__(self, name, value)
-        if isinstance(self.hidden_sizes, list):
-            object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        for name in env_settings.NAMES:
+            object.__setattr__(self, name, env_settings.frozen(name, getattr(self, name)))
+        for name in ("hidden_sizes", "core_inputs", "wrappers", "log_info"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.wrappers, tuple):
+            object.__setattr__(self, "wrappers", tuple(map(_wrapper, self.wrappers)))
 
     def __eq__(self, other):
         if not isinstance(other, Config):
@@ -101,7 +128,7 @@ class Config:
     def typed_kwargs(self) -> str:
         """What the environment is made with, types included: to Python 1, 1.0 and True are equal,
         and what was compiled for one would serve the others."""
-        return repr((self.env_kwargs, self.env_params))
+        return repr([getattr(self, name) for name in env_settings.NAMES])
 
     @property
     def batch_size(self) -> int:
@@ -120,22 +147,35 @@ class Config:
             ValueError: a setting is out of its range; the message names it and what is allowed.
             TypeError: a setting is of another type.
         """
-        objects = ("env", "network", "loss")  # names, or objects
-        check(self, *objects, total_timesteps=1, num_envs=1, num_steps=1)
+        objects = ("env", "network", "core", "loss")  # names, or objects
+        check(self, *objects, **dict.fromkeys(_COUNTS, 1))
         for name in objects:
             if not isinstance(getattr(self, name), Hashable):
                 what = "must be hashable, such as a frozen dataclass"
                 raise TypeError(f"{name} = {shown(getattr(self, name))}: {what}")
-        for name in ("env_kwargs", "env_params"):
-            _check_env_values(name, getattr(self, name))
+        for name in env_settings.NAMES:
+            env_settings.check(name, getattr(self, name))
+        for name in ("core_inputs", "log_info"):
+            if not _is_names(getattr(self, name)):
+                raise TypeError(f"{name} = {shown(getattr(self, name))}: must be a tuple of names")
+        if not isinstance(self.wrappers, tuple) or not all(map(_is_wrapper, self.wrappers)):
+            what = "must be a tuple of names, of functions, or of pairs of one with a value"
+            raise TypeError(f"wrappers = {shown(self.wrappers)}: {what}")
+        for name in self.log_info:
+            _check_info_name(name, self.log_info)
         sizes, steps, batch = self.hidden_sizes, self.total_timesteps, self.batch_size
         if not isinstance(sizes, tuple) or not all(type(size) is int for size in sizes):
             raise TypeError(f"hidden_sizes = {shown(sizes)}: must be a tuple of whole numbers")
         if any(size < 1 for size in sizes):
             raise ValueError(f"hidden_sizes = {sizes}: must all be at least 1")
-        for size in (self.num_envs, self.num_steps, *sizes):
+        for size in (self.num_envs, self.num_steps, self.core_size, *sizes):
             if size >= 2**31:
                 raise ValueError(f"{shown(size)}: num_envs, num_steps and sizes are below 2**31")
+        for name in self.core_inputs:
+            if name not in _CORE_INPUTS:
+                raise ValueError(unknown("input of a core", name, list(_CORE_INPUTS)))
+        if self.core_inputs and self.core == "none":
+            raise ValueError(f"core_inputs = {self.core_inputs}: there is no core (core = 'none')")
         if batch > steps:
             what = f"one rollout must not be longer than total_timesteps = {steps}"
             raise ValueError(f"num_envs * num_steps = {batch}: {what}")
@@ -193,6 +233,8 @@ def at_row_end(config: Config, updates: int, log_interval: int) -> bool:
     return updates % log_interval == 0 or updates == config.num_updates
 
 
+_COUNTS = ("total_timesteps", "num_envs", "num_steps", "frame_stack", "core_size")
+_CORE_INPUTS = ("last_action", "last_reward")
 _FINITE = ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0))
 _SHARE = ("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
 _RANGES = {
@@ -200,35 +242,40 @@ _RANGES = {
     **dict.fromkeys(("learning_rate", "ent_coef", "vf_coef"), _FINITE),
     "optimizer_eps": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
     "max_grad_norm": ("above 0", lambda x: x > 0),
-    "log_std_init": ("finite", np.isfinite),
+    **dict.fromkeys(("log_std_init", "forget_bias"), ("finite", np.isfinite)),
 }
 """What is allowed of a float, by its name."""
-_ENV_VALUES = {
-    "env_kwargs": (values.is_value, values.ALLOWED),
-    "env_params": (lambda x: isinstance(x, int | float | str), "a number, a bool or a string"),
-}
 FLOAT_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is float)
 STATIC_FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.type is not float)
 
 
-def _frozen(name, key, item):
-    item = values.frozen(item)
-    if hasattr(item, "dtype"):  # before JAX finds that it cannot be hashed
-        raise TypeError(
-            f"{name}: {key} = {shown(item)}: must be a value and no array; it is static, and what a"
-            f" sweep varies as its axis {name}.{key}"
-        )
-    return key, item
+def _check_info_name(name, names):
+    """It is a column of tables, whose lines are split at commas."""
+    if not name.isprintable() or name != name.strip() or not name or set(name) & {",", '"'}:
+        what = "must be printable, without commas, quotes or spaces around it"
+        raise ValueError(f"log_info: {shown(name)}: {what}")
+    if names.count(name) > 1:
+        raise ValueError(f"log_info: {name!r}: is there twice")
 
 
-def _check_env_values(name, pairs):
-    is_allowed, allowed = _ENV_VALUES[name]
-    if not _is_pairs(pairs) or not all(isinstance(key, str) for key, _ in pairs):
-        raise TypeError(f"{name} = {shown(pairs)}: must be a dict, its keys strings")
-    for key, item in pairs:
-        if not is_allowed(item):
-            raise TypeError(f"{name}: {key} = {shown(item)}: must be {allowed}")
+def _wrapper(item):
+    """A wrapper with its value as text, which `values.read` reads: "NAME=VALUE", or (function,
+    "VALUE"). A value that is text already is such text."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        return item
+    what, value = item
+    text = value if isinstance(value, str) else values.text_of(value)
+    if text is None:
+        kinds = f"must be {values.ALLOWED}, and finite"
+        raise TypeError(f"wrappers: {shown(what)} = {shown(value)}: {kinds}")
+    return f"{what}={text}" if isinstance(what, str) else (what, text)
 
 
-def _is_pairs(value):
-    return isinstance(value, tuple) and all(isinstance(x, tuple) and len(x) == 2 for x in value)
+def _is_wrapper(item):
+    if isinstance(item, tuple):
+        return len(item) == 2 and callable(item[0]) and isinstance(item[0], Hashable)
+    return isinstance(item, str) or (callable(item) and isinstance(item, Hashable))
+
+
+def _is_names(value):
+    return isinstance(value, tuple) and all(isinstance(name, str) for name in value)

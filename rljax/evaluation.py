@@ -1,5 +1,7 @@
 """Trained policies: as plain functions, and evaluated over full episodes."""
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -8,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import envs, host_evaluation, networks, rollout
+from rljax import host_evaluation, networks, rollout
 from rljax.config import MAX_EPISODE_STEPS, Config
-from rljax.envs import spaces
+from rljax.envs import host_envs, interface, spaces
 from rljax.envs.host_envs import HostEnv
-from rljax.envs.spaces import Numbers
 from rljax.host_evaluation import Watch
-from rljax.networks import distributions
+from rljax.networks import cores, distributions
 from rljax.runs import checkpoints
 from rljax.types import Moments, TrainState
 from rljax.utils import pytrees, seeds, sharding
@@ -26,8 +27,9 @@ FRESH = 2**32 - 1
 """For `evaluation_keys`: pass as `updates` for episodes that no evaluation during training had."""
 _EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many children to reach it
 _SETTINGS = (
-    *("env", "env_kwargs", "env_params", "network", "channels", "hidden_sizes"),
-    *("activation", "shared_torso", "action_bounds"),
+    *("env", "env_kwargs", "env_params", "reset_options", "wrappers", "frame_stack", "log_info"),
+    *("network", "channels", "hidden_sizes"),
+    *("activation", "shared_torso", "action_bounds", "core", "core_size", "core_inputs"),
 )
 """Settings that an evaluation depends on: runs that differ in others share its programs."""
 
@@ -38,6 +40,7 @@ class Evaluation(NamedTuple):
     returns: Any
     lengths: Any
     finished: Any  # bool: the episode ended by itself, and was not cut
+    info: Any = None  # float32 [..., K] the numbers of `Config.log_info` where it did; or None
 
 
 def learners(config: Config, state: Mapping) -> TrainState:
@@ -59,14 +62,21 @@ def learners(config: Config, state: Mapping) -> TrainState:
 
 
 def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callable:
-    """The learner's policy as a plain function `policy(obs, key=None, mask=None) -> action`.
+    """The learner's policy as a plain function `policy(obs, key=None, mask=None) -> action`; with a
+    core `policy(obs, key, carry, mask=None, reward=0.0) -> (action, carry)`, where the first carry
+    of an episode is `policy.initial_carry(B)`, with B = 1 for one observation.
 
     For an environment in JAX it takes one encoded observation [*obs_shape] or a batch
     [B, *obs_shape], float32 or in the dtype in which `envs.make` gives them, and returns one
     action, numbered from 0, or a batch. For an environment that
     Python steps it takes an observation as the environment returns it, or a batch [B, ...] if its
     space is a Box, and returns what the environment's `step` takes. The mask, [*mask_shape] or in
-    gymnasium's form, says which actions are valid; by default all are.
+    gymnasium's form, says which actions are valid; by default all are. The reward [B], or a number,
+    is that of the step before, for a core that takes it; by default 0.
+
+    With the config's `frame_stack` an observation is a stack: in JAX as the environment gives it,
+    else the last N observations as a sequence, the oldest first, such as the array [N, ...] that
+    gymnasium's FrameStackObservation gives.
 
     Args:
         learner: of one agent, such as a member of a vmapped state, trained with this config.
@@ -76,34 +86,61 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
     spec, space = env.spec, env.spec.action_space
 
     @jax.jit
-    def act(obs, key, mask):
+    def act(obs, key, mask, carry, reward):
         lead = obs.shape[: obs.ndim - len(spec.obs_shape)]
         obs = obs.reshape(-1, *spec.obs_shape)
         if mask is not None:
             mask = mask.reshape(-1, *space.mask_shape)
+        if "last_reward" in config.core_inputs:
+            carry = carry._replace(last_reward=jnp.broadcast_to(reward, obs.shape[:1]))
         noise = None if greedy else distributions.noise(space, key, obs.shape[:1])
-        action = rollout.choose(network, learner, obs, mask, noise)
-        return action.reshape(*lead, *space.shape)
+        action, carry = rollout.choose(network, learner, obs, mask, noise, carry)
+        return action.reshape(*lead, *space.shape), carry
 
-    def act_on_host(obs, key, mask):
-        is_box = isinstance(spec.observation, Numbers)
-        if is_box and np.ndim(obs) > len(spec.obs_shape):
+    def act_on_host(obs, key, mask, carry, reward):
+        encode, axes = host_envs.given(env)
+        if axes is not None and np.ndim(obs) > axes:
+            _check_rows(carry, len(obs))
             masks = [None] * len(obs) if mask is None else mask
             keys = [None] * len(obs) if greedy else jax.random.split(key, len(obs))
-            return np.stack([act_on_host(*one) for one in zip(obs, keys, masks)])
+            carries = [jax.tree.map(lambda x, i=i: x[i][None], carry) for i in range(len(obs))]
+            rewards = np.broadcast_to(reward, len(obs))
+            rows = [act_on_host(*one) for one in zip(obs, keys, masks, carries, rewards)]
+            actions, carries = zip(*rows)
+            return np.stack(actions), jax.tree.map(lambda *x: jnp.concatenate(x), *carries)
         mask = None if mask is None else spaces.mask(space, mask)
-        return env.decode(np.asarray(act(env.encode(obs), key, mask)))
+        action, carry = act(encode(obs), key, mask, carry, reward)
+        return env.decode(np.asarray(action)), carry
 
-    def policy(obs, key=None, mask=None):
+    def of_any(obs, key, mask, carry, reward):
         if key is None and not greedy:
             raise ValueError("key = None: only a greedy policy needs no key")
         if isinstance(env, HostEnv):
-            return act_on_host(obs, key, mask)
+            return act_on_host(obs, key, mask, carry, reward)
         kept = getattr(spec.observation, "dtype", "float32")
         is_kept = getattr(obs, "dtype", None) == kept
-        return act(jnp.asarray(obs, kept if is_kept else jnp.float32), key, mask)
+        obs = jnp.asarray(obs, kept if is_kept else jnp.float32)
+        _check_rows(carry, math.prod(obs.shape[: obs.ndim - len(spec.obs_shape)]))
+        return act(obs, key, mask, carry, reward)
 
-    return policy
+    def policy(obs, key=None, mask=None):
+        return of_any(obs, key, mask, (), np.float32(0))[0]
+
+    def with_core(obs, key=None, carry=None, mask=None, reward=0.0):
+        if not isinstance(carry, networks.Carry):
+            how = "give policy.initial_carry() at the first step, then what the policy returned"
+            raise ValueError(f"carry = {carry!r}: the agent has a core; {how}")
+        return of_any(obs, key, mask, carry, np.float32(reward))
+
+    with_core.initial_carry = lambda number=1: networks.initial_carry(network, number)
+    return with_core if network.make_core else policy
+
+
+def _check_rows(carry, number):
+    rows = {len(x) for x in jax.tree.leaves(carry)}
+    if rows - {number}:
+        what = f"carry of {max(rows)} rows: there are {number} observations"
+        raise ValueError(f"{what}; episodes begin with policy.initial_carry({number})")
 
 
 def evaluation_keys(keys: jax.Array, updates: int | np.ndarray) -> jax.Array:
@@ -159,7 +196,8 @@ def evaluate(
     settings = Config(**{name: getattr(config, name) for name in _SETTINGS})
     learners = learners._replace(opt_state=(), return_moments=None)
     try:
-        env = envs.make(config.env, config.env_kwargs, config.env_params, num_envs)
+        in_process = dict(num_envs=num_envs, vectorization="sync")
+        env = rollout.make_env(dataclasses.replace(config, **in_process))
     except (ValueError, TypeError) as error:  # it could be made for training
         raise EnvError(f"in an evaluation: {error}") from error
     if isinstance(env, HostEnv):
@@ -184,6 +222,7 @@ def evaluate(
 class _Progress(NamedTuple):
     env_state: Any
     obs: Any
+    carry: Any
     key: Any
     result: Evaluation
     steps: Any
@@ -200,14 +239,17 @@ def _programs(mesh, num_episodes, greedy):
 
 
 def _begin(config, keys, num_episodes):
-    env, _ = rollout.make_env_and_network(config)
+    env, network = rollout.make_env_and_network(config)
 
     def begin(key):
         key, key_reset = jax.random.split(key)
-        env_state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, num_episodes))
+        index = jnp.arange(num_episodes, dtype=jnp.int32)
+        env_state, obs = jax.vmap(env.mdp.reset)(jax.random.split(key_reset, num_episodes), index)
         zeros = jnp.zeros(num_episodes)
-        result = Evaluation(zeros, zeros.astype(jnp.int32), zeros.astype(bool))
-        return _Progress(env_state, obs, key, result, jnp.int32(0))
+        info = jnp.zeros((num_episodes, len(config.log_info))) if config.log_info else None
+        result = Evaluation(zeros, zeros.astype(jnp.int32), zeros.astype(bool), info)
+        carry = networks.initial_carry(network, num_episodes)
+        return _Progress(env_state, obs, carry, key, result, jnp.int32(0))
 
     return jax.vmap(begin)(keys)
 
@@ -233,15 +275,21 @@ def _step(env, network, learner, greedy, now):
     num_episodes = len(now.obs)
     key, key_action, key_env = jax.random.split(now.key, 3)
     noise = distributions.noise(env.spec.action_space, key_action, (num_episodes,))
-    mask = jax.vmap(env.mask)(now.env_state)
-    action = rollout.choose(network, learner, now.obs, mask, None if greedy else noise)
+    mask = jax.vmap(env.mdp.mask)(now.env_state)
+    noise = None if greedy else noise
+    action, carry = rollout.choose(network, learner, now.obs, mask, noise, now.carry)
     action = action.reshape(num_episodes, *env.spec.action_space.shape)
-    randomness = env.draw(key_env, (num_episodes,))
-    env_state, answer = jax.vmap(env.step)(randomness, now.env_state, action)
+    keys = jax.random.split(jax.random.split(key_env)[0], num_episodes)
+    env_state, answer = jax.vmap(env.mdp.step)(keys, now.env_state, action)
     still = jnp.logical_not(now.result.finished)
+    done = answer.terminated | answer.truncated
+    ends = (still & done)[:, None]
+    kept = partial(jax.tree.map, lambda before, now: jnp.where(ends, now, before))
     result = Evaluation(
-        returns=now.result.returns + jnp.where(still, answer.reward, 0.0),
+        returns=now.result.returns + jnp.where(still, interface.score(answer), 0.0),
         lengths=now.result.lengths + still,
-        finished=now.result.finished | answer.terminated | answer.truncated,
+        finished=now.result.finished | done,
+        info=kept(now.result.info, answer.info),
     )
-    return _Progress(env_state, answer.obs, key, result, now.steps + 1)
+    carry = cores.resumed(network, carry, answer.reward, done)
+    return _Progress(env_state, answer.obs, carry, key, result, now.steps + 1)

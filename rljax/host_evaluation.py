@@ -12,7 +12,7 @@ from rljax.config import Config
 from rljax.envs import host_envs
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.vectorized import SyncEnvs
-from rljax.networks import distributions
+from rljax.networks import cores, distributions
 from rljax.types import TrainState
 from rljax.utils import forkserver, pytrees
 from rljax.utils.forkserver import EnvError, RefusedError
@@ -30,15 +30,16 @@ def run(
     greedy: bool,
     max_steps: int,
     watch: Watch,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray | None, ...]:
     """`evaluation.evaluate` for environments that Python steps: one learner after another, in this
     process, with at most `env.num_envs` environments open. Returns the fields of an `Evaluation`.
 
-    An environment whose episode has ended begins the next of the N, and idles when there is none
-    left. Each episode has a seed of its own, for its environment, and a key of its own, for its
-    actions: its random numbers do not depend on the number of environments. (Its actions can, where
-    batches of another size round differently.) Config and learners hold only what a policy needs,
-    so that runs share compiled programs.
+    An environment whose episode has ended begins the next of the N, or of its own share of them
+    where environments differ by their index, and idles when there is none left. Each episode has a
+    seed of its own, for its environment, and a key of its own, for its actions: its random numbers
+    do not depend on the number of environments. (Its actions can, where batches of another size
+    round differently.) Config and learners hold only what a policy needs, so that runs share
+    compiled programs.
     """
     total, steps, results = len(keys) * num_episodes, 0, []
     watch(0, total, 0)
@@ -53,20 +54,22 @@ def run(
         for index, key in enumerate(keys):
             learner = jax.tree.map(lambda x, i=index: x[i], learners)
             act = _policy(config, env.spec, learner, greedy)
-            episodes = _Episodes(env.spec, opened.envs, key, num_episodes, max_steps)
+            episodes = _Episodes(env, opened.envs, key, num_episodes, max_steps)
             for stepped in episodes.run(act):
                 steps += stepped
                 watch(index * num_episodes + episodes.ended, total, steps)
-            results.append((episodes.returns, episodes.lengths, episodes.finished))
-    returns, lengths, finished = map(np.stack, zip(*results))
-    return returns.astype(np.float32), lengths, finished
+            fields = episodes.returns, episodes.lengths, episodes.finished, episodes.info
+            results.append(fields)
+    returns, lengths, finished, info = map(np.stack, zip(*results))
+    return returns.astype(np.float32), lengths, finished, info if env.log_info else None
 
 
 class _Episodes:
     """The episodes of one learner."""
 
-    def __init__(self, spec, guarded, key, num_episodes, max_steps):
+    def __init__(self, env, guarded, key, num_episodes, max_steps):
         key_action, key_reset = jax.random.split(key)
+        spec = env.spec
         self.spec, self.guarded, self.max_steps = spec, guarded, max_steps
         self.seeds = host_envs.seeds(key_reset, num_episodes)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key_action, np.arange(num_episodes))
@@ -74,11 +77,18 @@ class _Episodes:
         self.returns = np.zeros(num_episodes)
         self.lengths = np.zeros(num_episodes, np.int32)
         self.finished = np.zeros(num_episodes, bool)
-        self.begun = self.ended = 0
+        self.info = np.zeros((num_episodes, len(env.log_info)), np.float32)
+        # What each environment has to begin: where all are alike, all from one row.
+        number, every = len(guarded), range(num_episodes)
+        shares = [iter(every[i::number]) for i in range(number)]
+        self.left = shares if env.differ else [iter(every)] * number
+        self.ended = 0
         # The episode of every environment, and what its next action depends on. An idle one stays
         # in the batch, so that the batch keeps its shape.
         self.episode = np.zeros(len(guarded), int)
         self.obs = np.zeros((len(guarded), *spec.obs_shape), np.float32)
+        # Of an environment's last step; what else is carried is the policy's to keep.
+        self.reward, self.fresh = np.zeros(len(guarded), np.float32), np.ones(len(guarded), bool)
         self.mask = None
         if spec.has_mask:
             self.mask = np.ones((len(guarded), *spec.action_space.mask_shape), bool)
@@ -88,7 +98,9 @@ class _Episodes:
         running = [i for i in range(len(self.guarded)) if self._begin(i)]
         while running:
             lengths = self.lengths[self.episode].astype(np.uint32)
-            actions = act(self.obs, self.mask, self.keys[self.episode], lengths)
+            before = self.reward, self.fresh.copy()
+            actions = act(self.obs, self.mask, self.keys[self.episode], lengths, *before)
+            self.fresh[:] = False
             host_envs.check_finite(host_envs.ACTION_NOT_FINITE, actions, self._at)
             stepped = len(running)
             running = [i for i in running if self._step(i, actions[i])]
@@ -97,9 +109,10 @@ class _Episodes:
 
     def _begin(self, i):
         """Begins the next episode in an environment; False if there is none left."""
-        if self.begun == len(self.seeds):
+        episode = next(self.left[i], None)
+        if episode is None:
             return False
-        self.episode[i], self.begun = self.begun, self.begun + 1
+        self.episode[i], self.fresh[i] = episode, True
         self._keep(i, *self.guarded[i].reset(seed=int(self.seeds[self.episode[i]])))
         return True
 
@@ -109,8 +122,11 @@ class _Episodes:
         obs, reward, terminated, truncated, info = self.guarded[i].step(action)
         self.lengths[episode] += 1
         self._keep(i, obs, info)
-        self.returns[episode] += np.float32(reward)
+        self.returns[episode] += np.float32(info.get("score", reward))
+        self.reward[i] = reward
         self.finished[episode] = terminated or truncated
+        if "logged" in info:
+            self.info[episode] = info["logged"]
         if not self.finished[episode] and self.lengths[episode] < self.max_steps:
             return True
         self.ended += 1
@@ -131,12 +147,24 @@ class _Episodes:
 
 
 def _policy(config, spec, learner, greedy) -> Callable:
-    """(obs, mask, keys, steps), each [B, ...] -> actions for the environments [B, ...], in NumPy.
-    The learner is passed as one vector, which takes a fraction of the time."""
+    """(obs, mask, keys, steps, reward of the step before, whether an episode begins), each
+    [B, ...] -> actions for the environments [B, ...], in NumPy. The learner is passed as one
+    vector, which takes a fraction of the time."""
     leaves, tree = jax.tree.flatten(learner)
     kinds = tuple((x.shape, np.dtype(x.dtype)) for x in leaves)
-    act, vector = _program(config, spec, tree, kinds, greedy), pytrees.pack(learner)
-    return lambda *inputs: np.asarray(act(vector, *inputs))
+    network, act = _program(config, spec, tree, kinds, greedy)
+    vector = pytrees.pack(learner)
+    carry = None
+
+    def policy(obs, mask, keys, steps, reward, fresh):
+        nonlocal carry
+        if carry is None:
+            carry = networks.initial_carry(network, len(obs))
+        before = (carry, reward, fresh) if carry else ()
+        action, carry = act(vector, obs, mask, keys, steps, *before)
+        return np.asarray(action)
+
+    return policy
 
 
 @lru_cache(maxsize=8)
@@ -149,10 +177,11 @@ def _program(config, spec, tree, kinds, greedy):
         return distributions.noise(spec.action_space, key, ())
 
     @jax.jit
-    def act(vector, obs, mask, keys, steps):
+    def act(vector, obs, mask, keys, steps, *before):
         learner = pytrees.unpack(vector, like)
         chance = None if greedy else jax.vmap(noise)(keys, steps)
-        action = rollout.choose(network, learner, obs, mask, chance)
-        return action.reshape(len(obs), *spec.action_space.shape)
+        carry = cores.resumed(network, *before) if before else ()
+        action, carry = rollout.choose(network, learner, obs, mask, chance, carry)
+        return action.reshape(len(obs), *spec.action_space.shape), carry
 
-    return act
+    return network, act

@@ -5,6 +5,7 @@ applies them.
 """
 
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -15,15 +16,16 @@ from rljax import losses, networks, normalization, optimizers, returns, rollout
 from rljax.config import Config
 from rljax.envs.interface import EnvSpec
 from rljax.networks import ActorCritic, blocks
+from rljax.networks.replay import replay
 from rljax.types import (
+    ActorState,
     BatchGradients,
     BatchMetrics,
     BatchMoments,
-    EpisodeStats,
     TrainState,
     Transition,
 )
-from rljax.utils import sharding
+from rljax.utils import pytrees, sharding
 
 
 def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) -> TrainState:
@@ -46,28 +48,29 @@ def compute_gradients(
     config: Config,
     network: ActorCritic,
     state: TrainState,
-    episodes: EpisodeStats,
+    actor: ActorState,
     batch: Transition,
     axis: str | None = None,
-) -> tuple[EpisodeStats, BatchGradients]:
+) -> tuple[ActorState, BatchGradients]:
     """The gradient, the metrics and the moments of a batch.
 
     Args:
-        episodes: the episodes in progress before the batch.
+        actor: its episodes and its carry are those before the batch.
         batch: as `loss_gradients` takes it.
-        axis: of a mesh over whose devices environments are sharded, episodes and batch with them;
-            what is given is of all environments, but for the episodes.
+        axis: of a mesh over whose devices environments are sharded, actor and batch with them;
+            what is given is of all environments, but for the actor.
 
     Returns:
-        (the episodes in progress after the batch, BatchGradients).
+        (the actor with episodes and carry after the batch, BatchGradients).
     """
-    grads, loss_metrics = loss_gradients(config, network, state, batch, axis)
-    moments, discounted_return = _batch_moments(config, network, episodes, batch, axis)
-    episodes, finished = rollout.track(episodes, batch)
-    grads, finished = sharding.total((grads, finished), axis)
-    metrics = BatchMetrics(*finished, losses=loss_metrics, grad_norm=optimizers.global_norm(grads))
+    grads, loss_metrics, carry = loss_gradients(config, network, state, batch, actor.carry, axis)
+    moments, discounted_return = _batch_moments(config, network, actor.episodes, batch, axis)
+    episodes, finished = rollout.track(actor.episodes, batch)
+    grads, (*finished, info) = sharding.total((grads, finished), axis)
+    norm = optimizers.global_norm(grads)
+    metrics = BatchMetrics(*finished, losses=loss_metrics, grad_norm=norm, info=info)
     episodes = episodes._replace(discounted_return=discounted_return)
-    return episodes, BatchGradients(grads, moments, metrics)
+    return actor._replace(episodes=episodes, carry=carry), BatchGradients(grads, moments, metrics)
 
 
 def loss_gradients(
@@ -75,24 +78,26 @@ def loss_gradients(
     network: ActorCritic,
     state: TrainState,
     batch: Transition,
+    carry: Any = (),
     axis: str | None = None,
-) -> tuple[optax.Params, dict[str, jax.Array]]:
+) -> tuple[optax.Params, dict[str, jax.Array], Any]:
     """The gradient of the config's loss on a batch.
 
-    The network runs once over the whole batch, in `networks.blocks` if it is large: its values
-    serve the loss and, held constant, the advantages. Values of true successors are those of the
-    next row where the episode continues; `successor_values` computes the others.
+    The network runs once over the whole batch, as `replay` says: its values serve the loss and,
+    held constant, the advantages. Values of true successors are those of the next row where the
+    episode continues; `successor_values` computes the others.
 
     Args:
         batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`.
             `recorded` must come from the same parameters and moments, or be None. Observations
             are float32, or as an environment in JAX keeps them.
+        carry: `cores.Carry` [B] at the first step; () without a core.
         axis: as for `compute_gradients`. Each device then has the whole batch's loss, and its own
             rows' share of the gradient: the gradient is the sum over the devices.
 
     Returns:
         (gradients, a pytree like the parameters; the "loss" and what the loss function returned
-        beside it, by name).
+        beside it, by name; the carry after the batch).
 
     Raises:
         ValueError, TypeError: as `losses.make` and `losses.check` do.
@@ -103,23 +108,22 @@ def loss_gradients(
     loss_function = losses.make(config.loss)
     batch = jax.tree.map(jnp.asarray, batch)
     rewards = normalization.scale(state.return_moments, batch.reward)
-    obs, actions, mask, recorded = jax.tree.map(
-        _merge_time_and_batch, (batch.obs, batch.action, batch.mask, batch.recorded)
-    )
-    apply = partial(blocks.apply, network, moments=state.obs_moments)
+    actions, shape = _merge_time_and_batch(batch.action), batch.obs.shape
     batch_rows, cache_rows = (
-        of(network, state.params, obs.shape) for of in (blocks.rows, blocks.rows_in_cache)
+        of(network, state.params, (num_steps * num_envs, *shape[2:]))
+        for of in (blocks.rows, blocks.rows_in_cache)
     )
 
-    def value(obs):
-        return apply(state.params, obs=obs, method="critic", rows=batch_rows)
+    def value(obs, carry):
+        of = network, state.params, state.obs_moments
+        return blocks.apply(*of, obs, carry=carry, method="critic", rows=batch_rows)
 
     def loss(params, rows):
-        how = dict(obs=obs, mask=mask, recorded=recorded, rows=rows)
-        distribution, flat_values = apply(params, **how)
+        replayed = replay(network, params, state.obs_moments, carry, batch, rows=rows)
+        distribution, flat_values, after, following = replayed
         values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
         cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
-        next_values = successor_values(value, values, batch.final_obs, cut)
+        next_values = successor_values(value, values, (batch.final_obs, after), cut)
         advantages, targets = returns.gae(
             rewards,
             values,
@@ -131,18 +135,19 @@ def loss_gradients(
         )
         rows = distribution, flat_values, actions, advantages.ravel(), targets.ravel()
         result = loss_function(*sharding.gathered(rows, axis), config)
-        return losses.check(config.loss, result)
+        loss_value, metrics = losses.check(config.loss, result)
+        return loss_value, (metrics, following)
 
     def of_rows(rows):
         return jax.value_and_grad(partial(loss, rows=rows), has_aux=True)(state.params)
 
     if cache_rows is None:
-        (loss_value, metrics), grads = of_rows(batch_rows)
+        (loss_value, (metrics, following)), grads = of_rows(batch_rows)
     else:
-        (loss_value, metrics), grads = jax.lax.platform_dependent(
+        (loss_value, (metrics, following)), grads = jax.lax.platform_dependent(
             cpu=partial(of_rows, cache_rows), default=partial(of_rows, batch_rows)
         )
-    return grads, {"loss": loss_value, **metrics}
+    return grads, {"loss": loss_value, **metrics}, following
 
 
 def zero_losses(
@@ -156,7 +161,8 @@ def zero_losses(
     loss_function, size = losses.make(config.loss), config.batch_size
 
     def metrics(params, obs, mask, numbers):
-        distribution, values = network.apply(params, obs, mask)
+        carry = networks.initial_carry(network, size)
+        distribution, values = network.apply(params, obs, mask, carry)
         actions = distribution.mode()
         result = loss_function(distribution, values, actions, numbers, numbers, config)
         return losses.check(config.loss, result)[1]
@@ -169,7 +175,7 @@ def zero_losses(
     return {"loss": jnp.float32(0), **{name: jnp.float32(0) for name in found}}
 
 
-def successor_values(value, values, final_obs, truncated):
+def successor_values(value, values, final, truncated):
     """The values V(s'_t) of the true successors, computed only where they are not known yet.
 
     The next row of `values` has them wherever the episode continues. Those of the last row and of
@@ -178,9 +184,9 @@ def successor_values(value, values, final_obs, truncated):
     finite): it is not to be used.
 
     Args:
-        value: observations [B, *obs_shape] -> values [B].
+        value: observations [B, *obs_shape] and carries [B, ...] -> values [B].
         values: [T, B] of the observations acted on.
-        final_obs: [T, B, *obs_shape] the true successors.
+        final: the true successors [T, B, *obs_shape], and what is carried to them, [T, B, ...].
         truncated: [T, B] bool: the episode was cut here and not terminated.
 
     Returns:
@@ -189,31 +195,19 @@ def successor_values(value, values, final_obs, truncated):
     num_steps, num_envs = values.shape
     wanted = truncated.at[-1].set(False)
     first = jnp.argmax(wanted, axis=0)  # where none is wanted, the first step
-    cut_obs = final_obs[first, jnp.arange(num_envs)]
-    last, cut = jnp.split(value(jnp.concatenate([final_obs[-1], cut_obs])), 2)
+    at_cut = jax.tree.map(lambda x: x[first, jnp.arange(num_envs)], final)
+    both = jax.tree.map(lambda x, cut: jnp.concatenate([x[-1], cut]), final, at_cut)
+    last, cut = jnp.split(value(*both), 2)
     next_values = jnp.concatenate([values[1:], last[None]])
     is_first = jnp.logical_and(wanted, jnp.arange(num_steps)[:, None] == first[None])
     next_values = jnp.where(is_first, cut[None], next_values)
     others = jnp.logical_and(wanted, jnp.logical_not(is_first))
 
     def evaluate_all():
-        all_values = value(_merge_time_and_batch(final_obs)).reshape(values.shape)
+        all_values = value(*jax.tree.map(_merge_time_and_batch, final)).reshape(values.shape)
         return jnp.where(others, all_values, next_values)
 
-    return jax.lax.cond(_anywhere(others), evaluate_all, lambda: next_values)
-
-
-@jax.custom_batching.custom_vmap
-def _anywhere(wanted):
-    """Whether any is wanted; under `vmap`, by any agent: a condition that differs between agents
-    would have both branches run for all of them."""
-    return jnp.any(wanted)
-
-
-@_anywhere.def_vmap
-def _anywhere_in_batch(axis_size, is_batched, wanted):
-    del axis_size, is_batched
-    return _anywhere(wanted), False
+    return jax.lax.cond(pytrees.anywhere(others), evaluate_all, lambda: next_values)
 
 
 def apply_gradients(

@@ -13,7 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rljax.utils.lookup import load_attribute, unknown
+from rljax.utils.lookup import load_function, unknown
 
 TAKEN = frozenset(
     "seed env_steps updates wall_seconds episodes episodic_return episodic_length loss grad_norm"
@@ -34,10 +34,7 @@ def make(loss: Any) -> Callable:
         if loss not in LOSSES:
             raise ValueError(f"{unknown('loss', loss, list(LOSSES))} (or package.module:attribute)")
         return LOSSES[loss]
-    found = load_attribute(loss) if isinstance(loss, str) else loss
-    if not callable(found):
-        raise TypeError(f"loss = {loss!r}: must be a function")
-    return found
+    return load_function("loss", loss)
 
 
 def check(name: Any, result: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

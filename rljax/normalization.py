@@ -10,6 +10,7 @@ from rljax.types import Moments
 
 CLIP = 10.0
 """Normalised observations and scaled rewards are clipped to [-CLIP, CLIP]."""
+EPSILON = 1e-8  # added to their variances
 
 
 def init(shape: tuple[int, ...]) -> Moments:
@@ -72,14 +73,14 @@ def standardize(moments: Moments | None, obs: jax.Array) -> jax.Array:
         return obs
     lead = (1,) * (obs.ndim - moments.mean.ndim)
     mean, var = (x.reshape(lead + x.shape) for x in (moments.mean, moments.var))
-    return jnp.clip((obs - mean) * jax.lax.rsqrt(var + 1e-8), -CLIP, CLIP)
+    return jnp.clip((obs - mean) * jax.lax.rsqrt(var + EPSILON), -CLIP, CLIP)
 
 
 def scale(moments: Moments | None, rewards: jax.Array) -> jax.Array:
     """Rewards divided by the standard deviation of the discounted return; or unchanged."""
     if moments is None:
         return rewards
-    return jnp.clip(rewards * jax.lax.rsqrt(moments.var + 1e-8), -CLIP, CLIP)
+    return jnp.clip(rewards * jax.lax.rsqrt(moments.var + EPSILON), -CLIP, CLIP)
 
 
 def discounted_returns(start, rewards, done, gamma):

@@ -24,6 +24,11 @@ class Transition(NamedTuple):
     """The actions that were valid at `obs`, or None."""
     recorded: Any = None
     """What `layers.record` gives of the policy that sampled the actions, [T, B, ...], or None."""
+    info: Any = None
+    """float32 [T, B, K] the numbers of `Config.log_info`; None where there are none. They count at
+    the last step of an episode alone."""
+    score: Any = None
+    """float32 [T, B] the rewards as returns count them, or None if as they are learnt from."""
 
 
 class EpisodeStats(NamedTuple):
@@ -69,6 +74,8 @@ class ActorState(NamedTuple):
     """[B, *obs_shape] the next observations to act on."""
     key: Any
     episodes: EpisodeStats
+    carry: Any = ()
+    """`cores.Carry` [B, ...] to act with next; () without a core."""
 
 
 class BatchMoments(NamedTuple):
@@ -91,6 +98,9 @@ class BatchMetrics(NamedTuple):
     """The "loss", and what the loss function returned beside it, by name."""
     grad_norm: Any
     """Global norm of the gradient, before clipping."""
+    info: Any = None
+    """[K] sums over the episodes that ended, of the numbers of `Config.log_info`; None where there
+    are none."""
 
 
 class BatchGradients(NamedTuple):
@@ -123,6 +133,9 @@ class Metrics(NamedTuple):
     0 where there was none."""
     extra: dict[str, Any] = {}  # noqa: RUF012  a NamedTuple's default; never changed
     """Metrics of the algorithm's own, by name."""
+    info: Any = None
+    """[K] means over the episodes that ended, of the numbers of `Config.log_info` at their last
+    step; NaN where none ended, None where none are logged."""
 
 
 class AgentState(NamedTuple):

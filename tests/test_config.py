@@ -95,7 +95,16 @@ def test_stacked_and_traced_floats_validate():
 
 @pytest.mark.parametrize(("algorithm", "env"), PRESETS)
 def test_every_preset_validates(algorithm, env):
-    assert preset(algorithm, env).validate().env == env
+    config = preset(algorithm, env).validate()
+    assert config.env == (env.replace("NoVel", "") if config.wrappers else env)
+
+
+@pytest.mark.parametrize("prefix", ["", "gymnax/", "gymnasium/"])
+def test_the_preset_of_a_variant_names_its_environment(prefix):
+    config = preset("a2c", f"{prefix}CartPoleNoVel-v1")
+    assert config.env == f"{prefix}CartPole-v1"
+    assert config.wrappers == ("mask_velocity",)
+    assert preset("a2c", f"{prefix}CartPole-v1").wrappers == ()
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest():
@@ -180,7 +189,7 @@ def test_arrays_of_parameters_are_refused_where_they_are_given(name):
     """JAX would say that it cannot hash them, or map over them, wherever the config goes."""
     told = f"{name}: limit = .*: must be a value and no array; it is static, .* axis {name}.limit"
     with pytest.raises(TypeError, match=told):
-        Config(**{name: {"limit": np.array([10, 20])}})
+        Config(**{name: {"limit": np.array([[10, 20]])}})
     with pytest.raises(TypeError, match=told):
         jax.vmap(lambda limit: Config(**{name: {"limit": limit}}).gamma)(np.array([10, 20]))
 

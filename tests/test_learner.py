@@ -43,7 +43,8 @@ def random_batch(seed, cut=0.3):
     )
 
 
-def sum_of(obs):
+def sum_of(obs, carry):
+    assert carry == ()
     return jnp.sum(obs, axis=-1)
 
 
@@ -55,7 +56,7 @@ def test_successor_values_are_those_of_the_true_successors(cut):
         batch = random_batch(seed, cut)
         values = batch.obs.sum(axis=-1)
         cut_off = batch.truncated & ~batch.terminated
-        found = np.asarray(SUCCESSORS(sum_of, values, batch.final_obs, cut_off))
+        found = np.asarray(SUCCESSORS(sum_of, values, (batch.final_obs, ()), cut_off))
         for t in range(CONFIG.num_steps):
             for b in range(CONFIG.num_envs):
                 own = cut_off[t, b] or t == CONFIG.num_steps - 1
@@ -66,7 +67,7 @@ def test_successor_values_are_those_of_the_true_successors(cut):
 def test_gradient_is_that_of_the_loss_written_out(state):
     """Against a NumPy evaluation of the whole loss, along random directions of the parameters."""
     batch = random_batch(0)
-    grads, _ = GRADIENTS(CONFIG, NETWORK, state, batch)
+    grads, *_ = GRADIENTS(CONFIG, NETWORK, state, batch)
     flat, unravel = ravel_pytree(state.params)
     direction = np.random.default_rng(1).normal(size=flat.shape).astype(np.float32)
     constants = advantages_and_targets(state.params, batch)
@@ -113,7 +114,7 @@ def test_apply_takes_one_raveled_vector(state):
     vector = state._replace(params=flat, opt_state=optimizers.make(CONFIG).init(flat))
     tree = state
     for seed in range(3):
-        grads, _ = GRADIENTS(CONFIG, NETWORK, tree, random_batch(seed))
+        grads, *_ = GRADIENTS(CONFIG, NETWORK, tree, random_batch(seed))
         tree = tiny.apply_gradients(CONFIG, tree, grads)
         vector = tiny.apply_gradients(CONFIG, vector, ravel_pytree(grads)[0])
     assert vector.updates == tree.updates == 3
@@ -161,7 +162,7 @@ def test_a_host_loop_over_gymnasium_feeds_the_same_learner():
         CONFIG, num_envs=8, num_steps=16, optimizer="adam", learning_rate=5e-3, anneal_lr=False
     )
     act = jax.jit(
-        lambda params, obs, noise: NETWORK.apply(params, obs, method="actor").sample(noise)
+        lambda params, obs, noise: NETWORK.apply(params, obs, method="actor")[0].sample(noise)
     )
     draw = jax.jit(partial(distributions.noise, SPEC.action_space, shape=(16, config.num_envs)))
     step = jax.jit(

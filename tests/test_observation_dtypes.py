@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chance
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def test_what_is_smaller_than_float32_and_whole_is_kept(dtype, kept):
     scale = env.spec.observation.scale
     assert env.spec.observation == Numbers((4, 4, 1), 1 / 255, kept)
     state, obs = jax.jit(env.reset)(jax.random.key(3))
-    _, step = jax.jit(env.step)(env.draw(jax.random.key(4)), state, 1)
+    _, step = jax.jit(env.step)(chance.of_one(env, jax.random.key(4), state), state, 1)
     assert (obs.dtype, step.obs.dtype, step.final_obs.dtype) == (kept,) * 3
     network = rollout.make_env_and_network(config_of(dtype))[1]
     given = np.asarray(probes.Picture(dtype).picture(state.mark, "reset")).astype(np.float32)
@@ -50,7 +51,7 @@ def test_an_environment_that_gives_several_dtypes_gives_float32(dtype, later):
     env = envs.make(probes.Picture(dtype, later))
     assert env.spec.observation == Numbers((4, 4, 1), 1 / 255)
     state, obs = env.reset(jax.random.key(3))
-    _, step = env.step(env.draw(jax.random.key(4)), state, 1)
+    _, step = env.step(chance.of_one(env, jax.random.key(4), state), state, 1)
     assert obs.dtype == step.obs.dtype == step.final_obs.dtype == np.float32
     expected = probes.Picture(later).picture((state.mark + 8) % 256, "step") / 255
     np.testing.assert_allclose(step.final_obs, expected, rtol=1e-6)

@@ -1,6 +1,7 @@
 """The READMEs' Python examples run as written, from top to bottom; what is installed is whole."""
 
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -65,7 +66,12 @@ def test_examples(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_examples_of_experiments(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names, (save,) = {}, blocks("experiments/README.md")
+    names = {}
+    parameters, save = map(textwrap.dedent, blocks("experiments/README.md"))
+    exec(parameters, names)
+    env_state = names["run"].state["actor"]["env_state"]
+    drawn = env_state["params"]["length"]
+    assert len(np.unique(drawn)) == drawn.size
     exec(save, names)
     assert (names["states"].learner.updates == names["config"].num_updates).all()
     assert not names["problems"]

@@ -22,8 +22,10 @@ def test_track_against_a_loop():
     for _ in range(6):
         reward = rng.normal(size=(7, 5)).astype(np.float32)
         terminated, truncated = rng.random((2, 7, 5)) < 0.15
-        batch = Transition(None, None, reward, terminated, truncated, None)
-        stats, finished = track(stats, batch)
+        info = np.where(rng.random((7, 5, 2)) < 0.1, np.nan, rng.random((7, 5, 2)))
+        info[terminated | truncated] = 2.0
+        batch = Transition(None, None, reward, terminated, truncated, None, info=info)
+        stats, (*finished, infos) = track(stats, batch)
         expected = np.zeros(3)
         for t in range(7):
             returns, lengths = returns + reward[t], lengths + 1
@@ -31,6 +33,7 @@ def test_track_against_a_loop():
                 expected += (1, returns[b], lengths[b])
                 returns[b] = lengths[b] = 0
         np.testing.assert_allclose(finished, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(infos, [2 * expected[0]] * 2)
         np.testing.assert_allclose(stats.episodic_return, returns, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(stats.episodic_length, lengths)
 
@@ -40,7 +43,7 @@ def test_collect_on_a_scripted_environment():
     config = Config(env="probes:Scripted", num_envs=2, num_steps=5, hidden_sizes=(4,))
     env, network = make_env_and_network(config)
     learning = tiny.init_learner(config, network, env.spec, jax.random.key(0))
-    actor = tiny.init_actor(env, config.num_envs, jax.random.key(1))
+    actor = tiny.init_actor(env, network, config.num_envs, jax.random.key(1))
     actor, first = tiny.collect(config, env, network, learning, actor)
     actor, second = tiny.collect(config, env, network, learning, actor)
     both = jax.tree.map(lambda x, y: np.concatenate([x, y])[:, 0], first, second)
@@ -61,7 +64,7 @@ def test_actions_follow_the_policy():
     params = jax.tree.map(lambda x: x, learning.params)
     params["params"]["actor_head"]["bias"] = np.float32([0, 1])
     params["params"]["actor_head"]["kernel"] = np.zeros((4, 2), np.float32)
-    actor = tiny.init_actor(env, config.num_envs, jax.random.key(1))
+    actor = tiny.init_actor(env, network, config.num_envs, jax.random.key(1))
     _, batch = tiny.collect(config, env, network, learning._replace(params=params), actor)
     probability = 1 / (1 + np.exp(-1.0))
     error = np.sqrt(probability * (1 - probability) / batch.action.size)
@@ -73,7 +76,7 @@ def test_continuous_actions_reach_the_environment_in_its_shape():
     env, network = make_env_and_network(config)
     assert isinstance(network, networks.ActorCritic)
     learning = tiny.init_learner(config, network, env.spec, jax.random.key(0))
-    actor = tiny.init_actor(env, config.num_envs, jax.random.key(1))
+    actor = tiny.init_actor(env, network, config.num_envs, jax.random.key(1))
     _, batch = tiny.collect(config, env, network, learning, actor)
     assert batch.action.shape == (2, 3, 1)
     assert batch.reward.shape == (2, 3)

@@ -53,9 +53,10 @@ def speeds(how, config):
     yield {**found, "bootstrap": 1 - found["training"] / found["next row"], "compile": seconds}
 
 
-def next_row(value, values, final_obs, truncated):
+def next_row(value, values, final, truncated):
     """Values of the next row, and of the true successors in the last row alone."""
-    return jnp.concatenate([values[1:], value(final_obs[-1])[None]])
+    last = jax.tree.map(lambda x: x[-1], final)
+    return jnp.concatenate([values[1:], value(*last)[None]])
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def row_metrics(
             learning_rate=float(rate) if row.gradients else np.nan,
             diverged_at=np.int32(updates if has_diverged and has_ended else 0),
             extra=dict(staleness_mean=row.staleness / row.applied, staleness_max=row.staleness_max),
+            info=None if sums.info is None else sums.info / sums.episodes,
         )
 
 

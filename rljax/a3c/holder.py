@@ -38,6 +38,7 @@ class ParameterHolder:
         vector = pytrees.host_vector(state.learner.params)
         self.learner = jax.device_put(state.learner._replace(params=vector), cpu)
         self._apply = _applier(config, workers, cpu)
+        self._learned = pytrees.size(layout.metrics._replace(info=None))  # of the metrics
 
     @property
     def version(self) -> int:
@@ -56,19 +57,19 @@ class ParameterHolder:
         if record is None or record["worker"] != worker or record["version"] > self.version:
             self.counts = self.counts._replace(malformed=self.counts.malformed + 1)
             return None
-        given = pytrees.unravel(record["gradients"], self.layout.gradients)
-        staleness = self.version - int(record["version"])
-        applied = self.apply(given.gradients, given.moments, staleness)
-        row, finite = self.row, math.isfinite(given.metrics.sum())
+        metrics, staleness = record["metrics"], self.version - int(record["version"])
+        moments = pytrees.unravel(record["moments"], self.layout.gradients.moments)
+        applied = self.apply(record["gradients"], moments, staleness)
+        row, finite = self.row, math.isfinite(metrics[: self._learned].sum())
         self.row = Row(
             gradients=row.gradients + 1,
             applied=row.applied + applied,
-            metrics=row.metrics + given.metrics if finite else row.metrics,
+            metrics=row.metrics + metrics if finite else row.metrics,
             finite=row.finite + finite,
             staleness=row.staleness + applied * staleness,
             staleness_max=max(row.staleness_max, applied * staleness),
         )
-        return record, given.metrics
+        return record, metrics
 
     def apply(self, gradients: Any, moments: BatchMoments, staleness: int = 0) -> bool:
         """Applies a gradient unless it is too old or not finite; says whether it did.
@@ -84,7 +85,7 @@ class ParameterHolder:
         counts, allowed = self.counts, self.workers.max_staleness
         if allowed is not None and staleness > allowed:
             return self._reject(stale=counts.stale + 1)
-        if not all(np.isfinite(leaf).all() for leaf in (vector, *jax.tree.leaves(moments))):
+        if not all(map(pytrees.is_finite, (vector, *jax.tree.leaves(moments)))):
             return self._reject(not_finite=counts.not_finite + 1)
         self.learner = self._apply(self.learner, vector, moments, staleness)
         counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1

@@ -36,7 +36,8 @@ class Layout(NamedTuple):
     """Shapes of all that is sent, as `jax.ShapeDtypeStruct`; picklable."""
 
     published: Published
-    gradients: BatchGradients  # of one rollout; gradients and metrics as vectors
+    gradients: BatchGradients
+    """Of one rollout; gradients and metrics as vectors, and so are all three fields in a record."""
     metrics: BatchMetrics
     actor: ActorState  # of one worker, `pytrees.plain`
     record: np.dtype  # of a worker's message about one rollout
@@ -59,7 +60,7 @@ def layout(config: Config) -> Layout:
     def shapes(key):
         state = learner.init(config, network, env.spec, key)
         metrics = no_metrics(config, network, env.spec, state.params)
-        actor = pytrees.plain(rollout.init(env, config.num_envs, key))
+        actor = pytrees.plain(rollout.init(env, network, config.num_envs, key))
         return published(state), metrics, actor
 
     parts, metrics, actor = jax.eval_shape(lambda: shapes(jax.random.key(0)))
@@ -69,7 +70,7 @@ def layout(config: Config) -> Layout:
     fields = [
         ("worker", np.int64),
         ("version", np.int64),
-        ("gradients", np.float32, (pytrees.size(gradients),)),
+        *((name, np.float32, (pytrees.size(part),)) for name, part in gradients._asdict().items()),
         ("seconds", np.float32, (len(PHASES),)),
         ("actor", np.uint32, (pytrees.size(actor),)),
     ]
@@ -79,7 +80,8 @@ def layout(config: Config) -> Layout:
 def no_metrics(config: Config, network: ActorCritic, spec: EnvSpec, params: Any) -> BatchMetrics:
     """Metrics of no batch: zeros."""
     losses = learner.zero_losses(config, network, spec, params)
-    return BatchMetrics(*np.zeros(3, np.float32), losses, np.float32(0))
+    zero, info = np.float32(0), rollout.no_info(config)
+    return BatchMetrics(zero, zero, zero, losses, grad_norm=zero, info=info)
 
 
 def published(state: TrainState) -> Published:

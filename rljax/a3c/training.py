@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rljax import learner, optimizers, rollout
@@ -18,6 +19,7 @@ from rljax.a3c.worker_pool import WorkerPool
 from rljax.config import Config, WorkerConfig, at_row_end, default_log_interval
 from rljax.types import Metrics
 from rljax.utils import forkserver, platform, pytrees, seeds
+from rljax.utils.compilation import jit_once
 
 CHUNK_SECONDS = 0.25  # short enough for a display and Ctrl-C
 
@@ -31,12 +33,14 @@ def init(config: Config, workers: WorkerConfig, key: jax.Array) -> State:
     return State(state, actors, no_counts(), empty_row(row))
 
 
-@partial(jax.jit, static_argnames="num_workers")
+@partial(jit_once, static_argnames=("num_workers",))
 def _fresh(config, key, num_workers):
     env, network = rollout.make_env_and_network(config)
     key_learner, key_actors = jax.random.split(key)
     keys = jax.random.split(key_actors, num_workers)
-    actors = jax.vmap(lambda key: rollout.init(env, config.num_envs, key))(keys)
+    first = jnp.arange(num_workers, dtype=jnp.int32) * config.num_envs
+    begin = partial(rollout.init, env, network, config.num_envs)
+    actors = jax.vmap(begin)(keys, first)
     state = learner.init(config, network, env.spec, key_learner)
     opt_state = optimizers.make(config).init(pytrees.ravel(state.params))
     no_metrics = messages.no_metrics(config, network, env.spec, state.params)

@@ -8,6 +8,7 @@ import array
 import fcntl
 import os
 import select
+import struct
 import termios
 import threading
 import time
@@ -16,7 +17,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 ROOM = 1  # messages that a queue takes before its writer waits, or a few more
-_HEADER = 8  # bytes before a message: its length and its kind, uint32 each
+_HEADER = struct.Struct("=II")  # before a message: its bytes and its kind
 
 
 class Stopped(Exception):  # noqa: N818  no error: the order to stop
@@ -36,12 +37,18 @@ class Queue:
         self.room = select.poll()
         self.room.register(pipe.fileno(), select.POLLOUT)
         self.room.register(stop.fileno(), select.POLLHUP)
+        self.order = select.poll()  # kept: `Connection.poll` makes one at each call
+        self.order.register(stop.fileno(), select.POLLHUP)
+
+    def is_stopped(self) -> bool:
+        """Whether the reader has told its writer to stop."""
+        return bool(self.order.poll(0))
 
     def put(self, kind: int, message: memoryview | bytes) -> float:
         """Writes all of a message into the pipe, where the reader gets it even if this process
         ends; gives the seconds that it waited for room. Raises `Stopped`, perhaps half-way."""
         message = memoryview(message).cast("B")
-        header = np.array([len(message), kind], np.uint32).tobytes()
+        header = _HEADER.pack(len(message), kind)
         rest, waited = [header, message], 0.0
         while rest:
             try:
@@ -70,16 +77,16 @@ class Reader:
         self.fileno, self.close = pipe.fileno, pipe.close
         self.ended = self.malformed = False
         os.set_blocking(pipe.fileno(), False)
-        self.buffer = bytearray(2 * (longest + _HEADER) + 2**16)
+        self.buffer = bytearray(2 * (longest + _HEADER.size) + 2**16)
         self.start = self.end = 0
-        _resize(pipe.fileno(), ROOM * (usual + _HEADER))
+        _resize(pipe.fileno(), ROOM * (usual + _HEADER.size))
 
     def get(self) -> list[tuple[int, memoryview]]:
         """The messages that are there, as (kind, bytes); the bytes are valid until the next call.
         Sets `ended` where the writer is dead, whose half message is dropped, and `malformed` where
         a message is longer than the longest: what follows it cannot be told apart."""
         view = memoryview(self.buffer)
-        if self.start == self.end or len(view) - self.start < _HEADER + self.longest:
+        if self.start == self.end or len(view) - self.start < _HEADER.size + self.longest:
             # What has come moves to the front, as there is no room behind it for all of the rest.
             # At every call would be as often as a large message has parts.
             size = self.end - self.start
@@ -92,12 +99,12 @@ class Reader:
         except BlockingIOError:
             pass
         messages = []
-        while self.end - self.start >= _HEADER:
-            length, kind = np.frombuffer(view, np.uint32, 2, self.start).tolist()
+        while self.end - self.start >= _HEADER.size:
+            length, kind = _HEADER.unpack_from(view, self.start)
             if length > self.longest:
                 self.malformed = True
                 break
-            begin = self.start + _HEADER
+            begin = self.start + _HEADER.size
             if begin + length > self.end:
                 break
             messages.append((kind, view[begin : begin + length]))

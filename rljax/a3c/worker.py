@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import pickle
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 
 import jax
@@ -15,10 +15,11 @@ import numpy as np
 from rljax import learner, networks, rollout
 from rljax.a3c import messages
 from rljax.a3c.transport import Queue, SharedParameters, Stopped
-from rljax.envs import host_envs
+from rljax.envs import host_envs, jax_envs
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import Step
 from rljax.networks import distributions
+from rljax.types import BatchGradients
 from rljax.utils import errors, forkserver, preload, pytrees
 
 
@@ -33,13 +34,14 @@ def run(
     try:
         if preload.threads(os.getppid()) > 1:
             raise RuntimeError("forked from a process of several threads")
-        job = pickle.loads(job)
+        job = jax_envs.unpickled(job)
         forkserver.take_over(job.settings)
         forkserver.seed_generators(*job.actor.key)
         try:
             env, network = rollout.make_env_and_network(job.config)
             is_host = isinstance(env, HostEnv)
-            running = env.open() if is_host else None
+            first = index * job.config.num_envs
+            running = env._replace(first=first).open() if is_host else None
         except (ValueError, TypeError) as error:
             _send(queue, messages.REFUSED, errors.text_of(error))
             return
@@ -67,14 +69,16 @@ def _work(index, queue, turns, parameters, job, step):
         begun = clock()
         if job.lockstep:
             _wait_for_turn(turns)
-        elif turns.poll(0):  # nothing is ever sent but the end
+        elif queue.is_stopped():
             return
         waited = clock()
         record["version"] = parameters.read(vector)
         pulled = clock()
-        gradients, actor, spent = step(vector)
+        given, actor, spent = step(vector)
         computed = clock()
-        record["gradients"], record["actor"] = np.asarray(gradients), np.asarray(actor)
+        record["actor"] = actor
+        for name, part in given._asdict().items():
+            record[name] = part
         # What a push takes is known after it: it goes with the next message.
         record["seconds"] = [seconds[name] for name in messages.PHASES]
         waited_for_room = queue.put(messages.GRADIENT, content)
@@ -89,11 +93,12 @@ def _work(index, queue, turns, parameters, job, step):
 
 def _jax_step(job, env, network) -> Callable:
     """A rollout and its gradient in one jitted call, compiled here, before parameters are pulled:
-    parameters -> (BatchGradients as a vector, packed actor, seconds of acting by phase)."""
+    parameters -> (BatchGradients of vectors, packed actor, seconds of acting by phase)."""
     config, size = job.config, pytrees.size(job.layout.published)
     floats, config_of = pytrees.settings(config)
     floats = jnp.asarray(floats)
-    like = jax.eval_shape(lambda key: rollout.init(env, config.num_envs, key), jax.random.key(0))
+    begin = partial(rollout.init, env, network, config.num_envs)
+    like = jax.eval_shape(begin, jax.random.key(0))
 
     @jax.jit
     def work(floats, vector, actor):
@@ -101,17 +106,19 @@ def _jax_step(job, env, network) -> Callable:
         state = messages.learner_of(vector, job.layout.published)
         actor = pytrees.typed(pytrees.unpack(actor, job.layout.actor), like)
         actor, batch = rollout.collect(config, env, network, state, actor)
-        episodes, given = learner.compute_gradients(config, network, state, actor.episodes, batch)
-        actor = pytrees.plain(actor._replace(episodes=episodes))
-        return pytrees.ravel(given), pytrees.pack(actor)
+        actor, given = learner.compute_gradients(config, network, state, actor, batch)
+        return pytrees.ravel(given), pytrees.pack(pytrees.plain(actor))
 
+    sizes = (jax.ShapeDtypeStruct((pytrees.size(x),), "float32") for x in job.layout.gradients)
+    flat = BatchGradients(*sizes)
     held = pytrees.pack(job.actor)
     jax.block_until_ready(work(floats, np.zeros(size, np.float32), held))  # compiles
 
     def step(vector):
         nonlocal held
-        gradients, held = work(floats, vector, held)
-        return gradients, held, {"environment": 0.0, "policy": 0.0}
+        given, held = work(floats, vector, held)
+        parts = pytrees.unravel(np.asarray(given), flat)
+        return parts, np.asarray(held), {"environment": 0.0, "policy": 0.0}
 
     return step
 
@@ -136,30 +143,36 @@ def _host_step(job, env, network, running) -> Callable:
         return pytrees.pack((jax.random.key_data(key), episodes)), noise
 
     @jax.jit
-    def act(vector, noise, t, obs, mask):
-        return rollout.act(network, messages.learner_of(vector, published), obs, mask, noise[t])
+    def act(vector, noise, t, obs, mask, first, before):
+        state = messages.learner_of(vector, published)
+        return rollout.act(network, state, obs, mask, noise, t, first, before)
 
-    def compute_gradients(floats, vector, episodes, batch):
+    def compute_gradients(floats, vector, episodes, batch, carry=()):
         state, config = messages.learner_of(vector, published), config_of(floats)
-        return learner.compute_gradients(config, network, state, episodes, batch)
+        actor = rollout.unopened(())._replace(episodes=episodes, carry=carry)
+        return learner.compute_gradients(config, network, state, actor, batch)
 
     # Two programs take half the time of one: XLA on a CPU computes what is independent in another
     # thread, and to hand over such short work takes longer than the work.
 
     @jax.jit
-    def of_network(floats, vector, batch):
-        """What depends on the network: the gradient, the losses and the norm, as one vector."""
-        _, given = compute_gradients(floats, vector, rollout.no_episodes(num_envs), batch)
-        return pytrees.ravel((given.gradients, given.metrics.losses, given.metrics.grad_norm))
+    def of_network(floats, vector, batch, carry):
+        """What depends on the network: the gradient, the losses and the norm, as one vector; and
+        the carry."""
+        no_episodes = rollout.no_episodes(num_envs)
+        actor, given = compute_gradients(floats, vector, no_episodes, batch, carry)
+        parts = given.gradients, given.metrics.losses, given.metrics.grad_norm
+        return pytrees.ravel(parts), actor.carry
 
     @jax.jit
     def of_batch(floats, held, batch):
         """What does not, as one vector; and as `begin_rollout`, for the next rollout."""
         key, episodes = pytrees.unpack(held, like)
         nothing = jnp.zeros(pytrees.size(published))
-        episodes, given = compute_gradients(floats, nothing, episodes, batch)
+        carry = networks.initial_carry(network, num_envs)
+        actor, given = compute_gradients(floats, nothing, episodes, batch, carry)
         episodic = given.metrics._replace(losses=(), grad_norm=())
-        return pytrees.ravel((given.moments, episodic)), *begin_rollout(key, episodes)
+        return pytrees.ravel((given.moments, episodic)), *begin_rollout(key, actor.episodes)
 
     # As arrays of JAX's they are passed in a fraction of the time.
     floats, *numbers = map(jnp.asarray, (floats, *np.arange(config.num_steps, dtype=np.int32)))
@@ -167,17 +180,20 @@ def _host_step(job, env, network, running) -> Callable:
     obs, mask = running.reset(host_envs.seeds(key_reset, num_envs))
     episodes = rollout.no_episodes(num_envs)
     held, noise = jax.jit(begin_rollout)(jax.random.key_data(key), episodes)
+    first = jax.tree.map(jnp.asarray, networks.initial_carry(network, num_envs))
+    size, num_moments, _ = map(pytrees.size, layout.gradients)
     clock = time.perf_counter
 
     def step(vector, env_step=running.step):
-        nonlocal held, noise, obs, mask
+        nonlocal held, noise, obs, mask, first
         vector, spent = on_device(vector), {"environment": 0.0, "policy": 0.0}
 
-        def timed_act(t, obs, mask):
+        def timed_act(t, obs, mask, before):
             begun = clock()
-            actions = rollout.on_host(env, act(vector, noise, numbers[t], obs, mask))
+            actions, carry = act(vector, noise, numbers[t], obs, mask, first, before)
+            actions = rollout.on_host(env, actions)
             spent["policy"] += clock() - begun
-            return actions
+            return actions, carry
 
         def timed_step(actions):
             begun = clock()
@@ -185,18 +201,23 @@ def _host_step(job, env, network, running) -> Callable:
             spent["environment"] += clock() - begun
             return answer
 
-        obs, mask, batch = rollout.loop(timed_act, timed_step, obs, mask, config.num_steps)
+        obs, mask, batch = rollout.loop(timed_act, timed_step, obs, mask, config.num_steps, first)
         key = np.asarray(held)[: len(job.actor.key)]
-        given = np.asarray(of_network(floats, vector, batch))
+        given, first = of_network(floats, vector, batch, first)
+        given = np.asarray(given)
         others, held, noise = of_batch(floats, held, batch)
-        size = pytrees.size(layout.gradients.gradients)
-        return np.concatenate([given[:size], others, given[size:]]), key, spent
+        others = np.asarray(others)
+        moments, episodic = others[:num_moments], others[num_moments:]
+        metrics = np.concatenate([episodic[:3], given[size:], episodic[3:]])  # its info is last
+        return BatchGradients(given[:size], moments, metrics), key, spent
 
-    fresh, no = (held, noise, obs, mask), np.zeros(num_envs, bool)
-    same = Step(obs, np.zeros(num_envs, np.float32), no, no, obs, mask)
+    fresh, no = (held, noise, obs, mask, first), np.zeros(num_envs, bool)
+    zero = np.zeros(num_envs, np.float32)
+    score = zero if env.spec.has_score else None
+    same = Step(obs, zero, no, no, obs, mask, running.no_info, score)
     zeros = np.zeros(pytrees.size(layout.published), np.float32)
     step(zeros, lambda actions: same)  # compiles
-    held, noise, obs, mask = fresh
+    held, noise, obs, mask, first = fresh
     return step
 
 

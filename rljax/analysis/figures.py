@@ -52,23 +52,32 @@ def plot_learning_curves(
     return save(figure, paths)
 
 
-def plot_grid(runs: Mapping[str, Mapping[str, np.ndarray]], *paths: Path) -> Any:
-    """Plots learning curves, each in a panel of its own: the IQM over seeds with its 95% interval,
-    and every seed. `runs` maps the title of a panel to columns of metrics.csv."""
-    columns = min(3, len(runs)) if len(runs) != 4 else 2
-    rows = -(-len(runs) // columns)
-    figure, grid = style.new_figure(3.4 * columns, 2.7 * rows + 0.3, rows, columns)
+def plot_grid(panels: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], *paths: Path) -> Any:
+    """Plots learning curves in panels: the IQM over seeds with its 95% interval and, where a panel
+    has a single run, every seed. `panels` maps the title of each to its runs, and their labels,
+    which are the same in all panels, to columns of metrics.csv."""
+    columns = min(3, len(panels)) if len(panels) != 4 else 2
+    rows, labels = -(-len(panels) // columns), list(next(iter(panels.values())))
+    room = 0.25 * (len(labels) > 1)  # inches, for the legend
+    figure, grid = style.new_figure(3.4 * columns, 2.7 * rows + 0.3 + room, rows, columns)
     grid, most_seeds = np.ravel(grid), 0
-    for axes, (title, metrics) in zip(grid, runs.items()):
-        seeds = _draw_curve(axes, metrics, 0, "", every_seed=True)
-        most_seeds = max(most_seeds, seeds)
-        if not seeds:
-            _say_why_empty(axes, {title: metrics})
-        elif missing := _missing(metrics):
+    for axes, (title, curves) in zip(grid, panels.items()):
+        seeds = [
+            _draw_curve(axes, metrics, i, label, every_seed=len(curves) == 1)
+            for i, (label, metrics) in enumerate(curves.items())
+        ]
+        most_seeds = max(most_seeds, *seeds)
+        if not any(seeds):
+            _say_why_empty(axes, curves)
+        elif missing := _all_missing(curves):
             where = dict(transform=axes.transAxes, ha="right", va="bottom", size="x-small")
             axes.text(0.98, 0.03, missing, **where)
         dress(axes, title)
-    for axes in grid[len(runs) :]:
+    if len(labels) > 1:
+        lines, _ = grid[0].get_legend_handles_labels()
+        above = {**style.LEGEND_BELOW, "loc": "outside upper center", "ncols": len(labels)}
+        figure.legend(lines, [*map(escaped, labels)], **above)  # the axis has its name below
+    for axes in grid[len(panels) :]:
         axes.remove()
     what = "; IQM over seeds with its 95% interval" * (most_seeds > 1)
     figure.supxlabel(f"environment steps per seed{what}", fontsize="medium")
@@ -219,6 +228,12 @@ def _missing(metrics):
     which = f"{kind}{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
     which = which if len(found) <= 8 else f"{len(found)} {kind}s"
     return f"no episode ended: {which}" if found else ""
+
+
+def _all_missing(curves):
+    """`_missing` of each run, on a line of its own."""
+    found = {escaped(label): _missing(metrics) for label, metrics in curves.items()}
+    return "\n".join(f"{label}: {text}" if label else text for label, text in found.items() if text)
 
 
 def _say_why_empty(axes, curves):

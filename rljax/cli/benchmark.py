@@ -169,7 +169,8 @@ def stepping(config: Config, state: Any) -> Iterator[int]:
         key, *carry = carry
         key, key_action, key_env = jax.random.split(key, 3)
         actions = random_actions(env.spec.action_space, key_action, shape)
-        carry, _ = jax.lax.scan(step, tuple(carry), (actions, env.draw(key_env, shape)))
+        env_state, randomness = env.draw(key_env, carry[0], shape)
+        carry, _ = jax.lax.scan(step, (env_state, carry[1]), (actions, randomness))
         return key, *carry
 
     return repeated(one_rollout, config, (state.actor.key, state.actor.env_state, 0.0))

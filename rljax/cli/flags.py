@@ -1,10 +1,8 @@
 """Command lines to settings and options."""
 
-import ast
 import contextlib
 import dataclasses
 import io
-import json
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -12,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from rljax.config import KeyValues
+from rljax.utils import env_settings, values
 from rljax.utils.lookup import unknown
 
 
@@ -24,9 +23,10 @@ def parse(parts: Sequence[Any], description: str, argv: list[str]) -> tuple[Any,
     """
     kinds = {type(part).__name__: Annotated[type(part), tyro.conf.arg(name="")] for part in parts}
     kind = dataclasses.make_dataclass("Flags", kinds.items(), frozen=True)
+    parts = [_changed(part, _as_pairs) for part in parts]
     known = [field.name for part in parts for field in dataclasses.fields(part)]
     flags = _cli(kind, argv, description, known, default=kind(*parts), registry=_registry())
-    return tuple(getattr(flags, name) for name in kinds)
+    return tuple(_changed(getattr(flags, name), _from_pairs) for name in kinds)
 
 
 def parse_options(kind: type, description: str, argv: list[str], default: Any = None):
@@ -69,45 +69,45 @@ def _registry():
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs="*",
             metavar="[NAME=VALUE ...]",
-            instance_from_str=lambda texts: tuple(_name_and_value(text) for text in texts),
+            instance_from_str=_pairs,
             is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda pairs: [f"{name}={_written(x)}" for name, x in pairs],
+            str_from_instance=lambda pairs: [_text(name, value) for name, value in pairs],
         )
 
     return registry
+
+
+def _as_pairs(given):
+    """A setting as pairs alone, as tyro must have it: a function as one without a name."""
+    return (("", given),) if env_settings.is_function(given) else given
+
+
+def _from_pairs(pairs):
+    """The inverse of `_as_pairs`."""
+    return pairs[0][1] if pairs and pairs[0][0] == "" else pairs
+
+
+def _changed(part, change):
+    """A part with other settings of environments, if it has those."""
+    names = [name for name in env_settings.NAMES if hasattr(part, name)]
+    return dataclasses.replace(part, **{name: change(getattr(part, name)) for name in names})
+
+
+def _pairs(texts):
+    if len(texts) == 1 and "=" not in texts[0] and env_settings.is_function(texts[0]):
+        return _as_pairs(texts[0])
+    return tuple(_name_and_value(text) for text in texts)
+
+
+def _text(name, value):
+    return f"{name}={values.written(value)}" if name else str(value)
 
 
 def _name_and_value(text):
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r} is not of the form name=value")
-    return name, value_of(value)
-
-
-def value_of(text: str) -> Any:
-    """The value of text as Python or JSON writes it: a number, true, false, None or null, a quoted
-    string, a list, tuple or dict. Other text stays text, except that one which begins as a list,
-    tuple or dict raises ValueError."""
-    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return ast.literal_eval(text)
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(text, parse_constant=_refuse)
-    if text[:1] in ("[", "(", "{"):
-        raise ValueError(f"{text!r} is no list, tuple or dict as Python or JSON writes it")
-    return None if text == "none" else text
-
-
-def _refuse(name):
-    raise ValueError(name)
-
-
-def _written(value):
-    """Text that `value_of` reads as this value."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            if value_of(value) == value:
-                return value
-    return repr(value)
+    return name, values.read(value)
 
 
 def _one_line(box, names):

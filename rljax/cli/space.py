@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rljax import sweep
-from rljax.cli.flags import value_of
 from rljax.sweep import points as spaces
 from rljax.utils import atomic_io
 from rljax.utils.lookup import unknown
+from rljax.utils.values import read as read_value
 
 SAMPLINGS = ("grid", "random", "latin-hypercube")
 _FORMS = "NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH:NUMBER or NAME=linear:LOW:HIGH:NUMBER"
@@ -58,7 +58,7 @@ def parse(text: str, most: int) -> tuple[str, Any]:
             return name, tuple(round(x) for x in values) if is_whole else values
         if not values:
             raise ValueError("must have at least one value")
-        items = values.split(",") if spaces.field(name) else _split(values)
+        items = _split(values, ",")
         return name, [_value(name, item) for item in items]
     except (ValueError, TypeError) as error:
         why = str(error) if not is_span or "must be" in str(error) else f"must be {_FORMS}"
@@ -69,7 +69,7 @@ def _value(name, text):
     """A value of a setting, in its type; its range is checked with the whole point."""
     field = spaces.field(name)
     if field is None:  # of a dict
-        return value_of(text)
+        return read_value(text)
     kind = field.type
     if kind is str:
         return text
@@ -88,16 +88,18 @@ def _value(name, text):
             raise ValueError(f"{text!r} must be a number") from None
     if name == "hidden_sizes":
         return tuple(_whole(size) for size in text.split("x"))
+    if name in ("wrappers", "core_inputs", "log_info"):
+        return () if text.lower() == "none" else tuple(_split(text, "+"))
     if text not in kind.__args__:
         raise ValueError(unknown(name, text, list(kind.__args__)))
     return text
 
 
-def _split(text):
-    """Splits at the commas outside brackets and quotes."""
+def _split(text, at):
+    """Splits at one letter, outside of brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
-        if letter == "," and not depth and not quote:
+        if letter == at and not depth and not quote:
             parts.append("")
             continue
         parts[-1] += letter

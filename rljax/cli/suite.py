@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Options:
     num_seeds: int
     """Seeds of each."""
     run_dir: Path
-    """One run directory for each environment is written in here, and the table and the figure of
+    """A run directory for each environment is written in here, and the table and the figure of
     all. What is complete there is not trained again, what was interrupted is resumed."""
     seed: int = 100
     """The first seed; the presets were found with the seeds from 0 on."""
@@ -39,29 +39,51 @@ class Options:
     """Print nothing but errors, warnings and the table."""
 
 
+class Suite(NamedTuple):
+    """What a script trains."""
+
+    algorithm: str
+    tasks: Mapping[str, Mapping[str, Any]]  # by name, in the table and of the run directory
+    variants: Mapping[str, Mapping[str, Any]]  # by label; the first one's has the task's name alone
+
+    def names(self, task: str) -> dict[str, str]:
+        """The names of a task's run directories, by the label of the variant."""
+        first = next(iter(self.variants))
+        return {x: task if x == first else f"{task}-{x}" for x in self.variants}
+
+
 def main(
     algorithm: str,
     doc: str,
-    envs: tuple[str, ...],
+    tasks: Sequence[str] | Mapping[str, Mapping[str, Any]],
     num_seeds: int,
     run_dir: str,
     argv: list[str] | None = None,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Trains, then writes the table and the figure; returns the exit status.
 
     Args:
         doc: of the script; its first line is the description in the help text.
-        envs, num_seeds, run_dir: defaults of the flags; other environments are refused.
+        tasks: environments with a preset; or, by name, what to train: the `env` or the `preset`
+            that settings start from, and settings on top of it. --envs takes these names.
+        num_seeds, run_dir: defaults of the flags.
+        variants: settings by label, with each of which every task is trained; the first label is
+            that of the task's row, further ones have columns beside it.
     """
-    default = Options(envs, num_seeds, Path(run_dir))
+    if not isinstance(tasks, Mapping):
+        tasks = {env: {"env": env} for env in tasks}
+    suite = Suite(algorithm, tasks, variants or {"": {}})
+    default = Options(tuple(tasks), num_seeds, Path(run_dir))
 
     def run(argv, signals, stack):
         from rljax.runs import training
 
         try:
             options = flags.parse_options(Options, doc.splitlines()[0], argv, default)
-            _check(options, envs)
-            asked = [_asked(algorithm, options, env) for env in options.envs]
+            _check(options, tuple(tasks))
+            runs = [(task, label) for task in options.envs for label in suite.variants]
+            asked = [_asked(suite, options, *names) for names in runs]
             status = 0
             for one, is_resumed in filter(None, asked):
                 done = training.execute(one, resume=is_resumed)
@@ -69,7 +91,7 @@ def main(
                 if done.status == "interrupted":
                     break
             if not status:
-                _publish(options)
+                _publish(suite, options)
             return status
         except (ValueError, TypeError) as error:
             return fail(error)
@@ -90,12 +112,12 @@ def _check(options, known):
         _around_table(options)
 
 
-def _asked(algorithm, options, env):
-    """(the settings of an environment's run, whether it is resumed); None if it is complete. Raises
+def _asked(suite, options, task, label):
+    """(the settings of a task's run, whether it is resumed); None if it is complete. Raises
     ValueError if its run directory holds a run of other settings."""
-    run_dir = options.run_dir / env
+    run_dir = options.run_dir / suite.names(task)[label]
     told = {name: getattr(options, name) for name in ("seed", "num_seeds", "device", "quiet")}
-    asked = settings.start_from(algorithm, env).replace({**told, "run_dir": run_dir})
+    asked = started(suite, task, label).replace({**told, "run_dir": run_dir})
     if not (run_dir / "config.json").exists():
         return asked, False
     saved = settings.saved(run_dir)
@@ -110,12 +132,19 @@ def _asked(algorithm, options, env):
     return saved.replace({"device": options.device, "quiet": options.quiet}), True
 
 
+def started(suite: Suite, task: str, label: str) -> settings.Settings:
+    """The settings of a task in one variant, before those of the flags."""
+    changes = {"env": None, "preset": None, **suite.tasks[task], **suite.variants[label]}
+    known = settings.start_from(suite.algorithm, changes.pop("env"), changes.pop("preset"))
+    return known.replace(changes)
+
+
 def _summary(run_dir):
     """summary.json; empty if there is none, or it is damaged: then it is written again."""
     summary = read_summary(run_dir)
     try:
         if summary["status"] == "completed":
-            _row("", summary)
+            _row("", {"": summary})
         return summary
     except (ValueError, KeyError, TypeError, OverflowError):
         return {}
@@ -134,18 +163,24 @@ def _around_table(options):
     return before + begin, end + after
 
 
-def _publish(options):
+def _publish(suite, options):
     """Writes the table and the figure of all runs, and a line of JSON with their summaries."""
-    summaries = {env: _summary(options.run_dir / env) for env in options.envs}
-    for env, summary in summaries.items():
+    names = {task: suite.names(task) for task in options.envs}
+    folders = {x: options.run_dir / x for runs in names.values() for x in runs.values()}
+
+    def grouped(by_name):
+        return {task: {x: by_name[y] for x, y in runs.items()} for task, runs in names.items()}
+
+    summaries = {name: _summary(folder) for name, folder in folders.items()}
+    for name, summary in summaries.items():
         if not summary.get("final_return"):
-            path = options.run_dir / env / "summary.json"
+            path = folders[name] / "summary.json"
             raise ValueError(f"{path} is damaged, or of no run with a final evaluation")
     record = directory.read_record(options.run_dir / options.envs[0])
-    text = table(summaries) + "\n" + _caption(record)
-    metrics = {env: tables.read_metrics(options.run_dir / env) for env in options.envs}
+    text = table(grouped(summaries)) + "\n" + _caption(record)
     figure = options.run_dir / "learning_curves.png"
-    analysis.plot_grid(metrics, figure)
+    metrics = {name: tables.read_metrics(folder) for name, folder in folders.items()}
+    analysis.plot_grid(grouped(metrics), figure)
     if options.figure:
         atomic_io.write(options.figure, figure.read_bytes())
     atomic_io.write(options.run_dir / "table.md", text.encode())
@@ -157,25 +192,36 @@ def _publish(options):
     print(text, figure, sep="\n")
 
 
-def table(summaries: Mapping[str, Mapping]) -> str:
-    """The Markdown table of the summaries of runs."""
-    head = ("environment", "steps", "IQM", "95% interval", "lowest seed", "seeds", "seconds")
-    rows = [head, ("---",) * len(head), *(_row(env, run) for env, run in summaries.items())]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def table(rows: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """The Markdown table of the summaries of runs: by the name of a row, then by the label of a
+    variant, the same ones in all rows. Seconds and lowest seed are of the first variant."""
+    labels = [*next(iter(rows.values()))][1:]
+    beside = [column for label in labels for column in (f"{label}: IQM", "95% interval")]
+    first = ("environment", "steps", "IQM", "95% interval", "lowest seed")
+    head = (*first, *beside, "seeds", "seconds")
+    lines = [head, ("---",) * len(head), *(_row(*row) for row in rows.items())]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _row(env, run):
+def _row(name, runs):
+    run, *others = runs.values()
     final = run["final_return"]
-    several = len(run["seeds"]) > 1  # one has no interval
     return (
-        env if final["mode"] == "greedy" else f"{env} ({final['mode']})",
+        name if final["mode"] == "greedy" else f"{name} ({final['mode']})",
         f"{run['env_steps']:,}",
-        _number(final["iqm"]),
-        " … ".join(map(_number, final["ci95"])) if several else "-",
+        *_estimate(run),
         _number(np.min([float(x) for x in final["per_seed"]])),
+        *(column for other in others for column in _estimate(other)),
         str(len(run["seeds"])),
         f"{run['wall_seconds']:,.0f}",
     )
+
+
+def _estimate(run):
+    """(IQM, interval) of a run."""
+    final = run["final_return"]
+    several = len(run["seeds"]) > 1  # one has no interval
+    return _number(final["iqm"]), " … ".join(map(_number, final["ci95"])) if several else "-"
 
 
 def _number(x):

@@ -26,7 +26,8 @@ class SpaceOptions:
     axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A setting and its values, as NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH:NUMBER or
     NAME=linear:LOW:HIGH:NUMBER; once for each axis. Random and latin-hypercube sample from
-    NAME=log:LOW:HIGH. Of hidden_sizes a value is such as 64x64; env_params.NAME is one entry."""
+    NAME=log:LOW:HIGH. Of hidden_sizes a value is such as 64x64, of wrappers and
+    core_inputs such as none or flatten+sticky_actions=0.25; env_params.NAME is one entry."""
     sampling: Literal[space.SAMPLINGS] = "grid"
     """Every combination of values, or points sampled from the axes."""
     num_points: int = 32

@@ -9,13 +9,16 @@ import numbers
 import reprlib
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from rljax.envs import spaces
+from rljax.envs import infos, spaces
+from rljax.envs.interface import MDP, Step, wrapped
+from rljax.envs.ops import IN_PYTHON
 from rljax.utils.errors import WRONG, in_a_line, is_interrupt, what_is_wrong
 
 _TOO_LARGE = float(2**128 - 2**103)  # the least number that is infinite in float32
@@ -87,26 +90,41 @@ def _short(value):
     return " ".join(reprlib.repr(value).split())
 
 
+def reset_settings(options: Callable[[int], dict] | None, index: int) -> dict[str, Any]:
+    """Keyword arguments of `reset`, beside the seed: the options, if `HostEnv.options` gives some;
+    not all environments take them."""
+    return {} if options is None else {"options": options(index)}
+
+
 class Guarded(gymnasium.Env):
     """Takes actions numbered from 0 and returns encoded observations, as `HostEnv.spec` says.
 
     `error` says why the environment could not be made, or is empty; later errors are
-    `info["error"]`. The valid actions are `info["mask"]`; the info keeps nothing else.
+    `info["error"]`. The valid actions are `info["mask"]`, a step's score is `info["score"]` and,
+    where an episode ends, the numbers of `HostEnv.log_info` are `info["logged"]`; the info keeps
+    nothing else.
     """
 
-    def __init__(self, host: Any, builds: bool = True):
-        """Makes the environment of a `HostEnv`; without `builds` it only has its spaces."""
+    def __init__(self, host: Any, index: int, builds: bool = True):
+        """Makes the environment of a `HostEnv` with this index; without `builds` it only has its
+        spaces."""
         self.encode, self.decode = host.encode, host.decode
         self.masked = host.spec.action_space if host.spec.has_mask else None
+        self.log_info = host.log_info
+        self.reset_settings = partial(reset_settings, host.options, index)
         self.env, self.error, self.metadata = None, "", {}
         shapes = host.spec.obs_shape, host.spec.action_space.shape
         kinds = (gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32) for shape in shapes)
         self.observation_space, self.action_space = kinds
         self.nothing = np.zeros(host.spec.obs_shape, np.float32)
+        # Its state is the mask of valid actions.
+        own = MDP(host.own_spec, self._begin, self._advance, lambda mask: mask, ops=IN_PYTHON)
+        self.mdp, self.state = wrapped(own, host.wrappers), None
+        self.generator, self.has_answered, self.told = np.random.default_rng(), False, {}
         if not builds:
             return
         try:
-            self.env = host.build()
+            self.env = host.build(index)
             own = self.env.observation_space, self.env.action_space
             if own != host.declared:
                 self.error = f"its spaces are {own}, those of the first environment {host.declared}"
@@ -116,43 +134,70 @@ class Guarded(gymnasium.Env):
             self.error = in_a_line(error)
 
     def reset(self, *, seed=None, options=None):
-        has_answered = False
+        self.has_answered = False
         try:
-            answer = self.env.reset(seed=seed)
-            has_answered = True
-            obs, info = reset_answer(answer)
-            return self.encode(obs), self._mask(info)
+            if seed is not None:  # other numbers than the environment draws with this seed
+                apart = np.random.SeedSequence(seed, spawn_key=(0,))
+                self.generator = np.random.default_rng(apart)
+            self.state, obs = self.mdp.reset(seed, 0)
+            return obs, self._info()
         except BaseException as error:
-            return self.nothing, _failure(error, has_answered)
+            return self.nothing, _failure(error, self.has_answered)
 
     def step(self, action):
-        has_answered = False
+        self.has_answered = False
         try:
-            answer = self.env.step(self.decode(action))
-            has_answered = True
-            obs, reward, terminated, truncated, info = step_answer(answer)
-            obs = self.encode(obs)
-            if terminated or truncated:
+            self.state, answer = self.mdp.step(self.generator, self.state, action)
+            obs, reward, terminated, truncated, *_ = answer
+            info = {}
+            if terminated or truncated:  # nothing is left to choose
                 obs = obs.copy()  # the environment may reuse the array when it is reset
-                if self.masked is not None:  # nothing is left to choose
-                    return obs, reward, terminated, truncated, {}
-            return obs, reward, terminated, truncated, self._mask(info)
+                if self.log_info:
+                    info["logged"] = infos.numbers(self.told, self.log_info)
+            else:
+                info = self._info()
+            if answer.score is not None:
+                info["score"] = float(answer.score)
+            return obs, reward, terminated, truncated, info
         except BaseException as error:
-            failure = _failure(error, has_answered)
+            failure = _failure(error, self.has_answered)
         return self.nothing, 0.0, False, False, failure  # no end of an episode: it would be reset
 
     def close(self):
         if self.env is not None:
             close(self.env)
 
+    def _begin(self, seed, index):
+        """As `MDP.reset`."""
+        self.has_answered = False
+        answer = self.env.reset(seed=seed, **self.reset_settings())
+        self.has_answered = True
+        obs, info = reset_answer(answer)
+        return self._mask(info), self.encode(obs)
+
+    def _advance(self, _, mask, action):
+        """As `MDP.step`."""
+        self.has_answered = False
+        answer = self.env.step(self.decode(action))
+        self.has_answered = True
+        obs, reward, terminated, truncated, info = step_answer(answer)
+        obs, self.told = self.encode(obs), info
+        if self.masked is None or not (terminated or truncated):
+            mask = self._mask(info)
+        return mask, Step(obs, reward, terminated, truncated, obs)
+
+    def _info(self):
+        mask = self.mdp.mask(self.state)
+        return {} if mask is None else {"mask": mask}
+
     def _mask(self, info):
         if self.masked is None:
             if "action_mask" in info:
                 raise ValueError("the info has an action_mask, and had none at the first reset")
-            return {}
+            return None
         if "action_mask" not in info:
             raise ValueError("the info has no action_mask, and had one at the first reset")
-        return {"mask": spaces.mask(self.masked, info["action_mask"])}
+        return spaces.mask(self.masked, info["action_mask"])
 
 
 def _failure(error, has_answered):

@@ -5,9 +5,8 @@ resets the environment within the step, and the true successor is kept.
 """
 
 import contextlib
-import math
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
@@ -15,10 +14,12 @@ import gymnasium
 import jax
 import numpy as np
 
-from rljax.envs import encoding, spaces, vectorized
-from rljax.envs.guarded import close, reset_answer
-from rljax.envs.interface import EnvSpec, Step
-from rljax.envs.spaces import Box
+from rljax.envs import encoding, known, spaces, vectorized
+from rljax.envs.guarded import close, reset_answer, reset_settings
+from rljax.envs.interface import MDP, EnvSpec, Step, wrapped
+from rljax.envs.ops import IN_PYTHON
+from rljax.envs.spaces import Box, Numbers
+from rljax.utils import pytrees
 from rljax.utils.errors import WRONG, in_a_line, is_interrupt, what_is_wrong
 from rljax.utils.forkserver import EnvError, RefusedError
 
@@ -29,13 +30,24 @@ OBSERVATION_NOT_FINITE = "observation is not finite in float32"
 class HostEnv(NamedTuple):
     """An environment that Python steps; `jax_envs.Env` is its counterpart in JAX."""
 
-    spec: EnvSpec
+    spec: EnvSpec  # of the environment in its wrappers
+    own_spec: EnvSpec  # without them
     declared: tuple[gymnasium.Space, gymnasium.Space]  # of its observations and of its actions
-    build: Callable[[], gymnasium.Env]
+    build: Callable[[int], gymnasium.Env]  # from its index, as `by_index` counts
     encode: Callable[[Any], np.ndarray]  # an observation of its own -> float32 [*obs_shape]
     decode: Callable[[np.ndarray], Any]  # an action from 0 [*action_shape] -> one of its own
     num_envs: int = 1
     vectorization: str = "sync"  # in this process, or "async", each in a process of its own
+    wrappers: tuple[Callable[[MDP], MDP], ...] = ()  # the first one innermost
+    log_info: tuple[str, ...] = ()  # what its info must have where an episode ends
+    options: Callable[[int], dict] | None = None  # of each reset, from its index
+    differ: bool = False  # whether what is made of it depends on the index
+    first: int = 0  # index of the first of the `num_envs`
+
+    @property
+    def indices(self) -> range:
+        """Of the environments that it opens."""
+        return range(self.first, self.first + self.num_envs)
 
     def open(self, seeds: Sequence[int] | None = None) -> "HostVectorEnv":
         """Makes `num_envs` of them, to be stepped together. The seeds [B], by default 0 to B - 1,
@@ -47,60 +59,62 @@ class HostEnv(NamedTuple):
         return HostVectorEnv(self, range(self.num_envs) if seeds is None else seeds)
 
 
-_known: dict[Hashable, HostEnv] = {}
-_MOST_KNOWN = 32
-
-
-def forget() -> None:
-    """Clears cached descriptions, after an environment did not match its description."""
-    _known.clear()
-
-
-def known(
-    key: Hashable, build: Callable[[], gymnasium.Env], num_envs: int, vectorization: str
-) -> HostEnv | None:
-    """What `make` returned earlier for this key: an environment that can exist only once, or that
-    starts slowly, is not made again only to be described."""
-    found = _known.get(key)
-    return found and found._replace(build=build, num_envs=num_envs, vectorization=vectorization)
-
-
 def make(
     name: str,
     env: gymnasium.Env,
-    build: Callable[[], gymnasium.Env],
-    num_envs: int,
-    vectorization: str,
-    key: Hashable = None,
+    build: Callable[[int], gymnasium.Env],
+    options: Callable[[int], dict] | None = None,
 ) -> HostEnv:
-    """Describes what `build` makes by one such environment, which is reset once and closed.
-
-    Args:
-        key: for `known`; None if the description must not be kept.
+    """Describes what `build` makes by the first such environment, which is reset once, with its
+    options, and closed.
 
     Raises:
         ValueError: a space is missing or not supported, or the first observation outside of it.
         EnvError: the first reset failed.
     """
     try:
-        spec, declared = _describe(name, env)
+        spec, declared = _describe(name, env, options)
     except WRONG as error:
         raise ValueError(f"env = {name!r}: {what_is_wrong(error)}") from error
     finally:
         close(env)
     encode, decode = encoding.encoder(spec.observation), encoding.decoder(declared[1])
-    made = HostEnv(spec, declared, build, encode, decode, num_envs, vectorization)
-    if key is not None:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[key] = made
-    return made
+    return HostEnv(spec, spec, declared, build, encode, decode, options=options)
 
 
-def _describe(name, env):
+def in_wrappers(env: HostEnv, wrappers: Sequence[Callable[[MDP], MDP]]) -> HostEnv:
+    """The environment in wrappers, the first one innermost.
+
+    Raises:
+        ValueError: a wrapper does not fit.
+    """
+    env = env._replace(wrappers=(*env.wrappers, *wrappers))
+    return env._replace(spec=_in_wrappers(env).spec)
+
+
+def given(env: HostEnv) -> tuple[Callable[[Any], np.ndarray], int | None]:
+    """How a policy encodes what it is given of an environment outside of `HostEnv.open`: a function
+    from an observation, or if observations are stacked from the last N as a sequence, the oldest
+    first, to float32 [*obs_shape]; and how many axes that has, or None if it is no array of
+    numbers."""
+    mdp, kind = _in_wrappers(env), env.own_spec.observation
+    axes = len(kind.shape) + mdp.stacks if isinstance(kind, Numbers) else None
+
+    def encode(obs, stacks=mdp.stacks):
+        return [encode(one, stacks - 1) for one in obs] if stacks else env.encode(obs)
+
+    return lambda obs: mdp.observe(encode(obs)), axes
+
+
+def _in_wrappers(env):
+    """The description of one that is not open."""
+    return wrapped(MDP(env.own_spec, None, None, None, ops=IN_PYTHON), env.wrappers)
+
+
+def _describe(name, env, options):
     declared = _space(env, "observation_space"), _space(env, "action_space")
     observation, action_space = spaces.observation(declared[0]), spaces.action_space(declared[1])
-    obs, info = reset_answer(_reset(name, env))
+    obs, info = reset_answer(_reset(name, env, options))
     encoding.encode(observation, obs)
     if "action_mask" in info:
         if isinstance(action_space, Box):
@@ -118,9 +132,9 @@ def _space(env, name):
         raise ValueError(f"it has no {name} ({in_a_line(error)})") from error
 
 
-def _reset(name, env):
+def _reset(name, env, options):
     try:
-        return env.reset(seed=0)
+        return env.reset(seed=0, **reset_settings(options, 0))
     except BaseException as error:
         if is_interrupt(error):
             raise
@@ -133,6 +147,8 @@ class HostVectorEnv(contextlib.AbstractContextManager):
 
     def __init__(self, env: HostEnv, seeds: Sequence[int]):
         self.spec, self.num_envs, self.steps = env.spec, env.num_envs, 0
+        shape = env.num_envs, len(env.log_info)
+        self.no_info = np.zeros(shape, np.float32) if env.log_info else None
         self._envs = vectorized.start(env, seeds)
         # If nobody closes it: before multiprocessing waits for its processes.
         self._end = Finalize(self, vectorized.end, (self._envs,), exitpriority=10)
@@ -178,7 +194,9 @@ class HostVectorEnv(contextlib.AbstractContextManager):
             check_finite(OBSERVATION_NOT_FINITE, final_obs, self._at)
         check_finite(OBSERVATION_NOT_FINITE, obs, self._at)
         reward = reward.astype(np.float32, copy=False)  # finite, as `Guarded` makes sure
-        return Step(obs, reward, terminated, truncated, final_obs, info.get("mask"))
+        logged = info.get("final_info", {}).get("logged", self.no_info)
+        score = self._score(info) if self.spec.has_score else None
+        return Step(obs, reward, terminated, truncated, final_obs, info.get("mask"), logged, score)
 
     def close(self) -> None:
         """Closes the environments and ends their processes."""
@@ -187,6 +205,14 @@ class HostVectorEnv(contextlib.AbstractContextManager):
                 vectorized.ask_to_close(self._envs)
         finally:
             self._end()
+
+    def _score(self, info):
+        """Those of episodes that ended are apart."""
+        score, final = np.zeros(self.num_envs, np.float32), info.get("final_info", {})
+        for told in (info, final):
+            there = told.get("_score", False)
+            score = np.where(there, told.get("score", score), score)
+        return score.astype(np.float32)
 
     def _call(self, function, *args, **kwargs):
         try:
@@ -208,7 +234,7 @@ def check_made(spec: EnvSpec, errors: Iterable[str]) -> None:
     """Raises a RefusedError if an environment could not be made, by each one's `Guarded.error`."""
     for i, error in enumerate(errors):
         if error:
-            forget()
+            known.forget()
             raise RefusedError(f"env = {spec.name!r}: environment {i}: {error}")
 
 
@@ -220,9 +246,7 @@ def failed(where: str, error: str) -> EnvError:
 def check_finite(error: str, x: np.ndarray, at: Callable[[int], str]) -> None:
     """Raises an EnvError if a row of observations or actions x [B, ...] is not finite; `at` says
     where and when, for the index of an environment."""
-    # Whole numbers are finite, and so is what has a finite sum of squares, which takes a third of
-    # the time of looking at each number.
-    if x.dtype.kind != "f" or math.isfinite(np.vdot(x, x)) or np.isfinite(x).all():
+    if pytrees.is_finite(x):
         return
     i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
     shown = " ".join(np.array2string(x[i], threshold=20, precision=3).split())

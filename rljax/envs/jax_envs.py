@@ -1,25 +1,29 @@
-"""Environments in JAX, with the gymnax interface, as pure functions.
+"""Environments in JAX, with the gymnax interface, as pure functions of one episode.
 
-`reset` and `step` are of a single environment, for the caller to `vmap`. What it returns is checked
-while it is traced, and cast: rewards to float32, flags to bool, observations to one float32 array.
-An array of bools or of whole numbers of 8 or 16 bits keeps its dtype, for `networks.blocks`.
+They are of a single environment, for the caller to `vmap`. What it returns is checked while it is
+traced, and cast: rewards to float32, flags to bool, observations to one float32 array. An array of
+bools or of whole numbers of 8 or 16 bits keeps its dtype, for `networks.blocks`.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+import pickle
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs import encoding, spaces
-from rljax.envs.interface import EnvSpec, Step
+from rljax.envs import encoding, infos, spaces
+from rljax.envs.interface import MDP, EnvSpec, Step
+from rljax.envs.parameters import Varied
 from rljax.envs.spaces import Box, Numbers
+from rljax.utils import imports
 from rljax.utils.errors import reworded, what_is_wrong
 from rljax.utils.pytrees import named_leaves
 
+_DRAWING = "seaborn", "matplotlib.pyplot"  # what gymnax's environments import to draw themselves
 _RETURNS = {
     "reset": "obs, state",
     "reset_env": "obs, state",
@@ -29,91 +33,128 @@ _RETURNS = {
 """What the methods of the gymnax interface return."""
 
 
-class Env(NamedTuple):
-    """One environment as pure functions."""
+class WithParams(NamedTuple):
+    """A state of an environment whose parameters vary."""
 
-    spec: EnvSpec
-    reset: Callable[[jax.Array], tuple[Any, jax.Array]]  # key -> (state, obs): a new episode
-    draw: Callable[..., Any]
-    """(key, shape=()) -> the random part of steps [*shape]: for each its key, and the first state
-    of the next episode in case this one ends. They do not depend on the state, so that a rollout
-    makes those of all its steps at once, outside its loop."""
-    step: Callable[[Any, Any, jax.Array], tuple[Any, Step]]
-    """(what `draw` gives for a step, state, action) -> (state, Step), with auto-reset."""
-    mask: Callable[[Any], jax.Array | None]  # state -> bool [*mask_shape]; None if all are valid
+    params: dict[str, jax.Array]  # those that vary
+    env_state: Any
 
 
-def make(name: str, source: Any, params: Any) -> Env:
-    """An `Env` of `source`, which has the methods of the gymnax interface, and their `params`.
+def make(
+    name: str,
+    source: Any,
+    params: Any,
+    varied: Varied | None = None,
+    log_info: tuple[str, ...] = (),
+) -> MDP:
+    """An `MDP` of `source`, which has the methods of the gymnax interface.
+
+    Args:
+        params: what the methods take.
+        varied: those that are drawn at each reset, or differ between environments.
+        log_info: the numbers of its info that `Step.info` has, as `infos.numbers` finds them.
 
     Raises:
         ValueError, TypeError: a space is not supported, or the environment, when traced, does not
-            follow the interface; the message says what was expected and what came.
+            follow the interface or lacks such a number; the message says what was expected.
     """
     try:
-        return _make(name, source, params)
+        return _make(name, source, params, varied, log_info)
     except (ValueError, TypeError) as error:
         raise reworded(error, f"env = {name!r}: {what_is_wrong(error)}") from error
 
 
-def _make(name, source, params):
-    space = _declared_action_space(source, params)
-    action_space = spaces.action_space(space)
+def import_gymnax() -> ModuleType:
+    """Gymnax, whose import starts JAX's backend; with what some of its environments draw themselves
+    with, it would take 1.4 s instead of 0.2."""
+    with imports.deferred(*_DRAWING):
+        import gymnax
+    return gymnax
+
+
+def unpickled(packed: bytes) -> Any:
+    """`pickle.loads`, which may import gymnax for its types, as `import_gymnax` does."""
+    with imports.deferred(*_DRAWING):
+        return pickle.loads(packed)
+
+
+def _make(name, source, params, varied, log_info):
+    # Values, also under `jax.jit`; what is traced below, operation by operation, would take long.
+    with jax.ensure_compile_time_eval():
+        example = params
+        if varied is not None:
+            example = params.replace(**varied.draw(jax.random.key(0), jnp.int32(0)))
+        space = _declared_action_space(source, example)
+        observation_space = _declared_observation_space(source, example)
+        action_space = spaces.action_space(space)
+        first = np.asarray(getattr(space, "start", 0), np.int32)
     if isinstance(action_space, Box) and hasattr(source, "action_mask"):
         raise ValueError("continuous actions have no action_mask")
-    kind = _observation(source, params, action_space)
+    source = _in_todays_form(source, example, action_space)
+    kind = _observation(source, example, action_space, observation_space)
     encode = partial(encoding.encode, kind, xp=jnp)
-    first = np.asarray(getattr(space, "start", 0), np.int32)
     own_mask = getattr(source, "action_mask", None)
 
+    def apart(state):
+        """The parameters and the environment's own state."""
+        if varied is None:
+            return params, state
+        return params.replace(**state.params), state.env_state
+
     def call(method, key, state, action):
+        params, own = apart(state)
         action = action + first if first.any() else action
-        *answer, info = _called(source, method, key, state, action, params)
-        _check_info(source, info)
-        return *answer, info
+        obs, after, reward, *flags, info = _called(source, method, key, own, action, params)
+        infos.check(source, info)
+        after = _typed_as(own, after)
+        after = after if varied is None else WithParams(state.params, after)
+        return encode(obs), after, _scalar("reward", reward, jnp.float32), flags, info
 
     def mask(state):
-        return own_mask and spaces.mask(action_space, own_mask(state, params), jnp)
+        params, own = apart(state)
+        return own_mask and spaces.mask(action_space, own_mask(own, params), jnp)
 
-    def finish(state, obs, reward, flags, final_obs):
-        reward = _scalar("reward", reward, jnp.float32)
-        return state, Step(obs, reward, *flags, final_obs, mask(state))
-
-    def reset(key):
-        obs, state = _called(source, "reset", key, params)
+    def reset(key, index=0):
+        drawn, given = None, params
+        if varied is not None:
+            key, key_params = jax.random.split(key)
+            drawn = varied.draw(key_params, index)
+            given = params.replace(**drawn)
+        obs, state = _called(source, "reset", key, given)
         strong = jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
-        return strong, encode(obs)
+        return strong if varied is None else WithParams(drawn, strong), encode(obs)
 
-    def draw(key, shape=()):
-        key_step, key_reset = jax.random.split(key)
-        resets = reset
-        for _ in shape:
-            resets = jax.vmap(resets)
-        return jax.random.split(key_step, shape), resets(jax.random.split(key_reset, shape))
+    def logged(info):
+        return infos.numbers(info, log_info, jnp) if log_info else None
 
-    def step(randomness, state, action):
-        key, (fresh_state, fresh_obs) = randomness
-        obs, state, reward, terminated, _ = call("step_env", key, state, action)
-        flags = _flags(terminated, source.is_truncated(state, params))
-        done = jnp.logical_or(*flags)
-        either = partial(jax.tree.map, lambda fresh, stepped: jnp.where(done, fresh, stepped))
-        state, obs = either(fresh_state, _typed_as(fresh_state, state)), encode(obs)
-        return finish(state, either(fresh_obs, obs), reward, flags, obs)
+    def step(key, state, action):
+        obs, after, reward, (terminated,), info = call("step_env", key, state, action)
+        params, own = apart(after)
+        flags = _flags(terminated, source.is_truncated(own, params))
+        return after, Step(obs, reward, *flags, obs, info=logged(info))
 
     def step_with_own_reset(key, state, action):
-        obs, stepped, reward, *flags, info = call("step", key, state, action)
-        state = _typed_as(state, stepped)
+        obs, after, reward, flags, info = call("step", key, state, action)
         if "final_observation" not in info:
             raise TypeError(f"{type(source).__name__}.step gives no info['final_observation']")
-        final_obs, flags = encode(info["final_observation"]), _flags(*flags)
-        return finish(state, encode(obs), reward, flags, final_obs)
+        final_obs = encode(info["final_observation"])
+        return after, Step(obs, reward, *_flags(*flags), final_obs, info=logged(info))
 
-    if not _resets_as_gymnax_does(source):
-        draw, step = (lambda key, shape=(): jax.random.split(key, shape)), step_with_own_reset
-    spec = EnvSpec(name, kind, action_space, own_mask is not None)
-    env = Env(spec, reset, draw, step, mask)
-    _try_step(env)
-    return env
+    resets_itself = not _resets_as_gymnax_does(source)
+    if resets_itself and varied is not None and not varied.by_index:
+        what = "resets itself in step, and would keep the first ones"
+        raise ValueError(f"env_params drawn at each reset: {type(source).__name__} {what}")
+    mdp = MDP(
+        EnvSpec(name, kind, action_space, own_mask is not None),
+        reset,
+        step_with_own_reset if resets_itself else step,
+        mask,
+        by_index=varied is not None and varied.by_index,
+        costly_reset=getattr(source, "costly_reset", False),
+        resets_itself=resets_itself,
+    )
+    try_step(mdp)
+    return mdp
 
 
 def _declared_action_space(source, params):
@@ -125,24 +166,34 @@ def _declared_action_space(source, params):
         raise TypeError(f"action_space(params) must give a space, and fails: {error}") from error
 
 
-def _observation(source, params, action_space):
+def _declared_observation_space(source, params):
+    if not hasattr(source, "observation_space"):
+        return None
+    with contextlib.suppress(NotImplementedError):  # gymnax's base class
+        return source.observation_space(params)
+
+
+def _in_todays_form(source, params, action_space):
+    import_gymnax()
+    from rljax.envs import old_gymnax  # imports gymnax, which takes time
+
+    return old_gymnax.adapted(source, params, _abstract_action(action_space))
+
+
+def _observation(source, params, action_space, declared):
     """Found by tracing `reset`, as declared spaces can be wrong."""
     # Gymnax's own reset unpacks what reset_env returns, before it can be checked.
     methods = ("reset_env", "step_env") if _resets_as_gymnax_does(source) else ("reset", "step")
     reset, step = (partial(_called, source, method) for method in methods)
     key = jax.eval_shape(jax.random.key, 0)
     obs = _traced("reset", lambda key: reset(key, params)[0], key)
-    space = None
-    if hasattr(source, "observation_space"):
-        with contextlib.suppress(NotImplementedError):  # gymnax's base class
-            space = source.observation_space(params)
-    kind = spaces.observed(space, obs)
+    kind = spaces.observed(declared, obs)
     if not isinstance(kind, Numbers) or not _is_small(obs.dtype):
         return kind
 
     def after_a_step(key, action):
         obs, *_, info = step(key, reset(key, params)[1], action, params)
-        _check_info(source, info)
+        infos.check(source, info)
         return obs, info.get("final_observation", obs)
 
     found = _traced("step", after_a_step, key, _abstract_action(action_space))
@@ -158,13 +209,16 @@ def _abstract_action(space):
     return jax.ShapeDtypeStruct(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)
 
 
-def _try_step(env):
-    """Traces a step, so that it fails before training if it does."""
-    key, action = jax.eval_shape(jax.random.key, 0), _abstract_action(env.spec.action_space)
+def try_step(mdp: MDP) -> tuple[tuple[Any, Any], tuple[Any, Step]]:
+    """What `reset` and `step` return, traced, so that they fail before training if they do.
+
+    Raises:
+        ValueError, TypeError: one of them fails; the message is one line.
+    """
+    key, action = jax.eval_shape(jax.random.key, 0), _abstract_action(mdp.spec.action_space)
     # Traced apart, so that the state is abstract in a step, as in training.
-    state, _ = _traced("reset", env.reset, key)
-    randomness = _traced("reset", env.draw, key)
-    _traced("step", env.step, randomness, state, action)
+    first = _traced("reset", mdp.reset, key, jax.ShapeDtypeStruct((), jnp.int32))
+    return first, _traced("step", mdp.step, key, first[0], action)
 
 
 def _traced(method, function, *args):
@@ -192,17 +246,17 @@ def _called(source, method, *args):
     raise TypeError(f"{type(source).__name__}.{method} must return ({wanted}), not {came}")
 
 
-def _typed_as(fresh, stepped):
-    """A state after a step, with the types that it had when reset, as a loop carries it. Python's
+def _typed_as(before, stepped):
+    """A state after a step, with the types that it had before, as a loop carries it. Python's
     numbers, which are weakly typed, are cast; other types, which would lose their values, and
     another structure are refused by a TypeError that names the leaf and both types."""
-    before, after = (dict(named_leaves(state)) for state in (fresh, stepped))
-    if jax.tree.structure(fresh) != jax.tree.structure(stepped):
-        only = sorted(before.keys() ^ after.keys())
+    leaves, after = (dict(named_leaves(state)) for state in (before, stepped))
+    if jax.tree.structure(before) != jax.tree.structure(stepped):
+        only = sorted(leaves.keys() ^ after.keys())
         differing = f" ({', '.join(only)} only in one of them)" if only else ""
         raise TypeError(f"its state has another structure after a step than when reset{differing}")
     typed = []
-    for name, leaf in before.items():
+    for name, leaf in leaves.items():
         now = jnp.asarray(after[name])
         is_other = (now.dtype, now.shape) != (leaf.dtype, leaf.shape)
         if is_other and now.weak_type and jnp.result_type(leaf, now) == leaf.dtype:
@@ -212,15 +266,7 @@ def _typed_as(fresh, stepped):
             which = f"'{name}' in its state" if name else "its state"
             raise TypeError("{} is {} when reset and {} after a step".format(which, *kinds))
         typed.append(now)
-    return jax.tree.structure(fresh).unflatten(typed)
-
-
-def _check_info(source, info):
-    if not isinstance(info, Mapping):
-        raise TypeError(f"info must be a dict, not {type(info).__name__}")
-    if "action_mask" in info and not hasattr(source, "action_mask"):
-        what = "comes after the first action; give the mask by a method action_mask(state, params)"
-        raise TypeError(f"{type(source).__name__}: info['action_mask'] {what}")
+    return jax.tree.structure(before).unflatten(typed)
 
 
 def _flags(terminated, truncated):
@@ -238,8 +284,5 @@ def _scalar(name, x, dtype):
 
 def _resets_as_gymnax_does(source):
     """Whether `step` is gymnax's own, which can be split into step and reset."""
-    from gymnax.environments.environment import Environment
-
-    kind = type(source)
-    inherits = isinstance(source, Environment)
-    return inherits and kind.step is Environment.step and kind.reset is Environment.reset
+    usual, kind = import_gymnax().environments.environment.Environment, type(source)
+    return isinstance(source, usual) and kind.step is usual.step and kind.reset is usual.reset

@@ -1,166 +1,138 @@
-"""Environments by id, by path or as objects.
+"""Environments made from an id, a path or an object."""
 
-Ids are gymnax's or, where gymnax has none of that name, gymnasium's; the prefixes "gymnax/" and
-"gymnasium/" choose. "package.module:attribute" is the path of an environment, of its class or of a
-function that makes it.
-"""
-
-import contextlib
-import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import jax
 
 from rljax.config import KeyValues
-from rljax.envs import host_envs, jax_envs
+from rljax.envs import (
+    autoreset,
+    by_index,
+    catalogue,
+    host_envs,
+    jax_envs,
+    known,
+    parameters,
+    wrapping,
+)
+from rljax.envs.autoreset import Env
 from rljax.envs.guarded import close
 from rljax.envs.host_envs import HostEnv
-from rljax.envs.jax_envs import Env
-from rljax.utils import forkserver, values
+from rljax.utils import env_settings, forkserver
 from rljax.utils.errors import is_interrupt, reworded, what_is_wrong
-from rljax.utils.lookup import load_attribute, load_module, unknown
-
-_DOWNLOADS = "MNISTBandit-bsuite"
-_PACKAGES = {
-    "gymnasium.envs.box2d": "rljax[box2d]",
-    "gymnasium.envs.mujoco": "gymnasium[mujoco]",
-    "gymnasium.envs.phys2d": "gymnasium[classic-control]",
-    "ale_py": "gymnasium[atari]",
-    "ALE/": "gymnasium[atari]",
-    "MiniGrid-": "minigrid",
-    "dm_control/": "shimmy[dm-control]",
-}
-"""What to install, by the beginning of a registered environment's entry point or of an id."""
 
 
 def make(
     env: Any,
     env_kwargs: KeyValues = (),
-    env_params: KeyValues = (),
+    env_params: Any = (),
     num_envs: int = 1,
     vectorization: str = "sync",
+    wrappers: Sequence[Any] = (),
+    frame_stack: int = 1,
+    reset: str = "auto",
+    log_info: tuple[str, ...] = (),
+    reset_options: Any = (),
 ) -> Env | HostEnv:
     """Makes an environment: an `Env` if it is in JAX, a `HostEnv` if it is gymnasium's.
 
     Args:
-        env: an id or a path, as the module describes, or an object: an environment, its class or a
+        env: an id or a path, as `catalogue` describes, or an object: an environment, its class or a
             function that makes it. As several gymnasium environments are made, it must not be one
             of them itself.
-        env_kwargs: keyword arguments of the constructor.
-        env_params: overrides of a gymnax environment's parameters.
+        env_kwargs: keyword arguments of the constructor; for a gymnasium environment, as
+            `by_index.of_index` takes them.
+        env_params: of an environment in JAX, as `parameters.override` takes them.
         num_envs, vectorization: of the `HostEnv`. An `Env` is a single one, for `vmap`.
+        wrappers, frame_stack: as `Config` has them.
+        reset: of an `Env`, as `autoreset.make` takes it.
+        log_info: the numbers of its info that `Step.info` has, as `infos.numbers` finds them.
+        reset_options: of each reset of a gymnasium environment, as `by_index.of_index` takes them.
 
     Raises:
-        ValueError: an unknown environment or parameter, a missing package, or a space that is not
-            supported; or JAX's default types have 64 bits, which environments are not written for.
+        ValueError: an unknown environment, parameter or wrapper, a wrapper that does not fit, a
+            missing package, or a space that is not supported; or JAX's default types have 64 bits,
+            which environments are not written for.
         TypeError: an object that is no environment, or an unknown keyword argument.
     """
     if jax.config.jax_enable_x64:
         how = "unset JAX_ENABLE_X64, or jax.config.update('jax_enable_x64', False)"
         what = f"must be off, as rljax computes in 32 bits ({how})"
         raise ValueError(f"jax_enable_x64 = True: {what}")
-    with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
-        found = _find(env)
-        # Each environment gets values of its own.
-        options = (lambda: found(**values.thawed(env_kwargs))), num_envs, vectorization
-        params, is_named = dict(env_params), isinstance(env, str)
-        key = None  # an object may be changed by whoever has it
-        if is_named:  # the id, and the very class, function or registration that it names
-            key = env, id(getattr(found, "__registration__", found)), repr(env_kwargs)
-        known = host_envs.known(key, *options)
-        if known and not params:
-            return known
-        before = forkserver.children()
-        source = _build(env, found, values.thawed(env_kwargs))
-        if isinstance(source, gymnasium.Env):
-            with forkserver.children_ended(before):
-                name = _check_host_env(env, found, source, params)
-                return host_envs.make(name, source, *options, key)
-        params = _override(getattr(source, "default_params", None), params)
-        name = env if is_named else getattr(source, "name", type(source).__name__)
-        if vectorization != "sync":
-            what = f"{name!r} is written in JAX and needs none (gymnasium/ID chooses gymnasium's)"
-            raise ValueError(f"vectorization = {vectorization!r}: {what}")
-        return jax_envs.make(name, source, params)
+    with jax.ensure_compile_time_eval():  # modules compute values when imported
+        found, chosen = catalogue.find(env), wrapping.chosen(wrappers)
+    own = env_kwargs, reset_options  # functions, which the environment holds on to, by identity
+    settings = [id(x) if callable(x) else x for x in own]
+    settings += env_params, *wrappers, frame_stack, reset, log_info
+    functions = [wrapper.function for wrapper in chosen]
+    key = _key(env, found, settings, functions)
+    made = known.get(key)
+    if made is None:
+        made = _make(env, found, *own, env_params, chosen, log_info)
+        made = wrapping.wrap(made, chosen, frame_stack)
+        made = made if isinstance(made, HostEnv) else autoreset.make(made, reset)
+        known.keep(key, made, (found, functions))
+    if isinstance(made, HostEnv):
+        if reset == "cached":
+            raise ValueError(f"reset = 'cached': Python steps {made.spec.name!r} and resets it")
+        return made._replace(num_envs=num_envs, vectorization=vectorization)
+    if vectorization != "sync":
+        what = f"{made.spec.name!r} is written in JAX and needs none"
+        what += " (gymnasium/ID chooses gymnasium's)"
+        raise ValueError(f"vectorization = {vectorization!r}: {what}")
+    return made
 
 
-def has_vectors(env: Any) -> bool:
-    """Whether observations are known, by the id alone, to be no images: making an environment may
-    start JAX. Where gymnax and gymnasium share an id, it is the same environment."""
-    name = env.removeprefix("gymnasium/").removeprefix("gymnax/") if isinstance(env, str) else ""
-    entry = str(getattr(gymnasium.registry.get(name), "entry_point", ""))
-    suites = ("classic_control", "box2d", "mujoco", "toy_text")
-    return entry.startswith(tuple(f"gymnasium.envs.{suite}" for suite in suites)) and (
-        "car_racing" not in entry
+def _key(env, found, settings, functions):
+    """The id or path, and the very class, function or registration that it names, and wrappers
+    name; None for an object, which may be changed by whoever has it."""
+    is_object = any(
+        callable(x) or (isinstance(x, tuple) and any(map(callable, x))) for x in settings
     )
+    if not isinstance(env, str) or not callable(found) or is_object:
+        return None
+    named = getattr(found, "__registration__", found), *functions
+    return env, *map(id, named), repr(settings)
 
 
-def _find(env):
-    """An environment or what makes one."""
-    if not isinstance(env, str):
-        return env
-    if env.startswith("gymnasium/"):
-        return _gymnasium_factory(env.removeprefix("gymnasium/"))
-    return load_attribute(env) if ":" in env else _gymnax_factory(env)
+def _make(env, found, env_kwargs, reset_options, env_params, wrappers, log_info):
+    before = forkserver.children()
+    kwargs = by_index.of_index("env_kwargs", env_kwargs)
+    options = by_index.of_index("reset_options", reset_options) if reset_options else None
+    with jax.ensure_compile_time_eval():  # constructors compute with values, also under `jax.jit`
+        source = _build(env, found, kwargs(0))
+    if isinstance(source, gymnasium.Env):
+        with forkserver.children_ended(before):
+            name = _check_host_env(env, found, source, env_params)
+
+            def build(index):
+                return wrapping.outside(found(**kwargs(index)), wrappers)
+
+            try:
+                source = wrapping.outside(source, wrappers)
+            except BaseException:
+                close(source)
+                raise
+            made = host_envs.make(name, source, build, options)
+            differ = any(map(env_settings.is_function, (env_kwargs, reset_options)))
+            return made._replace(log_info=log_info, differ=differ)
+    _check_alike(env, env_kwargs, reset_options)
+    with jax.ensure_compile_time_eval():
+        default = getattr(source, "default_params", None)
+        params, varied = parameters.override(default, env_params)
+    name = env if isinstance(env, str) else getattr(source, "name", type(source).__name__)
+    return jax_envs.make(name, source, params, varied, log_info)
 
 
-def _gymnax_factory(env):
-    import gymnax  # takes seconds, and starts JAX's backend
-
-    name = env.removeprefix("gymnax/")
-    if name == _DOWNLOADS:
-        raise ValueError(f"env = {name!r}: it downloads its data when made and is not supported")
-    if name in gymnax.registered_envs:
-        return lambda **kwargs: gymnax.make(name, **kwargs)[0]
-    known = [known for known in gymnax.registered_envs if known != _DOWNLOADS]
-    if env.startswith("gymnax/"):
-        raise ValueError(unknown("environment", name, known))
-    if name in gymnasium.registry or name.startswith("ALE/"):
-        return _gymnasium_factory(name)
-    raise _unknown(name, [*known, *gymnasium.registry])
-
-
-def _gymnasium_factory(env):
-    """For an id, or for "module:id", where importing the module registers the id."""
-    module, _, name = env.rpartition(":")
-    if module:
-        load_module(env, module)
-    elif name.startswith("ALE/"):
-        with contextlib.suppress(ValueError):
-            load_module(env, "ale_py")
-    spec = gymnasium.registry.get(name)
-    if spec is None:
-        raise _unknown(name, list(gymnasium.registry))
-
-    # The specification instead of the id, which another process may not know; without the wrapper
-    # that checks that it was reset, which it always is.
-    quick = copy.deepcopy(spec)
-    quick.order_enforce = False
-    if str(spec.entry_point).startswith("__main__:"):  # another module in another process
-        quick.entry_point = load_attribute(spec.entry_point)
-
-    def build(**kwargs):
-        try:
-            return gymnasium.make(quick, disable_env_checker=True, **kwargs)
-        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            package = _package(str(spec.entry_point))
-            text = f"a package is missing: pip install '{package}'" if package else error
-            raise ValueError(f"env = {name!r}: {text}") from error
-
-    build.__registration__ = spec
-    return build
-
-
-def _unknown(name, known):
-    package = _package(name)
-    hint = f" ({name} comes with pip install '{package}')" if package else ""
-    return ValueError(unknown("environment", name, known) + hint)
-
-
-def _package(name):
-    return next((_PACKAGES[start] for start in _PACKAGES if name.startswith(start)), None)
+def _check_alike(env, env_kwargs, reset_options):
+    what = f"{env!r} is written in JAX, and gymnasium's environments alone"
+    if env_settings.is_function(env_kwargs):
+        raise ValueError(f"env_kwargs = {env_kwargs!r}: {what} differ by their index")
+    if reset_options:
+        raise ValueError(f"reset_options: {what} have them")
 
 
 def _build(env, found, kwargs):
@@ -199,18 +171,6 @@ def _check_host_env(env, found, built, params):
         raise TypeError(f"env = {env!r}: give its class or a function, to make several")
     if params:
         close(built)
-        raise ValueError(f"env_params = {params}: gymnasium's environments have none")
+        shown = dict(params) if isinstance(params, tuple) else params
+        raise ValueError(f"env_params = {shown}: gymnasium's environments have none")
     return env if isinstance(env, str) else built.spec.id if built.spec else type(built).__name__
-
-
-def _override(params, overrides):
-    if not overrides:
-        return params
-    known = list(vars(params)) if params is not None else []
-    for name, value in overrides.items():
-        if name not in known:
-            raise ValueError(unknown("environment parameter", name, known))
-        kind = "text" if isinstance(getattr(params, name), str) else "a number"
-        if isinstance(value, str) != (kind == "text"):
-            raise TypeError(f"environment parameter {name} = {value!r}: must be {kind}")
-    return params.replace(**overrides)

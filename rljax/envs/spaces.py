@@ -57,6 +57,12 @@ class Box(NamedTuple):
 ActionSpace = Discrete | MultiDiscrete | Box
 
 
+def width(space: ActionSpace) -> int:
+    """The outputs of a policy head for it, and the numbers of an encoded action: of a Box one for
+    each component, else one for each action that a mask tells of."""
+    return space.size if isinstance(space, Box) else math.prod(space.mask_shape)
+
+
 class Numbers(NamedTuple):
     """An observed array."""
 
@@ -148,8 +154,10 @@ def observed(space: Any, like: Any) -> Observation:
 
 
 def _scale(space):
-    has_bounds = hasattr(space, "low") and np.all(space.low == 0) and np.all(space.high == 255)
-    return 1 / 255 if has_bounds else 1.0
+    if not hasattr(space, "low"):
+        return 1.0
+    low, high = np.asarray(space.low), np.asarray(space.high)  # JAX would compile comparisons
+    return 1 / 255 if np.all(low == 0) and np.all(high == 255) else 1.0
 
 
 def is_scaled_anew(space: Any) -> bool:

@@ -55,8 +55,8 @@ class SyncEnvs(VectorEnv):
     def __init__(self, host: Any):
         self.num_envs, self.envs = host.num_envs, []
         try:
-            for _ in range(host.num_envs):
-                self.envs.append(Guarded(host))
+            for index in host.indices:
+                self.envs.append(Guarded(host, index))
         except BaseException:  # a signal
             self.close_extras()
             raise
@@ -76,7 +76,8 @@ class SyncEnvs(VectorEnv):
             ends, infos = np.logical_or(terminated, truncated), list(infos)
             joined = {"final_obs": list(obs.copy()), "_final_obs": ends}
             for i in np.flatnonzero(ends):
-                obs[i], infos[i] = self.envs[i].reset()
+                obs[i], fresh = self.envs[i].reset()
+                infos[i] = {**fresh, "final_info": infos[i]} if infos[i] else fresh
         if any(infos):
             joined.update(self._join(infos))
         flags = np.array(terminated, bool), np.array(truncated, bool)
@@ -103,7 +104,7 @@ class AsyncEnvs(AsyncVectorEnv):
     def __init__(self, host: Any, packed: bytes, seeds: Sequence[int]):
         self.name = host.spec.name
         super().__init__(
-            [partial(_guarded, packed, os.getpid())] * host.num_envs,
+            [partial(_guarded, packed, os.getpid(), index) for index in host.indices],
             autoreset_mode=AutoresetMode.SAME_STEP,
             shared_memory=True,
             context="forkserver",
@@ -120,10 +121,10 @@ class AsyncEnvs(AsyncVectorEnv):
             raise RefusedError(f"{where}: its process {how} as it was made") from error
 
 
-def _guarded(packed, asker):
+def _guarded(packed, asker, index):
     """Unpacks when the process is ready for what the environment imports, which may start JAX. The
     process that asks only for the spaces makes no environment."""
-    return Guarded(cloudpickle.loads(packed), builds=os.getpid() != asker)
+    return Guarded(cloudpickle.loads(packed), index, builds=os.getpid() != asker)
 
 
 class _Seeding(gymnasium.Wrapper):

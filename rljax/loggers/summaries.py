@@ -17,6 +17,7 @@ def print_summary(console: Any, summary: dict, run_dir: Path | None) -> None:
         _add_returns(table, summary["seeds"], final)
     elif summary["last_return"] is not None:
         table.add_row("last return in training, mean", f"{summary['last_return']:,.2f}")
+        _add_info(table, summary.get("last_info", {}))
         table.add_section()
     table.add_row("env steps per seed", f"{summary['env_steps']:,}")
     table.add_row("steps per second", f"{summary['steps_per_second']:,.0f}")
@@ -101,7 +102,13 @@ def _add_returns(table, seeds, final):
     if final["ci95"]:  # one seed has none
         low, high = final["ci95"]
         table.add_row("95% interval", f"{low:,.2f} … {high:,.2f}")
+    _add_info(table, final.get("info", {}))
     table.add_section()
+
+
+def _add_info(table, info):
+    for name, value in info.items():
+        table.add_row(f"{name}, mean", f"{value:,.4g}")
 
 
 def _print_unfinished(console, final):

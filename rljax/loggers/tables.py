@@ -7,15 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rljax.utils import atomic_io, verified
 
 # Of a loss, and of an algorithm's own metrics, these stand first; others follow by name.
 _LOSSES = ("loss", "policy_loss", "value_loss", "entropy", "explained_variance")
 _EXTRA = ("staleness_mean", "staleness_max")
 _COUNTS = ("seed", "env_steps", "updates", "episodes")
-_FIRST = (*_COUNTS[:3], "wall_seconds", "episodes", "episodic_return", "episodic_length")
+_OF_EPISODES = ("episodic_return", "episodic_length")
+_FIRST = (*_COUNTS[:3], "wall_seconds", "episodes", *_OF_EPISODES)
 _LAST = ("grad_norm", "learning_rate", "steps_per_second")
 METRICS = (*_FIRST, *_LOSSES, *_LAST)
 """Columns of metrics.csv, with the loss that is the default: one row per seed and log point."""
@@ -24,14 +23,20 @@ EVALUATIONS = ("seed", "env_steps", "updates", "episodes", "episodic_return")
 TABLES = ("metrics.csv", "evaluations.csv")
 
 
-def means(metrics: Any) -> dict[str, Any]:
+def means(metrics: Any, log_info: Sequence[str] = ()) -> dict[str, Any]:
     """The means over a row in a `types.Metrics`, by column; without the algorithm's own."""
     return {
         "episodic_return": metrics.episodic_return,
         "episodic_length": metrics.episodic_length,
+        **{name: metrics.info[..., i] for i, name in enumerate(info_columns(log_info))},
         **_ordered(metrics.losses, _LOSSES),
         "grad_norm": metrics.grad_norm,
     }
+
+
+def info_columns(log_info: Sequence[str]) -> list[str]:
+    """The columns of `Config.log_info`. No other column has a slash."""
+    return [f"info/{name}" for name in log_info]
 
 
 def metrics_rows(
@@ -41,14 +46,16 @@ def metrics_rows(
     batch_size: int,
     wall_seconds: float,
     steps_per_second: float,
+    log_info: Sequence[str] = (),
 ) -> list[dict]:
     """Rows of metrics.csv, of the seeds with the indices `which`.
 
     Args:
         metrics: `types.Metrics` [S], of these seeds [S].
         batch_size: environment steps of an update.
+        log_info: the names of `Config.log_info`.
     """
-    columns = {**means(metrics), "learning_rate": metrics.learning_rate}
+    columns = {**means(metrics, log_info), "learning_rate": metrics.learning_rate}
     extra = _ordered(metrics.extra, _EXTRA)
     return [
         {
@@ -73,7 +80,7 @@ def _ordered(values, first):
 
 def metrics_text(rows: Sequence[Mapping], header: str) -> str:
     """Rows as CSV, with the columns of a table's header; for an empty table with a header first.
-    Floats keep every digit; a return of no episodes is empty."""
+    Floats keep every digit; what is of no episodes is empty."""
     columns = header.strip().split(",") if header else [*rows[0]]
     text = io.StringIO()
     text.write("" if header else ",".join(columns) + "\n")
@@ -83,7 +90,7 @@ def metrics_text(rows: Sequence[Mapping], header: str) -> str:
         row["wall_seconds"] = f"{float(row['wall_seconds']):.3f}"
         row["steps_per_second"] = f"{float(row['steps_per_second']):.0f}"
         if row["episodes"] == "0":
-            row["episodic_return"] = row["episodic_length"] = ""
+            row |= {n: "" for n in row if n in _OF_EPISODES or n.startswith("info/")}
         writer.writerow(row)
     return text.getvalue()
 
@@ -126,16 +133,22 @@ def parse_metrics(text: str):
     return pd.DataFrame(columns).astype(dict.fromkeys(_COUNTS, int))
 
 
-def append_evaluations(run_dir: Path, rows: Iterable[tuple[int, int, int, np.ndarray]]) -> None:
-    """Adds an evaluation during training to evaluations.csv: for each seed
-    (seed, environment steps, updates, returns of N full episodes)."""
+def append_evaluations(
+    run_dir: Path, rows: Iterable[tuple[Any, ...]], log_info: Sequence[str] = ()
+) -> None:
+    """Adds an evaluation during training to evaluations.csv: for each seed (seed, environment
+    steps, updates, returns of N full episodes, the means of the numbers of `log_info`, if any)."""
     path = run_dir / "evaluations.csv"
-    header = "" if path.exists() else ",".join(EVALUATIONS) + "\n"
+    header = ",".join((*EVALUATIONS, *info_columns(log_info))) + "\n"
     lines = (
-        f"{seed},{env_steps},{updates},{len(returns)},{returns.mean()}\n"
-        for seed, env_steps, updates, returns in rows
+        f"{seed},{env_steps},{updates},{len(returns)},{returns.mean()}" + _joined(info)
+        for seed, env_steps, updates, returns, *info in rows
     )
-    atomic_io.append(path, header + "".join(lines))
+    atomic_io.append(path, header * (not path.exists()) + "".join(lines))
+
+
+def _joined(info):
+    return "".join(f",{x}" for x in info) + "\n"
 
 
 def mark(run_dir: Path) -> dict:

@@ -1,6 +1,5 @@
 """The actor-critic network: a torso, a policy head and a value head."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from rljax.config import Config
 from rljax.envs import encoding, spaces
 from rljax.envs.interface import EnvSpec
 from rljax.envs.spaces import ActionSpace, Box, Discrete, Numbers, Parts
-from rljax.networks import torsos
+from rljax.networks import cores, torsos
 from rljax.networks.distributions import Categorical, Gaussian, MultiCategorical, TanhGaussian
 from rljax.networks.layers import dense
 from rljax.utils import pytrees
@@ -29,35 +28,89 @@ class ActorCritic(nn.Module):
     action_space: ActionSpace
     action_bounds: str
     log_std_init: float
+    make_core: Callable[[], nn.Module] | None = None
+    core_inputs: tuple[str, ...] = ()
     pieces: Parts | None = None  # with it, the torso takes the parts of observations
     scale: float = 1.0  # of observations that are not float32 yet, for `blocks.inputs`
 
     def setup(self):
         self.actor_torso = self.make_torso()
         self.critic_torso = self.actor_torso if self.shared_torso else self.make_torso()
-        is_box = isinstance(self.action_space, Box)
-        size = self.action_space.size if is_box else math.prod(self.action_space.mask_shape)
+        if self.make_core:
+            self.actor_core = self.make_core()
+            self.critic_core = self.actor_core if self.shared_torso else self.make_core()
+        size = spaces.width(self.action_space)
         self.actor_head = dense(size, gain=0.01)
         self.critic_head = dense(1, gain=1.0)
-        if is_box:
+        if isinstance(self.action_space, Box):
             init = nn.initializers.constant(self.log_std_init)
             self.log_std = self.param("log_std", init, (size,))
 
-    def __call__(self, obs, mask=None):
+    def __call__(self, obs, mask=None, carry=()):
         """(distribution, values [B]) for observations [B, *obs_shape] and a mask, bool
-        [B, *mask_shape], of the valid actions; None if all are valid."""
-        features = critic_features = self._features(self.actor_torso, obs)
-        if not self.shared_torso:
-            critic_features = self._features(self.critic_torso, obs)
-        return self._distribution(features, mask), self.critic_head(critic_features)[:, 0]
+        [B, *mask_shape], of the valid actions; None if all are valid. `carry` is a `cores.Carry`
+        where there is a core."""
+        features = self.torsos(obs)
+        if self.make_core:
+            all_cores = (self.actor_core, self.critic_core)
+            steps = (self._recurred(all_cores[i], carry, i, x) for i, x in enumerate(features))
+            features = [out for _, out in steps]
+        return self.heads(features, mask)
 
-    def actor(self, obs, mask=None):
-        """The distribution over actions alone."""
-        return self._distribution(self._features(self.actor_torso, obs), mask)
+    def actor(self, obs, mask=None, carry=()):
+        """(the distribution over actions alone, the cores' carries, of which the actor's is one
+        step on; () without a core)."""
+        features, carries = self._features(self.actor_torso, obs), ()
+        if self.make_core:
+            carries, features = self._recurred(self.actor_core, carry, 0, features)
+            carries = (carries, *carry.cores[1:])
+        return self._distribution(features, mask), carries
 
-    def critic(self, obs):
+    def critic(self, obs, carry=()):
         """The values [B] alone."""
-        return self.critic_head(self._features(self.critic_torso, obs))[:, 0]
+        features = self._features(self.critic_torso, obs)
+        if self.make_core:
+            _, features = self._recurred(self.critic_core, carry, -1, features)
+        return self.critic_head(features)[:, 0]
+
+    def torsos(self, obs):
+        """The features [B, F] of the actor's and the critic's torso, or those of a shared one."""
+        torsos = (self.actor_torso, self.critic_torso)[: 1 if self.shared_torso else 2]
+        return tuple(self._features(torso, obs) for torso in torsos)
+
+    def unroll(self, features, extras, carries, done):
+        """A rollout of all cores: (outputs [T, B, H], the cores' carries [T, B, ...] after each
+        step) of the features [T, B, F] of `torsos` and extras, [T, B, ...], the carries [B, ...]
+        before the first step, and whether the episode ended, bool [T, B]."""
+        all_cores = (self.actor_core, self.critic_core)
+        inputs = (jnp.concatenate([x, *extras], axis=-1) for x in features)
+        rows = zip(all_cores, carries, inputs)
+        after, outputs = zip(*(cores.unroll(*row, done) for row in rows))
+        return outputs, after
+
+    def heads(self, features, mask=None):
+        """(distribution, values [B]) for what the torsos, or the cores, give."""
+        return self._distribution(features[0], mask), self.critic_head(features[-1])[:, 0]
+
+    def _recurred(self, core, carry, index, features):
+        inputs = jnp.concatenate([features, *cores.extras(carry)], axis=1)
+        given, result, name = (
+            carry.cores[index],
+            core(carry.cores[index], inputs),
+            type(core).__name__,
+        )
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError(f"core {name}: must give (carry, outputs), not {_told(result)}")
+        carries, out = result
+        if _told(carries) != _told(given):
+            wanted = f"a carry like the one it is given, {_told(given)}"
+            raise ValueError(f"core {name}: must give {wanted}, not {_told(carries)}")
+        shape = getattr(out, "shape", None)
+        if shape is None or len(shape) != 2 or len(out) != len(features):
+            came = shape or type(out).__name__
+            wanted = f"outputs [B, H] for inputs of shape {inputs.shape}"
+            raise ValueError(f"core {name}: must give {wanted}, not {came}")
+        return carries, out
 
     def _features(self, torso, obs):
         features = torso(obs if self.pieces is None else encoding.split(self.pieces, obs))
@@ -82,6 +135,15 @@ class ActorCritic(nn.Module):
         return MultiCategorical(jnp.where(spaces.is_action(space)[None], logits, -jnp.inf))
 
 
+def _told(tree):
+    """A pytree in words, such as (float32[2, 4], float32[2, 4])."""
+
+    def of_leaf(x):
+        return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
+
+    return str(jax.tree.map(of_leaf, tree)).replace("'", "")
+
+
 class Raveled(NamedTuple):
     """A network whose variables are one vector, as `pytrees.ravel` makes it, and so are its
     gradients."""
@@ -89,9 +151,8 @@ class Raveled(NamedTuple):
     network: ActorCritic
     shapes: Any  # of its variables
 
-    @property
-    def scale(self) -> float:
-        return self.network.scale
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
 
     def apply(self, vector: jax.Array, *args: Any, **kwargs: Any) -> Any:
         return self.network.apply(self._unravel(vector), *args, **kwargs)
@@ -126,6 +187,8 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
         action_space=spec.action_space,
         action_bounds=config.action_bounds,
         log_std_init=config.log_std_init,
+        make_core=cores.choose(config),
+        core_inputs=config.core_inputs,
         pieces=spec.observation if is_own and isinstance(spec.observation, Parts) else None,
         scale=getattr(spec.observation, "scale", 1.0),
     )
@@ -139,14 +202,16 @@ def init(config: Config, network: ActorCritic, spec: EnvSpec, key: jax.Array) ->
             optimiser must not train, or draws random numbers when it is applied.
     """
     name, obs = f"network = {config.network!r}", jnp.zeros((1, *spec.obs_shape))
-    variables = network.init(key, obs)
+    name += f" with core = {config.core!r}" if network.make_core else ""
+    carry = cores.initial(network, 1)
+    variables = network.init(key, obs, None, carry)
     others = ", ".join(repr(collection) for collection in variables if collection != "params")
     if others:
         why = "only 'params' are trained and kept, so that a network must have no others"
         instead = "nn.LayerNorm instead of nn.BatchNorm, for example"
         raise ValueError(f"{name}: has variables in {others}; {why} ({instead})")
     try:
-        jax.eval_shape(network.apply, variables, obs)
+        jax.eval_shape(network.apply, variables, obs, None, carry)
     except flax.errors.InvalidRngError as error:
         why = str(error).partition(" (https")[0]
         raise ValueError(f"{name}: draws random numbers when applied ({why})") from error

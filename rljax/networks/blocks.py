@@ -60,19 +60,20 @@ def _rows(network, params, shape, large, block, fewest=1):
     leaves, structure = jax.tree.flatten(params)
     kinds = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     plain = network.clone(log_std_init=0.0)  # which can be traced, and serves `init` alone
-    each = _bytes_each(plain, structure, kinds, tuple(obs_shape))
+    method = "torsos" if network.make_core else None  # cores compute one time step at once
+    each = _bytes_each(plain, structure, kinds, tuple(obs_shape), method)
     most = max(fewest, block // each)
     return 1 << most.bit_length() - 1 if number * each > large else None
 
 
 @lru_cache(maxsize=8)  # for acting and for the loss, which are traced one after the other
-def _bytes_each(network, structure, kinds, obs_shape):
+def _bytes_each(network, structure, kinds, obs_shape, method):
     """Of the layers' outputs for one observation."""
     one = jax.ShapeDtypeStruct((1, *obs_shape), "float32")
 
     def outputs(params, obs):
         how = dict(capture_intermediates=True, mutable=["intermediates"])
-        leaves = jax.tree.leaves(network.apply(params, obs, **how)[1])
+        leaves = jax.tree.leaves(network.apply(params, obs, method=method, **how)[1])
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 
     found = [one, *jax.eval_shape(outputs, structure.unflatten(kinds), one)]
@@ -86,6 +87,7 @@ def apply(
     obs: jax.Array,
     mask: jax.Array | None = None,
     recorded: Any = None,
+    carry: Any = (),
     *,
     method: str | None = None,
     rows: int | None,
@@ -94,19 +96,20 @@ def apply(
     gave of them, in blocks of `rows` if those are fewer than N. What it returns, [N, ...], does not
     depend on `rows`, but for rounding."""
 
-    def whole(params, obs, mask, recorded):
-        masks = () if mask is None else (mask,)
+    def whole(params, obs, mask, recorded, carry):
+        others = {} if mask is None else {"mask": mask}
+        others |= {"carry": carry} if carry else {}
         variables = layers.reuse(params, recorded)
-        return network.apply(variables, inputs(network, moments, obs), *masks, method=method)
+        return network.apply(variables, inputs(network, moments, obs), **others, method=method)
 
     if rows is None or len(obs) <= rows:
-        return whole(params, obs, mask, recorded)
+        return whole(params, obs, mask, recorded, carry)
     number, rest = divmod(len(obs), rows)
     of_block = jax.checkpoint(whole)
 
     def block(params, start, size):
         take = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)  # noqa: E731
-        return of_block(params, *jax.tree.map(take, (obs, mask, recorded)))
+        return of_block(params, *jax.tree.map(take, (obs, mask, recorded, carry)))
 
     starts = rows * jnp.arange(number)
     _, out = jax.lax.scan(lambda _, start: (None, block(params, start, rows)), None, starts)

@@ -13,14 +13,14 @@ class Dense(nn.Dense):
     """A dense layer whose output can be recorded when acting and reused in the update."""
 
     def __call__(self, x):
-        known = _recorded(self)
-        own_product = self.dot_general not in (None, _dot_general) or self.dot_general_cls
+        known = recorded_output(self)
+        own_product = self.dot_general not in (None, fast_dot_general) or self.dot_general_cls
         if known is not None and known.shape[:-1] == x.shape[:-1] and not own_product:
             params = self.variables["params"]
             parts = x, params["kernel"], params.get("bias")
             parts = self.promote_dtype(*parts, dtype=self.dtype)
-            return _reused(partial(_dense, self.precision), *parts, known)
-        return _record(self, super().__call__(x))
+            return _reused(partial(affine, self.precision), *parts, known)
+        return record_output(self, super().__call__(x))
 
 
 class Conv(nn.Module):
@@ -34,10 +34,10 @@ class Conv(nn.Module):
     def __call__(self, x):
         kernel = self.param("kernel", orthogonal(self.gain), (9 * x.shape[-1], self.size))
         bias = self.param("bias", nn.initializers.zeros, (self.size,))
-        known = _recorded(self)
+        known = recorded_output(self)
         if known is not None and known.shape[:-3] == x.shape[:-3]:
             return _reused(_convolution, x, kernel, bias, known)
-        return _record(self, _convolution(x, kernel, bias))
+        return record_output(self, _convolution(x, kernel, bias))
 
 
 def activate(module: nn.Module, name: str, function: Callable, x: jax.Array) -> jax.Array:
@@ -47,10 +47,10 @@ def activate(module: nn.Module, name: str, function: Callable, x: jax.Array) -> 
     derivative = _DERIVATIVES.get(function)
     if derivative is None:
         return function(x)
-    known = _recorded(module, name)
+    known = recorded_output(module, name)
     if known is not None and known.shape == x.shape:
         return _activated(function, derivative, x, known)
-    return _record(module, function(x), name)
+    return record_output(module, function(x), name)
 
 
 _DERIVATIVES = {nn.tanh: lambda out: 1.0 - jnp.square(out), nn.relu: lambda out: out > 0}
@@ -117,8 +117,9 @@ def _activated_backward(function, derivative, out, gradient):
 _activated.defvjp(_activated_forward, _activated_backward)
 
 
-def _dot_general(x, kernel, dimension_numbers, precision=None, **_):
-    """`jax.lax.dot_general`, as a dense layer calls it."""
+def fast_dot_general(x, kernel, dimension_numbers, precision=None, **_):
+    """`jax.lax.dot_general`, as a dense layer calls it, with the gradient in the form that a CPU is
+    fast at."""
     return _product(precision, x, kernel)
 
 
@@ -133,13 +134,23 @@ def _product_forward(precision, x, kernel):
 
 
 def _product_backward(precision, saved, gradient):
-    """On a CPU, XLA hands a product to its fast kernels only if neither matrix is transposed, and
-    they take as long for one column as for 16. So the matrix of inputs is transposed first (of
-    [80, 4] and [80, 64]: 0.8 us instead of 12.4; of [8192, 64] twice: 870 instead of 1,010), and
-    few outputs are taken one by one (of [8192, 64] and [8192, 2]: 59 us instead of 650)."""
     x, kernel = saved
-    matmul = partial(jnp.matmul, precision=precision)
     rows, columns = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+    return jnp.matmul(gradient, kernel.T, precision=precision), of_kernel(rows, columns, precision)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def of_kernel(rows: jax.Array, columns: jax.Array, precision: Any = None) -> jax.Array:
+    """[I, O] the gradient of a kernel, for inputs [N, I] and gradients of their products [N, O].
+
+    On a CPU, XLA hands a product to its fast kernels only if neither matrix is transposed, and they
+    take as long for one column as for 16. So the matrix of inputs is transposed first (of [80, 4]
+    and [80, 64]: 0.8 us instead of 12.4; of [8192, 64] twice: 870 instead of 1,010), and few
+    outputs are taken one by one (of [8192, 64] and [8192, 2]: 59 us instead of 650).
+    """
+    matmul = partial(jnp.matmul, precision=precision)
 
     def by_column(rows, columns):
         products = [matmul(columns[:, i], rows) for i in range(columns.shape[1])]
@@ -152,14 +163,11 @@ def _product_backward(precision, saved, gradient):
         return matmul(rows.T, columns)
 
     on_cpu = by_column if columns.shape[1] <= 8 else transposed
-    to_kernel = jax.lax.platform_dependent(rows, columns, cpu=on_cpu, default=usual)
-    return matmul(gradient, kernel.T), to_kernel
+    return jax.lax.platform_dependent(rows, columns, cpu=on_cpu, default=usual)
 
 
-_product.defvjp(_product_forward, _product_backward)
-
-
-def _dense(precision, x, kernel, bias):
+def affine(precision: Any, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """What a dense layer gives for inputs [..., I]: [..., O]."""
     out = _product(precision, x, kernel)
     return out if bias is None else out + jnp.broadcast_to(bias, out.shape)
 
@@ -189,14 +197,15 @@ def _convolution(x, kernel, bias):
     return out + jnp.broadcast_to(bias, out.shape)
 
 
-def _recorded(layer, name="out"):
+def recorded_output(layer: nn.Module, name: str = "out") -> Any:
     """What acting recorded of a layer, or None. A layer called twice has two outputs."""
     recording = layer.is_mutable_collection("recorded")
     known = () if recording else layer.get_variable("recorded", name, ())
     return known[0] if len(known) == 1 else None
 
 
-def _record(layer, out, name="out"):
+def record_output(layer: nn.Module, out: Any, name: str = "out") -> Any:
+    """A layer's output, arrays [B, ...], which `record` gives if that is what runs the network."""
     if not layer.is_initializing():
         layer.sow("recorded", name, out)
     return out
@@ -212,24 +221,29 @@ def orthogonal(gain: float) -> Callable:
     """
 
     def init(key, shape, dtype=jnp.float32):
-        product = partial(jnp.matmul, precision="highest")  # a GPU's default is TF32
-        rows, columns = shape
-        long, short = max(shape), min(shape)
-
-        def orthonormalize(i, q):
-            before = jnp.where(jnp.arange(short)[None] < i, q, 0.0)
-            column = q[:, i]
-            for _ in range(2):  # the second time removes what rounding left
-                column = column - product(before, product(before.T, column))
-            return q.at[:, i].set(column / jnp.linalg.norm(column))
-
-        q = jax.lax.fori_loop(0, short, orthonormalize, jax.random.normal(key, (long, short)))
-        return (gain * (q if rows >= columns else q.T)).astype(dtype)
+        return (gain * _orthonormal(key, shape)).astype(dtype)
 
     return init
+
+
+@partial(jax.jit, static_argnums=1)  # Flax traces an initialiser at each call of its layer
+def _orthonormal(key, shape):
+    product = partial(jnp.matmul, precision="highest")  # a GPU's default is TF32
+    rows, columns = shape
+    long, short = max(shape), min(shape)
+
+    def orthonormalize(i, q):
+        before = jnp.where(jnp.arange(short)[None] < i, q, 0.0)
+        column = q[:, i]
+        for _ in range(2):  # the second time removes what rounding left
+            column = column - product(before, product(before.T, column))
+        return q.at[:, i].set(column / jnp.linalg.norm(column))
+
+    q = jax.lax.fori_loop(0, short, orthonormalize, jax.random.normal(key, (long, short)))
+    return q if rows >= columns else q.T
 
 
 def dense(size: int, gain: float, name: str | None = None) -> Dense:
     """A dense layer of this size with orthogonal initial weights, its gradient in the form that a
     CPU is fast at. It has no forward-mode derivative, which `Dense` has."""
-    return Dense(size, kernel_init=orthogonal(gain), name=name, dot_general=_dot_general)
+    return Dense(size, kernel_init=orthogonal(gain), name=name, dot_general=fast_dot_general)

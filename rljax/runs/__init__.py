@@ -7,6 +7,7 @@ training            a run from its beginning to its end
 loop                follows the chunks of an algorithm: logs, evaluates, saves, stops in order
 start, finish       a fresh directory or a checkpoint; the summary and the learning curve
 run                 the `Run` object; load
+export              a policy as two files, for programs without JAX
 best                the policies of the best evaluations
 directory           config.json, the lock, versions
 recorder            where rows and checkpoints are written

@@ -39,7 +39,8 @@ def _final_return(plan, now):
         plan.interrupts.check()
         plan.interrupts.deferred = False
         result = now.evaluation or loop.evaluate(plan, now, np.arange(len(now.updates)))
-        return returns_summary(result, options.eval_mode, options.eval_max_steps)
+        how = options.eval_mode, options.eval_max_steps, plan.asked.config.log_info
+        return returns_summary(result, *how)
     except KeyboardInterrupt:
         now.status = "interrupted"
     except TrainingError as error:
@@ -71,6 +72,7 @@ def _summary(plan, now, final_return, warning):
     total, steps = config.total_timesteps, config.num_updates * config.batch_size
     rounded = f"total_timesteps = {total:,} is rounded up to {steps:,}"
     optional = {
+        "last_info": progress.last_info,
         "note": f"{rounded}: whole rollouts of {config.batch_size:,}" if steps != total else None,
         "diverged": now.diverged,
         "error": now.error and str(now.error),

@@ -12,7 +12,7 @@ import numpy as np
 from rljax.config import at_row_end
 from rljax.loggers import tables
 from rljax.loggers.display import Display
-from rljax.runs import best
+from rljax.runs import best, run
 from rljax.runs.clock import Clock
 from rljax.runs.interrupts import Interrupts
 from rljax.runs.recorder import Recorder
@@ -104,13 +104,18 @@ def _take(plan, now, clock, states, metrics):
     reached = metrics.episodes[advanced] > 0
     if reached.any():
         now.progress.last_return = float(metrics.episodic_return[advanced][reached].mean())
+        now.progress.last_info = {
+            name: float(metrics.info[advanced][reached, i].mean())
+            for i, name in enumerate(config.log_info)
+        }
     seed_of = plan.asked.options.seeds
     now.diverged = {seed_of[i]: int(n) for i, n in enumerate(metrics.diverged_at) if n}
     ended = np.intersect1d(advanced, _at_row_end(plan, now))
 
     def rows(which):
         times = now.progress.wall_seconds, clock.speed / max(1, len(advanced))
-        return tables.metrics_rows(metrics, which, seed_of, config.batch_size, *times)
+        how = config.batch_size, *times, config.log_info
+        return tables.metrics_rows(metrics, which, seed_of, *how)
 
     stops = False
     if len(ended):
@@ -174,9 +179,9 @@ def _evaluate_if_due(plan, now, ended):
             return False
         raise
     returns, seed_of = evaluation.returns, plan.asked.options.seeds
-    plan.recorder.add_evaluations(
-        [(seed_of[i], steps[i], now.updates[i], row) for i, row in zip(which, returns)]
-    )
+    measured = zip(which, returns, run.info_means(evaluation))
+    rows = [(seed_of[i], steps[i], now.updates[i], row, *info) for i, row, info in measured]
+    plan.recorder.add_evaluations(rows, config.log_info)
     now.evaluation = evaluation if len(which) == len(steps) else None
     now.best = best.updated(now.best, now.states.learner, which, returns.mean(axis=1), steps[which])
     for i in which:
@@ -242,8 +247,9 @@ def _save(plan, now):
 
 
 def _show(plan, now, clock):
-    mean = now.progress.last_return
-    text = "" if mean is None else f"return {mean:,.2f}"
+    mean, info = now.progress.last_return, now.progress.last_info
+    shown = {} if mean is None else {"return": mean, **info}
+    text = " · ".join(f"{name} {x:,.2f}" for name, x in shown.items())
     plan.display.update(int(now.updates.sum()) * plan.asked.config.batch_size, clock.speed, text)
 
 

@@ -43,10 +43,10 @@ class Recorder:
             self.text.seek(0, io.SEEK_END)
             self.text.write(tables.metrics_text(rows, header))
 
-    def add_evaluations(self, rows: Sequence[tuple]) -> None:
+    def add_evaluations(self, rows: Sequence[tuple], log_info: Sequence[str]) -> None:
         """Adds an evaluation, as `tables.append_evaluations` takes it."""
         if self.run_dir:
-            tables.append_evaluations(self.run_dir, rows)
+            tables.append_evaluations(self.run_dir, rows, log_info)
 
     def save(self, env_steps: int, trees: Mapping[str, Any], facts: Mapping) -> None:
         """Saves a checkpoint of the tables as they are now, and removes the oldest ones."""

@@ -4,18 +4,18 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rljax.config import FLOAT_FIELDS, Config
 from rljax.loggers import tables
 from rljax.runs import checkpoints
-from rljax.utils import values, verified
+from rljax.utils import env_settings, values, verified
 from rljax.utils.lookup import load_attribute, unknown
 from rljax.utils.verified import DamagedError, is_count
 
-_DICTS = ("env_kwargs", "env_params")
-_OBJECTS = ("env", "network", "loss")
+_OBJECTS = ("env", "network", "core", "loss")
 
 
 @dataclasses.dataclass
@@ -27,6 +27,8 @@ class Progress:
     train_seconds: float = 0.0  # training alone, compilation and evaluations excluded
     train_steps: int = 0  # environment steps in these seconds, over all seeds
     last_return: float | None = None  # mean over seeds in training, at the last row that has one
+    last_info: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The same of the numbers of `Config.log_info`."""
     evaluated: list[int] = dataclasses.field(default_factory=list)
     """[S] environment steps of each seed at its last evaluation during training."""
 
@@ -34,15 +36,35 @@ class Progress:
 def config_record(config: Config) -> dict:
     """The settings as JSON, which `read_config` reads."""
     record = {n: x.item() if isinstance(x, np.generic) else x for n, x in vars(config).items()}
-    dicts = {n: {key: values.encoded(x) for key, x in record[n]} for n in _DICTS}
-    return {**record, **{n: named(record[n]) for n in _OBJECTS}, **dicts}
+    paired = [n for n in env_settings.NAMES if isinstance(record[n], tuple)]
+    dicts = {n: {key: values.encoded(x) for key, x in record[n]} for n in paired}
+    return {**{n: plain(n, x) for n, x in record.items()}, **dicts}
+
+
+def plain(name: str, value: Any) -> Any:
+    """A setting without values by name, with paths for what can be imported."""
+    if name == "wrappers" and isinstance(value, tuple):
+        items = Config(wrappers=value).wrappers  # those of a sweep's point, as a config has them
+        return tuple(map(_wrapper, items))
+    return named(value) if callable(value) else value
+
+
+def _wrapper(item):
+    function, *value = item if isinstance(item, tuple) else (item,)
+    return "=".join((str(named(function)), *value))
 
 
 def comparable(config: Config) -> dict:
     """`config_record` with objects that have no importable name as text without their address, as
     config.json has lost them: what a notebook defines can be given again on resume."""
     record = config_record(config)
-    return record | {n: re.sub(r" at 0x[0-9a-f]+", "", str(record[n])) for n in _OBJECTS}
+    functions = [name for name in env_settings.NAMES if not isinstance(record[name], dict)]
+    texts = {n: _without_address(record[n]) for n in (*_OBJECTS, *functions)}
+    return {**record, **texts, "wrappers": tuple(map(_without_address, record["wrappers"]))}
+
+
+def _without_address(thing):
+    return re.sub(r" at 0x[0-9a-f]+", "", str(thing))
 
 
 def named(thing):
@@ -64,7 +86,7 @@ def read_config(record: Mapping) -> Config:
             raise ValueError(f"the run's config: {unknown('setting', name[:80], list(known))}")
         if name in FLOAT_FIELDS:
             value = values.number(value)
-        elif name in _DICTS and isinstance(value, dict):
+        elif name in env_settings.NAMES and isinstance(value, dict):
             value = {key: values.decoded(item) for key, item in value.items()}
         settings[name] = value
     return Config(**settings).validate()
@@ -141,10 +163,11 @@ def _is_tables(marks):
 def _is_progress(progress):
     if not isinstance(progress, dict) or not set(progress) <= set(Progress.__dataclass_fields__):
         return False
-    found = {"evaluated": 0, "last_return": None, **progress}
-    last, each = found.pop("last_return"), found.pop("evaluated")
+    found = {"evaluated": 0, "last_return": None, "last_info": {}, **progress}
+    last, info, each = map(found.pop, ("last_return", "last_info", "evaluated"))
     each = each if isinstance(each, list) else [each]  # in earlier versions one number
-    return (last is None or _is_number(last)) and all(map(_is_number, [*found.values(), *each]))
+    is_right = isinstance(info, dict) and (last is None or _is_number(last))
+    return is_right and all(map(_is_number, [*found.values(), *info.values(), *each]))
 
 
 _FACTS = {

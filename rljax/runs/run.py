@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ class Run:
         how = dict(num_envs=envs, max_steps=max_steps, watch=watch)
         result = evaluation.evaluate(self.config, self.learners(), keys, episodes, greedy, **how)
         told = {"env": self.config.env, "seeds": self.seeds, "env_steps": self.env_steps}
-        return told | returns_summary(result, "greedy" if greedy else "sampled", max_steps)
+        how = "greedy" if greedy else "sampled", max_steps, self.config.log_info
+        return told | returns_summary(result, *how)
 
     def plot(self, *paths: Path | str) -> Any:
         """The learning curve, also written to these files; shows itself in a notebook."""
@@ -92,30 +93,28 @@ class Run:
         return analysis.plot_learning_curves({"": self.metrics}, title, *map(Path, paths))
 
     def export_params(self, path: Path, seed: int | None = None) -> Path:
-        """Writes a policy's parameters as safetensors, and the run's config beside them as JSON.
-
-        The arrays are named by their paths, joined by dots: "params.params.actor_head.kernel";
-        "obs_moments.mean" and "obs_moments.var" are with them if observations are standardised.
+        """Writes a policy for programs without JAX: arrays as safetensors, settings as JSON.
+        `runs.export` describes both files and a step of the policy.
 
         Args:
-            path: such as "policy.safetensors"; the config goes to "policy.json" then.
+            path: such as "policy.safetensors"; the settings go to "policy.json" then.
             seed: as for `policy`.
 
         Raises:
-            ValueError: the run has no such seed, or the path ends in .json.
+            ValueError: the run has no such seed, its network has changed since, or the path ends in
+                .json.
             WriteError: a file could not be written.
         """
-        import safetensors.numpy
+        import jax
+
+        from rljax.runs import export
 
         path, index = Path(path), self._index(seed)
         if path.suffix == ".json":
             raise ValueError(f"path = {str(path)!r}: must not end in .json, where the config goes")
-        learner = {name: self.state["learner"].get(name) for name in ("params", "obs_moments")}
-        arrays = {name: np.array(leaf[index]) for name, leaf in _joined(learner)}
+        learner = jax.tree.map(lambda x: x[index], self.learners())
         trained = {"seed": self.seeds[index], "env_steps": self.env_steps[index]}
-        record = {"config": records.config_record(self.config), **trained}
-        atomic_io.write(path, safetensors.numpy.save(arrays))
-        atomic_io.write_json(path.with_suffix(".json"), record)
+        export.write(path, self.config, learner, trained)
         return path
 
     def _index(self, seed):
@@ -190,10 +189,12 @@ def check_network(run_dir: Path, config: Config) -> None:
         raise ValueError(f"{told}; give the environment other bounds")
 
 
-def returns_summary(result: Any, mode: str, max_steps: int) -> dict:
-    """Statistics over the seeds' mean returns, from an `Evaluation` [S, N]."""
+def returns_summary(result: Any, mode: str, max_steps: int, log_info: Sequence[str] = ()) -> dict:
+    """Statistics over the seeds' mean returns, from an `Evaluation` [S, N]; and the means over the
+    seeds of the numbers of `Config.log_info`."""
     from rljax import analysis
 
+    info = dict(zip(log_info, info_means(result).mean(axis=0).tolist()))
     per_seed = result.returns.astype(float).mean(axis=1)
     ends = [float(x) for x in analysis.interval(per_seed)]
     return {
@@ -205,7 +206,18 @@ def returns_summary(result: Any, mode: str, max_steps: int) -> dict:
         "episodes": result.returns.shape[1],
         "unfinished": int((~result.finished).sum()),
         "max_steps": max_steps,
+        **({"info": info} if info else {}),
     }
+
+
+def info_means(result: Any) -> np.ndarray:
+    """The numbers of `Config.log_info` in an `Evaluation` [S, N]: means [S, K] over the episodes
+    that ended by themselves, NaN where none did; [S, 0] if there are none."""
+    if result.info is None:
+        return np.zeros((len(result.returns), 0))
+    ended = result.finished[..., None]
+    with np.errstate(invalid="ignore"):
+        return np.where(ended, result.info, 0).sum(axis=1, dtype=float) / ended.sum(axis=1)
 
 
 def _chosen(run_dir, checkpoint):
@@ -215,12 +227,3 @@ def _chosen(run_dir, checkpoint):
         listed = ", ".join(["last", *best, *map(str, steps)]) if steps else "none"
         raise ValueError(f"{str(run_dir)!r} has no checkpoint {checkpoint!r}: there are {listed}")
     return checkpoints.folder(run_dir, int(checkpoint))
-
-
-def _joined(tree: Mapping, above=()):
-    """(name, leaf) of nested dicts."""
-    for name, inner in tree.items():
-        if isinstance(inner, Mapping):
-            yield from _joined(inner, (*above, name))
-        elif inner is not None:
-            yield ".".join((*above, name)), inner

@@ -127,7 +127,8 @@ def _from_checkpoint(asked, states):
     progress = {n: values.number(x) for n, x in manifest["progress"].items() if n != "evaluated"}
     together = algorithms.module(asked.algorithm).in_one_program(config)
     evaluated = compatibility.evaluated(manifest, updates, config.batch_size, together)
-    progress = Progress(**progress, evaluated=evaluated.tolist())
+    last_info = {n: values.number(x) for n, x in progress.pop("last_info", {}).items()}
+    progress = Progress(**progress, last_info=last_info, evaluated=evaluated.tolist())
     is_done = updates.min() >= config.num_updates and not problems
     if is_done and run.read_summary(run_dir).get("status") == "completed":
         return None

@@ -8,6 +8,7 @@ dict of one value for each axis.
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,12 +16,10 @@ import numpy as np
 
 from rljax.algorithms import ALGORITHMS, settle
 from rljax.config import FLOAT_FIELDS, Config
-from rljax.utils import values
+from rljax.utils import env_settings, values
 from rljax.utils.lookup import unknown
 
 Point = dict[str, Any]
-
-DICTS = ("env_kwargs", "env_params")  # fields of which an entry can be an axis
 
 
 class Range(NamedTuple):
@@ -174,9 +173,10 @@ def check_name(name: str, own: Sequence[Any] | None = None) -> None:
     options of all algorithms are settings."""
     known = list(_fields(own))
     parent, dot, entry = name.partition(".")
-    if (parent in DICTS and dot and entry) or (name in known and name not in DICTS):
+    is_dict = name in env_settings.NAMES  # of which an entry can be an axis
+    if (parent in env_settings.NAMES and dot and entry) or (name in known and not is_dict):
         return
-    if name in DICTS:
+    if is_dict:
         raise ValueError(f"axis {name}: name one entry of it, as in {name}.NAME")
     raise ValueError(unknown("setting", name, known))
 
@@ -188,6 +188,8 @@ def apply(base: Config, own: tuple[Any, ...], point: Point) -> tuple[Config, tup
         parent, dot, entry = name.partition(".")
         if dot:
             pairs = of_config.get(parent, getattr(base, parent))
+            if env_settings.is_function(pairs):
+                raise ValueError(f"{name}: {parent} = {pairs!r} is a function, without entries")
             of_config[parent] = {**dict(pairs), entry: value}
         else:
             (of_config if name in Config.__dataclass_fields__ else of_own)[name] = value
@@ -199,7 +201,7 @@ def recorded(point: Point) -> dict:
     """A point as JSON, which `restored` reads."""
     from rljax.runs import records  # and with it JAX, which --help does without
 
-    return {n: records.named(x) if field(n) else values.encoded(x) for n, x in point.items()}
+    return {n: records.plain(n, x) if field(n) else values.encoded(x) for n, x in point.items()}
 
 
 def restored(point: Mapping) -> Point:
@@ -215,11 +217,24 @@ def restored(point: Mapping) -> Point:
 
 
 def label(value: Any) -> str:
-    """A value in tables and legends."""
+    """A value in tables and legends, as an axis has it: sizes as 64x64, names and wrappers as a+b=1
+    or none."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    is_sizes = isinstance(value, tuple) and all(type(size) is int for size in value)
-    return "x".join(map(str, value)) if is_sizes else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    if value and all(type(size) is int for size in value):
+        return "x".join(map(str, value))
+    names = [_wrapper_label(item) for item in value]
+    return str(value) if None in names else "+".join(names) or "none"
+
+
+def _wrapper_label(item):
+    """A name, a path or a function, with its value if it has one; None for anything else."""
+    what, *value = item if isinstance(item, tuple) and len(item) == 2 else (item,)
+    what = getattr(what, "__name__", what)
+    is_name = isinstance(what, str) and re.match(r"[a-zA-Z_][\w.]*(:[\w.]+)?(=|$)", what)
+    return "=".join((what, *map(str, value))) if is_name else None
 
 
 def describe(point: Point) -> str:

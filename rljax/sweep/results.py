@@ -89,7 +89,7 @@ def columns(result: Result) -> dict[str, np.ndarray]:
         "env_steps": metrics.updates.astype(np.int64) * batch,
         "updates": metrics.updates,
         "episodes": metrics.episodes.astype(np.int64),
-        **tables.means(metrics),
+        **tables.means(metrics, trials[0].config.log_info),
         **metrics.extra,
         "eval_return": eval_return,
         "diverged": diverged,

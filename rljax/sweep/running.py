@@ -11,6 +11,7 @@ import jax
 
 from rljax import algorithms, learner, networks, rollout
 from rljax.config import Config
+from rljax.loggers import tables
 from rljax.sweep import population, results, trial_pool
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import Point, Range, grid
@@ -87,8 +88,9 @@ def _in_memory(groups, how):
 
 
 def check(groups: Sequence[Group]) -> list[str]:
-    """The metrics of all groups' losses. Raises ValueError or TypeError, which names the point, if
-    the environment, network or loss of a group cannot be made, or a metric has an axis's name."""
+    """The metrics of all groups' losses, and the columns of their `log_info`. Raises ValueError or
+    TypeError, which names the point, if the environment, network or loss of a group cannot be made,
+    or a metric has an axis's name."""
     names = {}
     for group in groups:
         trial = group.trials[0]
@@ -99,7 +101,7 @@ def check(groups: Sequence[Group]) -> list[str]:
                 raise ValueError(f"the loss's metric {name!r} must have another name than an axis")
         except (ValueError, TypeError) as error:
             raise reworded(error, f"{trial}: {error}") from error
-        names |= found
+        names |= {**found, **dict.fromkeys(tables.info_columns(trial.config.log_info))}
     return list(names)
 
 

@@ -3,7 +3,6 @@ that Python steps. A process takes one trial after another, so that what it comp
 """
 
 import contextlib
-import pickle
 import time
 import traceback
 from collections.abc import Collection, Iterator, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 
 from rljax import algorithms
 from rljax.config import at_row_end, default_log_interval
-from rljax.envs import host_envs
+from rljax.envs import host_envs, jax_envs
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.results import Failure, Progress, Result, evaluated
 from rljax.sweep.trials import Trial
@@ -118,7 +117,7 @@ def _run(pipe, settings):
         while True:
             packed = pipe.recv_bytes()
             try:
-                _train(pipe, *pickle.loads(packed))
+                _train(pipe, *jax_envs.unpickled(packed))
             except (TrainingError, ValueError, TypeError) as error:
                 pipe.send((0, None, errors.text_of(error)))
             except BaseException:  # sys.exit is the trial's failure, and not the process's

@@ -181,7 +181,7 @@ def packed(thing: Any, dumps: Callable[[Any], bytes] | None = None) -> bytes:
         return (dumps or (cloudpickle.dumps if is_notebook else pickle.dumps))(thing)
     except Exception as error:  # objects have methods for this, which may raise anything
         raise TypeError(
-            "an environment, network or loss object cannot be sent to another process"
+            "an environment, network, loss or function cannot be sent to another process"
             f" ({text_of(error)}); name it as 'package.module:attribute'"
         ) from error
 

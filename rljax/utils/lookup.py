@@ -8,13 +8,21 @@ from typing import Any
 from rljax.utils import errors
 
 
-def unknown(kind: str, name: str, known: list[str]) -> str:
-    """An error message for an unknown name that offers the nearest known ones."""
-    by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
-    meant = f"did you mean {' or '.join(by_lower[k] for k in near)}?"
-    offer = meant if near else f"known are {', '.join(known) or 'none'}"
+def unknown(kind: str, name: str, known: Sequence[str], listed: str = "") -> str:
+    """An error message for an unknown name that offers the nearest known ones; if none is near, all
+    of them, or what is `listed` instead."""
+    found = near(name, known)
+    meant = f"did you mean {' or '.join(found)}?"
+    offer = meant if found else listed or f"known are {', '.join(known) or 'none'}"
     return f"unknown {kind} {name!r}: {offer}"
+
+
+def near(name: str, known: Sequence[str], cutoff: float = 0.5) -> list[str]:
+    """At most three of the known names, the nearest first, which are like a name to a degree of at
+    least `cutoff`, from 0 to 1; upper and lower case are alike."""
+    by_lower = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)
+    return [by_lower[k] for k in found]
 
 
 def differing(records: Sequence[Mapping]) -> list[str]:
@@ -31,6 +39,19 @@ def load_attribute(path: str) -> Any:
         if not hasattr(found, part):
             raise ValueError(f"{path!r}: {module_name} has no attribute {attribute!r}")
         found = getattr(found, part)
+    return found
+
+
+def load_function(name: str, given: Any) -> Any:
+    """The function of a setting, itself or by its path.
+
+    Raises:
+        ValueError: the path leads nowhere.
+        TypeError: it is no function.
+    """
+    found = load_attribute(given) if isinstance(given, str) else given
+    if not callable(found):
+        raise TypeError(f"{name} = {given!r}: must be a function")
     return found
 
 

@@ -5,7 +5,6 @@ them: it makes JAX arrays when imported, which starts JAX's threads. All setting
 thread per process on CPU, are made before JAX is imported.
 """
 
-import contextlib
 import os
 
 os.environ.update(
@@ -33,7 +32,3 @@ def threads(pid: int) -> int:
     """Threads of a process, including those of libraries; 1 if the system does not say."""
     tasks = f"/proc/{pid}/task"
     return len(os.listdir(tasks)) if os.path.isdir(tasks) else 1
-
-
-with contextlib.suppress(ImportError):
-    import seaborn  # noqa: F401  most of the time that importing gymnax takes

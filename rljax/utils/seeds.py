@@ -174,4 +174,4 @@ def stack(trees: list) -> Any:
 def _spread(x, number, index):
     x = np.asarray(x)
     others = x.dtype.type(np.nan if x.dtype.kind == "f" else 0)
-    return np.where(np.arange(number) == index, x, others)
+    return np.where((np.arange(number) == index).reshape(-1, *[1] * x.ndim), x, others)

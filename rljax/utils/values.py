@@ -1,4 +1,4 @@
-"""Values of `Config.env_kwargs`: hashable in a config, exact in JSON.
+"""Values of `Config.env_kwargs`: hashable in a config, exact in JSON, and as text.
 
 A config holds lists and dicts as `Frozen`, because compiled programs are cached by their config. An
 environment gets fresh ones each time (`thawed`), so that its changes to them affect no other.
@@ -8,7 +8,10 @@ In JSON (`encoded`), what JSON has no form for is an object with one name: {"tup
 keys than strings or looks like one of these.
 """
 
+import ast
+import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -101,6 +104,42 @@ def decoded(value: Any) -> Any:
     if tag == "tuple":
         return tuple(decoded(x) for x in inner)
     return {decoded(key): decoded(x) for key, x in inner}
+
+
+def read(text: str) -> Any:
+    """The value of text as Python or JSON writes it: a number, true, false, None or null, a quoted
+    string, a list, tuple or dict. Other text stays text, except that one which begins as a list,
+    tuple or dict raises ValueError."""
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return ast.literal_eval(text)
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text, parse_constant=_refuse)
+    if text[:1] in ("[", "(", "{"):
+        raise ValueError(f"{text!r} is no list, tuple or dict as Python or JSON writes it")
+    return None if text == "none" else text
+
+
+def _refuse(name):
+    raise ValueError(name)
+
+
+def written(value: Any) -> str:
+    """Text that `read` reads as this value."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            if read(value) == value:
+                return value
+    return repr(value)
+
+
+def text_of(value: Any) -> str | None:
+    """Text that `read` reads as this value; None if there is none, as for infinity."""
+    held = frozen(value)
+    text = repr(held)
+    try:
+        return text if is_value(held) and frozen(read(text)) == held else None
+    except ValueError:
+        return None
 
 
 def number(value: Any) -> Any:

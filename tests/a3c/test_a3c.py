@@ -68,7 +68,8 @@ def record_of(layout, gradient, worker=0, version=0, moments=NOTHING, metrics=No
     record = np.zeros((), layout.record)
     record["worker"], record["version"] = worker, version
     given = BatchGradients(gradient, moments, batch_metrics() if metrics is None else metrics)
-    record["gradients"] = pytrees.ravel(given)
+    for name, part in given._asdict().items():
+        record[name] = pytrees.host_vector(part) if jax.tree.leaves(part) else ()
     return record
 
 

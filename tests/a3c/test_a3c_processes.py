@@ -67,19 +67,21 @@ def rows_without_times(run_dir):
 # The algorithm
 
 
-def test_one_worker_in_lockstep_is_a2c_with_one_environment():
+@pytest.mark.parametrize("core", ["none", pytest.param("lstm", marks=pytest.mark.slow)])
+def test_one_worker_in_lockstep_is_a2c_with_one_environment(core):
     """The keystone: the same rollouts and keys, reduction and optimiser, but the gradient is sent
     by a process as a vector and applied by another."""
     config = dataclasses.replace(
         CONFIG, env="CartPole-v1", total_timesteps=50 * 5, num_steps=5, normalize_rewards=True
     )
+    config = dataclasses.replace(config, core=core)
     workers = WorkerConfig(num_workers=1, lockstep=True)
     start = training.init(config, workers, jax.random.key(3))
     end, metrics = a3c.train(config, workers, jax.random.key(3))
     assert end.learner.updates == end.counts.applied == 50
 
-    env, _ = rollout.make_env_and_network(config)
-    like = jax.eval_shape(lambda key: rollout.init(env, 1, key), jax.random.key(0))
+    env, network = rollout.make_env_and_network(config)
+    like = jax.eval_shape(lambda key: rollout.init(env, network, 1, key), jax.random.key(0))
     actor = pytrees.typed(jax.tree.map(lambda x: x[0], start.actors), like)
     fresh = a2c.init(config, jax.random.key(3))
     learner = fresh.learner._replace(params=start.learner.params)

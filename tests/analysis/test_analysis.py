@@ -127,10 +127,19 @@ def test_seeds_of_which_no_episode_ended_are_named(tmp_path):
     assert not figure.axes[0].collections
     figure = analysis.plot_learning_curves({"a": ONE_OF_THREE, "b": NEVER}, "Both")
     assert words(figure)[:2] == ["a, 2 seeds, no episode ended: seed 3", "b, no episode ended"]
-    figure = analysis.plot_grid({"a": ONE_OF_THREE, "b": NEVER, "c": table()}, tmp_path / "a.png")
+    panels = {"a": {"": ONE_OF_THREE}, "b": {"": NEVER}, "c": {"": table()}}
+    figure = analysis.plot_grid(panels, tmp_path / "a.png")
     assert words(figure) == ["no episode ended: seed 3", "no episode ended", "no rows of metrics"]
     agents = {**ONE_OF_THREE, "trial": np.repeat(np.arange(30, 39), 2)[:6]}
     assert words(analysis.plot_learning_curves({"": agents}, "It"))[0].endswith("ended: trial 31")
+
+
+def test_a_grid_shows_several_runs_in_a_panel_with_one_legend():
+    panels = {"It": {"a": table((0, 10, 1.0), (0, 20, 2.0)), "b": ONE_OF_THREE}}
+    panels["That"] = dict.fromkeys("ab", table((0, 10, 1.0), (0, 20, 2.0)))
+    figure = analysis.plot_grid(panels)
+    assert words(figure) == ["b: no episode ended: seed 3", "a", "b", ""]
+    assert [len(axes.get_lines()) for axes in figure.axes] == [2, 2]
 
 
 def test_a_figure_of_no_return_says_so():
@@ -146,7 +155,7 @@ def test_one_seed_is_drawn_without_a_band():
     figure = analysis.plot_learning_curves({"": one}, "It")
     assert not figure.axes[0].collections
     assert words(figure)[0] == "1 seed"
-    assert "interval" not in analysis.plot_grid({"It": one}).get_supxlabel()
+    assert "interval" not in analysis.plot_grid({"It": {"": one}}).get_supxlabel()
     ranking = analysis.rank(sweep_table()[sweep_table()["seed"] == 0])
     assert ranking["point"].tolist() == [3, 2, 1, 0]
     assert ranking[["low", "high"]].isna().all(axis=None)

@@ -69,9 +69,11 @@ def test_the_same_key_gives_the_same_bits_however_environments_are_stepped():
     assert not np.array_equal(metrics.losses["policy_loss"], other.losses["policy_loss"])
 
 
-def test_learning_continues_exactly_and_episodes_begin_anew():
-    *_, (states, _) = a2c.chunks(CONFIG, seeds.keys([0]))
-    longer = dataclasses.replace(CONFIG, total_timesteps=640)
+@pytest.mark.parametrize("core", ["none", "gru"])
+def test_learning_continues_exactly_and_episodes_begin_anew(core):
+    config = dataclasses.replace(CONFIG, core=core, core_size=4)
+    *_, (states, _) = a2c.chunks(config, seeds.keys([0]))
+    longer = dataclasses.replace(config, total_timesteps=640)
     (first, row), *_ = a2c.chunks(longer, None, states)
     (_, again), *_ = a2c.chunks(longer, None, states)
     jax.tree.map(np.testing.assert_array_equal, row, again)

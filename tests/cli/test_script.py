@@ -138,6 +138,11 @@ def test_flags_are_settings(tmp_path):
     assert asked.config.env_kwargs == (("size", 4), ("name", "x"))
     assert (asked.own[0].num_workers, asked.own[0].lockstep) == (3, True)
     assert asked.options.num_seeds == 1
+    flags = "--env-kwargs host_probes:by_index --reset-options level=3 --log-info is_success a/b"
+    config = training_cli.parse("a2c", "Trains.", flags.split()).config
+    assert config.env_kwargs == "host_probes:by_index"
+    assert config.reset_options == (("level", 3),)
+    assert config.log_info == ("is_success", "a/b")
 
 
 def test_plain_output_when_it_is_no_terminal(tmp_path, capsys):
@@ -258,6 +263,7 @@ def test_warnings_are_lines(stopped, capsys):
     [
         ("--learning-rate 0.02", "the run has learning_rate = 0.01, not 0.02"),
         ("--log-interval 3", "the run has log_interval = 2, not 3"),
+        ("--core lstm --core-size 8", "core = 'none', not 'lstm', core_size = 64, not 8"),
         ("--run-dir elsewhere", "run_dir = elsewhere: stays as it is on resume"),
         ("--total-timesteps 1600", "total_timesteps = 1600: may only be raised on resume, from"),
         ("--total-timestep 6400", "unknown flag '--total-timestep': did you mean --total-times"),

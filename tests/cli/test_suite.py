@@ -1,16 +1,15 @@
 """Suites of environments: their runs, table and figure."""
 
-import importlib.util
+import dataclasses
 import json
-from pathlib import Path
 
 import pytest
+from scripts import script
 
 from rljax import presets
 from rljax.cli import suite
-from rljax.runs import training
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+from rljax.runs import directory, training
+from rljax.runs.run import read_summary
 
 ENVS = ("probes:RewardByAction", "probes:ConstantReward")
 
@@ -25,8 +24,8 @@ def default(tmp_path, monkeypatch):
     return tmp_path / "probes"
 
 
-def run(folder, *argv):
-    return suite.main("a2c", "A suite.", ENVS, 2, str(folder), ["--quiet", *argv])
+def run(folder, *argv, tasks=ENVS, **how):
+    return suite.main("a2c", "A suite.", tasks, 2, str(folder), ["--quiet", *argv], **how)
 
 
 def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeypatch):
@@ -112,17 +111,62 @@ def test_bad_input(default, argv, message, capsys):
 
 def test_the_suites_have_presets():
     for name in ("classic_control", "minatar", "gymnasium_envs", "a3c_classic_control"):
-        spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
-        for env in script.ENVS:
+        for env in script(name).ENVS:
             presets.preset(name[:3] if name.startswith("a3c") else "a2c", env).validate()
+
+
+def test_the_tasks_for_a_memory_have_presets_with_a_core():
+    memory = script("memory")
+    tasks = suite.Suite("a2c", memory.TASKS, memory.VARIANTS)
+    for task in memory.TASKS:
+        recurrent, without = (suite.started(tasks, task, x).config for x in memory.VARIANTS)
+        assert recurrent.validate().core != "none"
+        assert without.validate() == dataclasses.replace(recurrent, core="none", core_inputs=())
+    made = suite.started(tasks, "TMaze-100", "recurrent").config
+    assert (made.env, made.env_params) == ("TMaze", (("corridor", 100),))
+    made = suite.started(tasks, "PendulumNoVel-v1", "recurrent").config
+    assert (made.env, made.wrappers) == ("Pendulum-v1", ("mask_velocity",))
+
+
+def test_variants_stand_side_by_side(default, tmp_path, capsys):
+    tasks = {"short": {"env": ENVS[0]}, "long": {"preset": ENVS[0], "total_timesteps": 960}}
+    variants = {"lambda 1": {}, "lambda 0": {"gae_lambda": 0.0}}
+    assert run(default, tasks=tasks, variants=variants) == 0
+    folders = ["short", "short-lambda 0", "long", "long-lambda 0"]
+    assert sorted(path.name for path in default.iterdir() if path.is_dir()) == sorted(folders)
+    records = [directory.read_record(default / name)["config"] for name in folders]
+    assert [record["gae_lambda"] for record in records] == [1.0, 0.0, 1.0, 0.0]
+    assert [record["total_timesteps"] for record in records] == [640, 640, 960, 960]
+    finals = [read_summary(default / name)["final_return"] for name in folders]
+    iqms = [suite._number(final["iqm"]) for final in finals]
+    head, _, short, long, *_ = (default / "table.md").read_text().splitlines()
+    assert head.split(" | ")[2:7] == [
+        *("IQM", "95% interval", "lowest seed", "lambda 0: IQM", "95% interval")
+    ]
+    for row, (first, second) in ((short, iqms[:2]), (long, iqms[2:])):
+        assert (row.split(" | ")[2], row.split(" | ")[5]) == (first, second)
+    [line] = (default / "results.jsonl").read_text().splitlines()
+    assert [*json.loads(line)["runs"]] == folders
+    assert run(default, "--envs", "lnog", tasks=tasks) == 2
+    assert "did you mean long" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_script_of_memory_tasks(tmp_path, monkeypatch, capsys):
+    small = dict(total_timesteps=240, num_envs=4, num_steps=4, hidden_sizes=(4,), core_size=4)
+    monkeypatch.setitem(presets.PRESETS, ("a2c", "MemoryChain-bsuite"), dict(small, core="gru"))
+    memory = script("memory")
+    how = dict(tasks=memory.TASKS, variants=memory.VARIANTS)
+    assert run(tmp_path, "--envs", "MemoryChain-10", "--num-seeds", "1", **how) == 0
+    head, _, row, *_ = (tmp_path / "table.md").read_text().splitlines()
+    assert "| feed-forward: IQM |" in head
+    assert row.startswith("| MemoryChain-10 | 240 | ")
 
 
 def test_numbers_and_modes_in_the_table():
     final = {"ci95": [-1.234, 1234.56], "iqm": 9.876, "per_seed": [1.0, 20.04], "mode": "sampled"}
     run = {"final_return": final, "env_steps": 1000, "seeds": [0, 1], "wall_seconds": 59.6}
-    assert suite.table({"Env": run}).splitlines()[2] == (
+    assert suite.table({"Env": {"": run}}).splitlines()[2] == (
         "| Env (sampled) | 1,000 | 9.88 | -1.23 … 1234.6 | 1.00 | 2 | 60 |"
     )
 
@@ -132,14 +176,14 @@ def test_one_seed_has_no_interval_in_the_table():
     for ends in (None, [3.0, 3.0]):
         final = {"ci95": ends, "iqm": 3.0, "per_seed": [3.0], "mode": "greedy"}
         run = {"final_return": final, "env_steps": 1000, "seeds": [0], "wall_seconds": 59.6}
-        row = suite.table({"Env": run}).splitlines()[2]
+        row = suite.table({"Env": {"": run}}).splitlines()[2]
         assert row == "| Env | 1,000 | 3.00 | - | 3.00 | 1 | 60 |"
 
 
 def test_a_return_that_is_no_number_is_the_lowest_in_the_table():
     final = {"ci95": ["nan", "nan"], "iqm": "nan", "per_seed": [3.0, "nan"], "mode": "greedy"}
     run = {"final_return": final, "env_steps": 1000, "seeds": [0, 1], "wall_seconds": 59.6}
-    row = suite.table({"Env": run}).splitlines()[2]
+    row = suite.table({"Env": {"": run}}).splitlines()[2]
     assert row == "| Env | 1,000 | nan | nan … nan | nan | 2 | 60 |"
 
 

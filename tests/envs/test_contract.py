@@ -5,6 +5,7 @@ import dataclasses
 from functools import partial
 from typing import NamedTuple
 
+import chance
 import jax
 import numpy as np
 import pytest
@@ -53,6 +54,12 @@ class Known(NamedTuple):
 
 
 CARTPOLE = Known(cartpole, cartpole_ends, lambda obs: np.all(np.abs(obs) <= 0.05))
+STACK = 3
+STACKED_CARTPOLE = Known(
+    lambda obs, action: np.concatenate([obs[4:], cartpole(obs[-4:], action)]),
+    lambda obs: cartpole_ends(obs[-4:]),
+    lambda obs: CARTPOLE.is_start(obs) and np.array_equal(obs, np.tile(obs[:4], STACK)),
+)
 PENDULUM = Known(pendulum, lambda obs: False, lambda obs: abs(obs[2]) <= 1)
 KINDS = {
     "gymnax CartPole": ("gymnax/CartPole-v1", "sync", CARTPOLE),
@@ -61,13 +68,16 @@ KINDS = {
     "CartPole, async": ("gymnasium/CartPole-v1", "async", CARTPOLE),
     "Pendulum, sync": ("gymnasium/Pendulum-v1", "sync", PENDULUM),
     "Pendulum, async": ("gymnasium/Pendulum-v1", "async", PENDULUM),
+    "gymnax CartPole, stacked": ("gymnax/CartPole-v1", "sync", STACKED_CARTPOLE),
+    "CartPole, sync, stacked": ("gymnasium/CartPole-v1", "sync", STACKED_CARTPOLE),
+    "CartPole, async, stacked": ("gymnasium/CartPole-v1", "async", STACKED_CARTPOLE),
 }
 
 
-def make(name, vectorization):
+def make(name, vectorization, **more):
     if name.startswith("gymnax"):
-        return envs.make(name, (), (("max_steps_in_episode", LIMIT),))
-    return envs.make(name, (("max_episode_steps", LIMIT),), (), ENVS, vectorization)
+        return envs.make(name, (), (("max_steps_in_episode", LIMIT),), **more)
+    return envs.make(name, (("max_episode_steps", LIMIT),), (), ENVS, vectorization, **more)
 
 
 def play(env, actions, seed):
@@ -86,7 +96,7 @@ def play(env, actions, seed):
 def scan(env, actions, key, key_reset):
     def step(state, action_and_key):
         action, key = action_and_key
-        return jax.vmap(env.step)(env.draw(key, (ENVS,)), state, action)
+        return jax.vmap(env.step)(chance.of_all(env, key, state, ENVS), state, action)
 
     state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, ENVS))
     return obs, jax.lax.scan(step, state, (actions, jax.random.split(key, len(actions))))[1]
@@ -95,7 +105,7 @@ def scan(env, actions, key, key_reset):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_contract(kind):
     name, vectorization, known = KINDS[kind]
-    env = make(name, vectorization)
+    env = make(name, vectorization, frame_stack=STACK if known is STACKED_CARTPOLE else 1)
     rng = np.random.default_rng(0)
     if isinstance(env.spec.action_space, Box):
         actions = rng.uniform(-2, 2, (STEPS, ENVS, 1)).astype(np.float32)
@@ -152,7 +162,7 @@ def test_one_environment_in_both_forms_gives_the_same_transitions():
     config = Config(env="probes:Counter", num_envs=2, num_steps=40, hidden_sizes=(4,))
     env, network = rollout.make_env_and_network(config)
     learning = tiny.init_learner(config, network, env.spec, jax.random.key(0))
-    actor = tiny.init_actor(env, config.num_envs, jax.random.key(1))
+    actor = tiny.init_actor(env, network, config.num_envs, jax.random.key(1))
     _, in_jax = tiny.collect(config, env, network, learning, actor)
 
     config = dataclasses.replace(config, env="host_probes:Counter")
@@ -162,8 +172,9 @@ def test_one_environment_in_both_forms_gives_the_same_transitions():
     noise = distributions.noise(env.spec.action_space, key_action, (config.num_steps, 2))
     act = jax.jit(lambda *args: rollout.act(network, learning, *args))
 
-    def choose(t, obs, mask):
-        return rollout.on_host(env, act(obs, mask, noise[t]))
+    def choose(t, obs, mask, before):
+        actions, carry = act(obs, mask, noise, t)
+        return rollout.on_host(env, actions), carry
 
     with env.open() as running:
         obs, mask = running.reset([0, 1])

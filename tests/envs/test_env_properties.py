@@ -3,6 +3,7 @@ plain loop says, or are refused in a line that names them."""
 
 from functools import partial
 
+import chance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,7 +177,7 @@ def check(env):
     @jax.jit
     def run(key):
         def step(state, key):
-            draws = made.draw(key, (2,))
+            draws = chance.of_all(made, key, state, 2)
             return jax.vmap(made.step)(draws, state, jnp.zeros(2, jnp.int32))
 
         state, _ = jax.vmap(made.reset)(jax.random.split(key, 2))

@@ -1,8 +1,10 @@
 """Environments: from an id or an object to pure functions, and what a step means."""
 
+import importlib
 import types
 from functools import partial
 
+import chance
 import gymnasium
 import gymnax
 import jax
@@ -31,7 +33,7 @@ def reset_and_steps(env, key):
     action = action.astype(jnp.int32) if isinstance(space, Discrete) else action
 
     def step(state, key):
-        return jax.vmap(env.step)(env.draw(key, (NUM_ENVS,)), state, action)
+        return jax.vmap(env.step)(chance.of_all(env, key, state, NUM_ENVS), state, action)
 
     key, key_reset = jax.random.split(key)
     state, obs = jax.vmap(env.reset)(jax.random.split(key_reset, NUM_ENVS))
@@ -120,7 +122,8 @@ def first_steps(env, actions):
     @jax.jit
     @jax.vmap
     def run(action):
-        return env.step(env.draw(key), env.reset(key)[0], action)[1]
+        state, _ = env.reset(key)
+        return env.step(chance.of_one(env, key, state), state, action)[1]
 
     return run(np.array(actions))
 
@@ -197,6 +200,7 @@ def build(limit=0.5):
 def module_of_a_user(tmp_path, monkeypatch):
     (tmp_path / "envs_of_a_user.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("envs_of_a_user")
 
 
 def test_an_object_with_the_interface_serves():
@@ -205,7 +209,7 @@ def test_an_object_with_the_interface_serves():
     step = jax.jit(env.step)
     state, seen = env.reset(jax.random.key(0))[0], []
     for _ in range(4):
-        state, answer = step(env.draw(jax.random.key(0)), state, np.int32(1))
+        state, answer = step(chance.of_one(env, jax.random.key(0), state), state, np.int32(1))
         seen.append([answer.obs[0], answer.final_obs[0], answer.reward, answer.terminated])
     assert np.array(seen).tolist() == [[1, 1, 1, 0], [2, 2, 1, 0], [0, 3, 1, 1], [1, 1, 1, 0]]
 
@@ -214,6 +218,25 @@ def test_an_object_with_the_interface_serves():
 def test_a_path_names_an_environment_a_function_or_a_class(attribute, module_of_a_user):
     path = f"envs_of_a_user:{attribute}"
     assert envs.make(path).spec == EnvSpec(path, Numbers((4,)), Discrete(2))
+
+
+def test_a_named_environment_is_made_once_until_the_name_stands_for_another(
+    module_of_a_user, monkeypatch
+):
+    made = []
+    builders = [lambda **kwargs: made.append(kwargs) or CartPole() for _ in range(2)]
+    path = "envs_of_a_user:build"
+    monkeypatch.setattr(module_of_a_user, "build", builders[0])
+    first = envs.make(path)
+    assert envs.make(path) is first
+    assert envs.make(path, env_params=(("gravity", 1.0),)) is not first
+    assert envs.make(path, (("one", 1),)) is not envs.make(path, (("one", True),))
+    assert made == [{}, {}, {"one": 1}, {"one": True}]
+    assert made[2]["one"] is not True
+    monkeypatch.setattr(module_of_a_user, "build", builders[1])
+    assert envs.make(path) is not first
+    assert envs.make(builders[0]) is not envs.make(builders[0])  # may be changed meanwhile
+    assert len(made) == 7
 
 
 @pytest.mark.parametrize(
@@ -288,14 +311,14 @@ def test_discrete_actions_are_numbered_from_0(space, expected, action, reward):
     assert env.spec.action_space == expected
     state, _ = env.reset(jax.random.key(0))
     action = jnp.array(action).reshape(env.spec.action_space.shape)
-    assert env.step(env.draw(jax.random.key(0)), state, action)[1].reward == reward
+    assert env.step(chance.of_one(env, jax.random.key(0), state), state, action)[1].reward == reward
 
 
 def test_pytrees_of_observations_become_one_vector():
     env = envs.make("probes:Counter")
     assert env.spec.obs_shape == (3,)
     state, obs = jax.jit(env.reset)(jax.random.key(0))
-    _, answer = jax.jit(env.step)(jax.jit(env.draw)(jax.random.key(0)), state, np.int32(1))
+    _, answer = jax.jit(env.step)(chance.of_one(env, jax.random.key(0), state), state, np.int32(1))
     assert (obs.tolist(), answer.obs.tolist()) == ([0, 1, 0], [1, 0, 1])
     assert (env.mask(state).tolist(), answer.mask.tolist()) == ([True] * 3, [True, True, False])
 
@@ -380,14 +403,14 @@ def test_pythons_numbers_take_on_the_types_of_a_state(kind, at_reset, after_step
     env = envs.make(kind(at_reset, after_step))
     step, (state, _) = jax.jit(env.step), env.reset(jax.random.key(0))
     for _ in range(2):
-        state, _ = step(env.draw(jax.random.key(0)), state, np.int32(0))
+        state, _ = step(chance.of_one(env, jax.random.key(0), state), state, np.int32(0))
     assert (state.mark.dtype, state.mark) == (dtype, value)
 
 
 def test_a_random_key_may_be_in_a_state():
     env = envs.make(Drifting(jax.random.key(3), lambda key: jax.random.split(key)[0]))
     state, _ = env.reset(jax.random.key(0))
-    state, _ = env.step(env.draw(jax.random.key(0)), state, jnp.int32(0))
+    state, _ = env.step(chance.of_one(env, jax.random.key(0), state), state, jnp.int32(0))
     assert state.mark == jax.random.split(jax.random.key(3))[0]
 
 
@@ -500,8 +523,8 @@ def cartpole():
 
 def test_a_step_is_that_of_gymnax(cartpole):
     ours, theirs = cartpole
-    assert ours.mask is None
-    for name, x, y in zip(Step._fields, ours[:-1], theirs[:-1]):
+    assert ours[5:] == (None,) * 3
+    for name, x, y in zip(Step._fields[:5], ours, theirs):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
@@ -530,12 +553,12 @@ def test_a_new_episode_begins_where_one_ended_and_the_true_successor_is_kept(car
 def test_an_environment_goes_through_its_own_step():
     """DeepSea's own step carries its count of bad episodes through resets."""
     env = envs.make("DeepSea-bsuite", (("size", 2),))
-    step, draw = jax.jit(env.step), jax.jit(env.draw)
+    step = jax.jit(env.step)
     state, _ = jax.jit(env.reset)(jax.random.key(0))
     left = 1 - state.action_mapping[0, 0]
     bad_episodes = 0
     for t in range(6):
-        state, answer = step(draw(jax.random.key(t)), state, left)
+        state, answer = step(chance.of_one(env, jax.random.key(t), state), state, left)
         bad_episodes += int(answer.terminated)
         assert state.total_bad_episodes == bad_episodes
         assert bool(answer.terminated) == (t % 2 == 1)

@@ -36,7 +36,7 @@ from hypothesis import example, given, settings
 
 from rljax import a2c, envs, evaluation, presets, rollout
 from rljax.config import Config
-from rljax.envs import host_envs
+from rljax.envs import host_envs, known
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.spaces import Box, Discrete
 from rljax.utils import forkserver
@@ -140,7 +140,7 @@ def test_a_name_that_stands_for_another_is_noticed_and_described_anew(monkeypatc
     with pytest.raises(forkserver.RefusedError, match="its spaces are"):
         envs.make(path).open()
     assert envs.make(path).spec.action_space == Discrete(5)
-    host_envs.forget()
+    known.forget()
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -330,7 +330,7 @@ def test_masked_actions_of_gymnaxs_form_are_never_taken():
     config = Config(env="probes:Counter", num_envs=8, num_steps=50, hidden_sizes=(4,))
     env, network = rollout.make_env_and_network(config)
     learning = tiny.init_learner(config, network, env.spec, jax.random.key(0))
-    actor = tiny.init_actor(env, config.num_envs, jax.random.key(1))
+    actor = tiny.init_actor(env, network, config.num_envs, jax.random.key(1))
     _, batch = tiny.collect(config, env, network, learning, actor)
     taken = np.take_along_axis(batch.mask, batch.action[..., None], axis=-1)
     assert taken.all()
@@ -597,12 +597,16 @@ def test_seeds_are_of_their_key_and_apart():
 def test_a_loop_gives_a_time_major_batch():
     noise = np.arange(10, dtype=np.float32).reshape(5, 2)
 
-    def act(t, obs, mask):
-        return noise[t], np.int32(noise[t])
+    before = []
+
+    def act(t, obs, mask, of_step_before):
+        carry, reward, done = of_step_before
+        before.append((carry, reward.tolist(), done.tolist()))
+        return (noise[t], np.int32(noise[t])), carry + 1
 
     with envs.make(Walk, num_envs=2).open() as running:
         obs, mask = running.reset([0, 1])
-        obs, mask, batch = rollout.loop(act, running.step, obs, mask, 5)
+        obs, mask, batch = rollout.loop(act, running.step, obs, mask, 5, first=7)
     assert mask is None
     assert batch.mask is None
     np.testing.assert_array_equal(batch.action, noise)
@@ -610,6 +614,10 @@ def test_a_loop_gives_a_time_major_batch():
     assert batch.final_obs[:, 0, 0].tolist() == [1, 2, 3, 1, 2]
     assert batch.truncated[:, 1].tolist() == [False, False, True, False, False]
     assert batch.reward.shape == (5, 2)
+    assert before[0] == (7, [0, 0], [False, False])
+    done = batch.terminated | batch.truncated
+    rewards = batch.reward.tolist()
+    assert before[1:] == [*zip(range(8, 12), rewards[:-1], done[:-1].tolist())]
     assert obs[:, 0].tolist() == [2, 2]
 
 

@@ -137,7 +137,7 @@ def check_evaluating(plan, num_envs):
     rng, taken = np.random.default_rng(0), []
 
     def policy(*_):
-        def act(obs, mask, keys, lengths):
+        def act(obs, mask, keys, lengths, reward, begins):
             rows = [None] * len(obs) if mask is None else mask
             taken.append(np.array([choose(plan.action_space, row, rng) for row in rows]))
             return taken[-1]
@@ -153,7 +153,7 @@ def check_evaluating(plan, num_envs):
         try:
             env = envs.make(builder(plan), num_envs=num_envs)
             key = jax.random.split(jax.random.key(0), 1)
-            returns, lengths, finished = host_evaluation.run(
+            returns, lengths, finished, _ = host_evaluation.run(
                 Config(), env, learner, key, 4, True, 100, lambda *now: None
             )
         except (EnvError, ValueError, TypeError) as error:

@@ -139,6 +139,22 @@ class Counted(Walk):
         type(self).alive -= 1
 
 
+def recorded():
+    """Whose info has {"episode": {"r", "l", "t"}} at the end of an episode, and nothing else."""
+    return gymnasium.wrappers.RecordEpisodeStatistics(Counted())
+
+
+class Telling(Walk):
+    """Its info holds this value, at an episode's last step alone."""
+
+    def __init__(self, value=1.0):
+        self.value = value
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated, truncated, {"told": self.value} if truncated else info
+
+
 class Single(Walk):
     """There can be but one."""
 
@@ -460,3 +476,35 @@ def differing():
 
 
 differing.made = 0
+
+
+class Indexed(Walk):
+    """Tells what it was made with, and the options of its last reset, which are numbers."""
+
+    def __init__(self, index=-1):
+        self.index = index
+
+    def reset(self, *, seed=None, options=None):
+        self.options = dict(options)
+        options.clear()  # which changes no other reset's
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, reward, terminated, truncated, {"index": self.index, **self.options}
+
+
+def by_index(index):
+    return {"index": index}
+
+
+def options_by_index(index):
+    return {"level": 10 + index}
+
+
+def wrong_by_index(index):
+    return {"index": 0} if index == 0 else index
+
+
+def failing_by_index(index):
+    return {"index": {0: 0}[index]}

@@ -132,6 +132,21 @@ class Scripted(Probe):
         return state.mark, state.mark + 1.0, state.mark == 2.0
 
 
+class Telling(Probe):
+    """Ends with a chance of 1 in 4 at each step, and is cut after 6; the reward is the action. The
+    info tells the episode's steps and return so far, and whether it is longer than 2."""
+
+    @property
+    def default_params(self):
+        return Params(max_steps_in_episode=6)
+
+    def step_env(self, key, state, action, params):
+        state = State(time=state.time + 1, mark=state.mark + action)
+        info = {"steps": state.time, "episode": {"r": state.mark}, "is/long": state.time > 2}
+        terminated = jax.random.bernoulli(key, 0.25)
+        return state.mark[None], state, jnp.float32(action), terminated, info
+
+
 class Counter(Probe):
     """The mark grows by the action, 0 to 2, and ends an episode from 5 on; it is cut after 4 steps.
     The reward is mark times action; 2 is valid at even marks. Observed are the mark and whether it

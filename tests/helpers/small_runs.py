@@ -70,9 +70,9 @@ def contents(run_dir):
     return {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
-def train_half(run_dir):
+def train_half(run_dir, **more):
     """A run that a signal ended between two rows of metrics, after about half its steps."""
     with pytest.MonkeyPatch.context() as patch:
         stop_at_update(patch, 111)
-        assert train(run_dir).status == "interrupted"
+        assert train(run_dir, **more).status == "interrupted"
     return run_dir

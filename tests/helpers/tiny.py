@@ -21,7 +21,7 @@ train = jax.jit(a2c.train)
 init_learner = jax.jit(learner.init, static_argnums=(1, 2))
 loss_gradients = jax.jit(learner.loss_gradients, static_argnums=1)
 apply_gradients = jax.jit(learner.apply_gradients)
-init_actor = jax.jit(rollout.init, static_argnums=(0, 1))
+init_actor = jax.jit(rollout.init, static_argnums=(0, 1, 2))
 collect = jax.jit(rollout.collect, static_argnums=(1, 2))
 
 

@@ -98,7 +98,7 @@ def test_policy_and_value_alone_are_those_of_both(shared):
     network, params = build(spec, shared_torso=shared)
     obs = observations(spec)
     distribution, values = apply(network, params, obs)
-    policy = apply(network, params, obs, method="actor")
+    policy, _ = apply(network, params, obs, method="actor")
     value = apply(network, params, obs, method="critic")
     close = partial(np.testing.assert_allclose, rtol=1e-5)
     jax.tree.map(close, (policy, value), (distribution, values))
@@ -383,8 +383,8 @@ def test_gradients_are_the_same_with_what_acting_has_computed(obs_shape, setting
     network, params = build(spec, **settings)
     obs = observations(spec)
     record = jax.jit(partial(layers.record, network, method="actor"))
-    out, recorded = record(params, obs)
-    expected = apply(network, params, obs, method="actor").logits
+    (out, _), recorded = record(params, obs)
+    expected = apply(network, params, obs, method="actor")[0].logits
     np.testing.assert_allclose(out.logits, expected, rtol=1e-5)
     assert [len(x) for x in jax.tree.leaves(recorded)] == [BATCH] * number
 
@@ -496,7 +496,7 @@ def test_masks_forbid_actions_and_change_nothing_between_the_others(space):
     assert np.all(np.isneginf(masked.logits) == ~exists)
     np.testing.assert_array_equal(masked.logits[exists], free.logits[exists])
     np.testing.assert_array_equal(
-        apply(network, params, obs, mask, method="actor").logits, masked.logits
+        apply(network, params, obs, mask, method="actor")[0].logits, masked.logits
     )
 
 

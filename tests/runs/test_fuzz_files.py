@@ -130,9 +130,10 @@ def summarise(path):
     """As a suite does with a run that is there already."""
     asked = settings.Settings("a2c", CONFIG, RunOptions(), ())
     options = suite.Options((path.name,), len(SEEDS), path.parent, seed=SEEDS[0])
+    one = suite.Suite("a2c", {path.name: {}}, {"": {}})
     with mock.patch.object(settings, "start_from", return_value=asked):
-        if suite._asked("a2c", options, path.name) is None:
-            suite.table({path.name: suite._summary(path)})
+        if suite._asked(one, options, path.name, "") is None:
+            suite.table({path.name: {"": suite._summary(path)}})
             suite._caption(directory.read_record(path))
 
 
@@ -390,8 +391,9 @@ def harm(folder, number):
 
 def seal(folder):
     """Makes every sum that is kept somewhere that of what is there."""
+    wrong = ValueError, KeyError, TypeError, AttributeError, RecursionError
     for path in folder.glob("checkpoints/*/manifest.json"):
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        with contextlib.suppress(*wrong, OSError):  # also where the name of a file was harmed
             facts = json.loads(path.read_bytes())
             for marks, there in ((facts["files"], path.parent), (facts["tables"], folder)):
                 for name in marks:

@@ -234,6 +234,7 @@ def test_what_is_no_run_is_refused(tmp_path):
         (dict(hidden_sizes=(16,)), r"params/\S* is float32\[2, 8, 2\], not float32\[2, 16, 2\]"),
         (dict(hidden_sizes=(8, 8)), r"params/\S* is absent, not float32\[2, 8\]"),
         (dict(shared_torso=True), r"params/critic_\S* is float32\[2, 8\], not absent"),
+        (dict(core="gru"), r"params/actor_core/\S* is absent, not float32\[2, "),
         (dict(env="CartPole-v1"), r"params/\S* is float32\[2, 1, 8\], not float32\[2, 4, 8\]"),
         (dict(env="probes:Target"), r"params/\S* is float32\[2, 2\], not float32\[2, 1\]"),
     ],

@@ -260,6 +260,10 @@ def test_settings_start_from_the_preset_of_the_environment():
         assert settings.start_from(algorithm).config == start.config
         own = settings.start_from(algorithm, "probes:RewardByAction")
         assert own.config.optimizer == presets.base(algorithm).optimizer
+    for env in (None, "gymnasium/CartPole-v1"):
+        variant = settings.start_from("a2c", env, "CartPoleNoVel-v1").config
+        assert variant.env == (env or "CartPole-v1")
+        assert variant.wrappers == ("mask_velocity",)
     changed = settings.start_from("a2c", "CartPole-v1").replace(dict(gamma=0.5, num_seeds=3))
     assert (changed.config.gamma, changed.options.num_seeds) == (0.5, 3)
     assert changed.config.learning_rate == presets.preset("a2c", "CartPole-v1").learning_rate

@@ -233,6 +233,15 @@ def test_points_are_listed_in_a_file(main, tmp_path, capsys):
         ("--axis optimizer=adma", "did you mean adam?"),
         ("--axis gamma=0.9,1.5", "point 1 (gamma=1.5): gamma = 1.5: must be in [0, 1]"),
         ("--axis network=cnn", "point 0 (network=cnn), seed 3"),
+        ("--axis core=none,lstn", "point 1 (core=lstn), seed 3: unknown core 'lstn'"),
+        (
+            "--core gru --axis core_inputs=none,last_acton",
+            "did you mean last_action or last_reward?",
+        ),
+        (
+            "--core-inputs last_action --axis core=none",
+            "point 0 (core=none): core_inputs = ",
+        ),
         ("--axis env=CartPole-v1,CartPole-v7", "point 1 (env=CartPole-v7), seed 3"),
         ("--axis gamma=0.9 --axis gamma=0.8", "axis gamma: is given twice"),
         ("--axis gamma=0.9 --points x.json", "points: must not be given together with axis"),
@@ -309,6 +318,14 @@ def test_a_run_is_no_sweep(main, finished, tmp_path, capsys):
     ("text", "value"),
     [
         ("hidden_sizes=64,64x32", [(64,), (64, 32)]),
+        ("wrappers=none,mask_velocity", [(), ("mask_velocity",)]),
+        ("frame_stack=1,4", [1, 4]),
+        ("core=none,lstm,gru", ["none", "lstm", "gru"]),
+        ("core_size=8,64", [8, 64]),
+        (
+            "core_inputs=none,last_action,last_action+last_reward",
+            [(), ("last_action",), ("last_action", "last_reward")],
+        ),
         ("anneal_lr=true,False", [True, False]),
         ("num_envs=8,1e1", [8, 10]),
         ("max_staleness=none,4", [None, 4]),

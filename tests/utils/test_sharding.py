@@ -108,6 +108,7 @@ SETTINGS = {
     ),
     "continuous": dict(env="Pendulum-v1", shared_torso=True, ent_coef=0.01),
     "images": dict(env="Breakout-MinAtar"),
+    "core": dict(core="gru", core_size=8, core_inputs=("last_action", "last_reward")),
 }
 
 

@@ -1,0 +1,32 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.utils import compilation
+from rljax.utils.compilation import jit_once
+
+
+def test_a_program_that_runs_once_is_compiled_quickly_where_it_is_small(monkeypatch):
+    used = []
+    jit = jax.jit
+
+    def noted(function, compiler_options=None, **kwargs):
+        program = jit(function, compiler_options=compiler_options, **kwargs)
+
+        class Noted:
+            eval_shape = program.eval_shape
+
+            def __call__(self, *args, **kwargs):
+                used.append("quick" if compiler_options else "usual")
+                return program(*args, **kwargs)
+
+        return Noted()
+
+    monkeypatch.setattr(compilation.jax, "jit", noted)
+    monkeypatch.setattr(compilation, "FEW", 10)
+    spread = jit_once(lambda x, size: jnp.full(size, x), static_argnames=("size",))
+    np.testing.assert_array_equal(spread(2.0, size=10), np.full(10, 2.0))
+    np.testing.assert_array_equal(spread(2.0, size=11), np.full(11, 2.0))
+    assert used == ["quick", "usual"]
+    assert jax.eval_shape(lambda x: spread(x, size=3), 2.0).shape == (3,)  # as JAX would refuse it
+    assert used[2:] == ["usual"]
