@@ -7,10 +7,14 @@ from typing import Any
 
 from rljax.utils import errors
 
+_LOST = "has no path by which it could be found: give the object again"
+
 
 def unknown(kind: str, name: str, known: Sequence[str], listed: str = "") -> str:
     """An error message for an unknown name that offers the nearest known ones; if none is near, all
     of them, or what is `listed` instead."""
+    if _is_lost(name):
+        return f"{kind} {name!r} {_LOST}"
     found = near(name, known)
     meant = f"did you mean {' or '.join(found)}?"
     offer = meant if found else listed or f"known are {', '.join(known) or 'none'}"
@@ -33,6 +37,8 @@ def differing(records: Sequence[Mapping]) -> list[str]:
 
 def load_attribute(path: str) -> Any:
     """The object that 'package.module:attribute' names; raises a ValueError if there is none."""
+    if _is_lost(path):
+        raise ValueError(f"{path!r} {_LOST}")
     module_name, _, attribute = path.partition(":")
     found = load_module(path, module_name)
     for part in attribute.split("."):
@@ -65,3 +71,8 @@ def load_module(path: str, module_name: str) -> Any:
         if errors.is_interrupt(error):
             raise
         raise ValueError(f"{path!r}: {errors.in_a_line(error)}") from error
+
+
+def _is_lost(name):
+    """Whether it is how a run records an object that has no path."""
+    return name.startswith("<")

@@ -271,6 +271,7 @@ class ResetsItself(probes.Probe):
         ({"env_params": lambda key: {"length": jnp.ones(3)}}, TypeError, "must be a number"),
         ({"env_params": lambda key: {"length": (0.3, 0.4)}}, TypeError, "must be a number"),
         ({"env_params": lambda key: key.nothing}, ValueError, "AttributeError"),
+        ({"env_params": "<function mine at 0x7f>"}, ValueError, "give the object again"),
         ({"env_params": "nowhere:lengths"}, ValueError, "No module named 'nowhere'"),
         ({"env_params": "test_autoreset:STEPS"}, TypeError, "must be a function"),
         (

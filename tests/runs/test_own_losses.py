@@ -79,6 +79,8 @@ def test_what_has_no_name_is_given_again_on_resume(tmp_path):
     train(tmp_path / "run", **SHORT, loss=mine, on_log=lambda row: "stop")
     with pytest.raises(ValueError, match=r"the run has loss = '<function .*mine>', not .*other"):
         rljax.resume(tmp_path / "run", loss=other, quiet=True)
+    with pytest.raises(ValueError, match=r"loss .* has no path .*: give the object again"):
+        rljax.resume(tmp_path / "run", quiet=True)
     run = rljax.resume(tmp_path / "run", loss=mine, quiet=True)
     assert run.status == "completed"
     usual = train(**SHORT, loss="own_losses:bare").metrics

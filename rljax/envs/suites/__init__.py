@@ -49,14 +49,15 @@ def factory(env: str) -> Callable:
         raise ValueError(f"env = {env!r}: {error}") from error
 
     def build(**kwargs):
-        logging.disable(logging.WARNING)  # a hub tells of each try to download
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))  # a hub tells of each try to download
         try:
             return make(name, **kwargs)
         except OSError as error:
             what = f"what it downloads when first made cannot be had: {in_a_line(error)}"
             raise ValueError(what) from error
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
 
     build.__registration__ = make
     return build
