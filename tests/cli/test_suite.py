@@ -113,6 +113,8 @@ def test_the_suites_have_presets():
     for name in ("classic_control", "minatar", "gymnasium_envs", "a3c_classic_control"):
         for env in script(name).ENVS:
             presets.preset(name[:3] if name.startswith("a3c") else "a2c", env).validate()
+    for task in script("jax_suites").TASKS.values():
+        presets.preset("a2c", task["env"]).validate()
 
 
 def test_the_tasks_for_a_memory_have_presets_with_a_core():
@@ -149,6 +151,17 @@ def test_variants_stand_side_by_side(default, tmp_path, capsys):
     assert [*json.loads(line)["runs"]] == folders
     assert run(default, "--envs", "lnog", tasks=tasks) == 2
     assert "did you mean long" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_script_of_suites_in_jax(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pgx")
+    small = dict(total_timesteps=240, num_envs=4, num_steps=4, hidden_sizes=(4,))
+    monkeypatch.setitem(presets.PRESETS, ("a2c", "pgx/minatar-freeway"), small)
+    how = dict(tasks=script("jax_suites").TASKS)
+    assert run(tmp_path, "--envs", "Freeway-sticky", "--num-seeds", "1", **how) == 0
+    _, _, row, *_ = (tmp_path / "table.md").read_text().splitlines()
+    assert row.startswith("| Freeway-sticky | 240 | ")
 
 
 @pytest.mark.slow
