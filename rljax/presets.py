@@ -65,8 +65,8 @@ PRESETS: dict[tuple[str, str], dict] = {
     # had not begun to be learnt after two million steps.
     # Breakout anew, 18 points by hand, 4 seeds, 2,000,000 steps, most not annealed: learning_rate
     # 1.2e-2 to 3e-2, ent_coef 0.003 to 0.1, gae_lambda 0.6 to 0.9, gamma, Adam, larger batches,
-    # rewards normalised. The ball comes to repeat a path without bricks, at a return of 14 and again
-    # at 24: without a large entropy bonus and a large rate, seeds stay there.
+    # rewards normalised. The ball comes to repeat a path without bricks, at a return of 14 and then
+    # of 24: without a large entropy bonus and a large rate, seeds stay there.
     ("a2c", "Breakout-MinAtar"): dict(
         _MINATAR, total_timesteps=5_000_000, gae_lambda=0.6, ent_coef=0.03, learning_rate=2e-2
     ),
