@@ -92,7 +92,7 @@ PRESETS: dict[tuple[str, str], dict] = {
         _STICKY, gae_lambda=0.95, ent_coef=0.01, learning_rate=6e-3, normalize_rewards=True
     ),
     ("a2c", "pgx/minatar-seaquest"): dict(
-        _STICKY, gae_lambda=0.8, ent_coef=0.01, learning_rate=1e-2
+        _STICKY, gae_lambda=0.8, ent_coef=0.01, learning_rate=1e-2, normalize_rewards=True
     ),
     ("a2c", "pgx/minatar-space_invaders"): dict(
         _STICKY, gae_lambda=0.95, ent_coef=0.03, learning_rate=1.05e-2
