@@ -9,10 +9,19 @@ import sys
 from rljax.cli import suite
 
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+ACHIEVEMENTS = (
+    "collect_coal collect_diamond collect_drink collect_iron collect_sapling collect_stone"
+    " collect_wood defeat_skeleton defeat_zombie eat_cow eat_plant make_iron_pickaxe"
+    " make_iron_sword make_stone_pickaxe make_stone_sword make_wood_pickaxe make_wood_sword"
+    " place_furnace place_plant place_stone place_table wake_up"
+).split()
 TASKS = {
     **{f"{game}-sticky": {"env": f"pgx/minatar-{game.lower()}"} for game in GAMES},
     "Snake": {"env": "jumanji/Snake-v1"},
-    "Craftax-Classic": {"env": "craftax/Craftax-Classic-Symbolic-v1"},
+    "Craftax-Classic": {
+        "env": "craftax/Craftax-Classic-Symbolic-v1",
+        "log_info": ("score", *(f"Achievements/{name}" for name in ACHIEVEMENTS)),
+    },
     "ant": {"env": "brax/ant"},
 }
 
