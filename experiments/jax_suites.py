@@ -1,14 +1,14 @@
 """Trains A2C on environments of the suites written in JAX, each with its preset.
 
 python experiments/jax_suites.py
-python experiments/jax_suites.py --envs Breakout-sticky Snake --num-seeds 2
+python experiments/jax_suites.py --envs breakout snake --num-seeds 2
 """
 
 import sys
 
 from rljax.cli import suite
 
-GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 ACHIEVEMENTS = (
     "collect_coal collect_diamond collect_drink collect_iron collect_sapling collect_stone"
     " collect_wood defeat_skeleton defeat_zombie eat_cow eat_plant make_iron_pickaxe"
@@ -16,9 +16,9 @@ ACHIEVEMENTS = (
     " place_furnace place_plant place_stone place_table wake_up"
 ).split()
 TASKS = {
-    **{f"{game}-sticky": {"env": f"pgx/minatar-{game.lower()}"} for game in GAMES},
-    "Snake": {"env": "jumanji/Snake-v1"},
-    "Craftax-Classic": {
+    **{game: {"env": f"pgx/minatar-{game}"} for game in GAMES},
+    "snake": {"env": "jumanji/Snake-v1"},
+    "craftax-classic": {
         "env": "craftax/Craftax-Classic-Symbolic-v1",
         "log_info": ("score", *(f"Achievements/{name}" for name in ACHIEVEMENTS)),
     },

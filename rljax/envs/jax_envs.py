@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs import encoding, infos, spaces
+from rljax.envs import empties, encoding, infos, spaces
 from rljax.envs.interface import MDP, EnvSpec, Step
 from rljax.envs.parameters import Varied
 from rljax.envs.spaces import Box, Numbers
@@ -153,8 +153,8 @@ def _make(name, source, params, varied, log_info):
         costly_reset=getattr(source, "costly_reset", False),
         resets_itself=resets_itself,
     )
-    try_step(mdp)
-    return mdp
+    (state, _), _ = try_step(mdp)
+    return empties.left_out(mdp, state)
 
 
 def _declared_action_space(source, params):

@@ -159,9 +159,9 @@ def test_the_script_of_suites_in_jax(tmp_path, monkeypatch, capsys):
     small = dict(total_timesteps=240, num_envs=4, num_steps=4, hidden_sizes=(4,))
     monkeypatch.setitem(presets.PRESETS, ("a2c", "pgx/minatar-freeway"), small)
     how = dict(tasks=script("jax_suites").TASKS)
-    assert run(tmp_path, "--envs", "Freeway-sticky", "--num-seeds", "1", **how) == 0
+    assert run(tmp_path, "--envs", "freeway", "--num-seeds", "1", **how) == 0
     _, _, row, *_ = (tmp_path / "table.md").read_text().splitlines()
-    assert row.startswith("| Freeway-sticky | 240 | ")
+    assert row.startswith("| freeway | 240 | ")
 
 
 @pytest.mark.slow

@@ -245,3 +245,20 @@ class CallingBack(Probe):
         if self.calls < 0:
             raise RuntimeError("the simulator is out of fuel")
         return np.float32(1)
+
+
+@struct.dataclass
+class StateWithNothing(State):
+    nothing: jax.Array
+
+
+class WithNothing(Probe):
+    """`RewardByAction` whose state has an array without elements, as that of pgx's Asterix."""
+
+    def reset_env(self, key, params):
+        mark = jnp.float32(0)
+        return mark[None], StateWithNothing(jnp.int32(0), mark, jnp.zeros(0))
+
+    def step_env(self, key, state, action, params):
+        after = state.replace(time=state.time + 1)
+        return state.mark[None], after, jnp.float32(2 * action - 1), jnp.bool_(True), {}

@@ -338,3 +338,14 @@ def test_a_run_that_cannot_be_made_again_is_not_removed(undisturbed, tmp_path, m
     with pytest.raises(forkserver.RefusedError):
         rljax.resume(run_dir, quiet=True)
     assert checkpoints.existing(run_dir) == [0]
+
+
+def test_a_state_may_have_arrays_without_elements(undisturbed, tmp_path, monkeypatch):
+    """Such an environment is trained, saved and resumed as one without them."""
+    with monkeypatch.context() as patch:
+        stop_at_update(patch, 100)
+        train(tmp_path / "run", env="probes:WithNothing")
+    run = rljax.resume(tmp_path / "run", quiet=True)
+    assert run.status == "completed"
+    returns = [tables.read_metrics(x)["episodic_return"] for x in (undisturbed, tmp_path / "run")]
+    np.testing.assert_allclose(*returns, rtol=1e-4)
