@@ -81,7 +81,10 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a2c", "Freeway-MinAtar"): dict(
         _MINATAR, gae_lambda=0.95, ent_coef=0.01, learning_rate=6e-3, normalize_rewards=True
     ),
-    # MinAtar with sticky actions (pgx) starts from gymnax's presets above.
+    # MinAtar with sticky actions (pgx): the settings above, without a search. Seaquest: 3 points, 2
+    # seeds, 1,000,000 steps: gae_lambda=0.8,0.95 ent_coef=0.01,0.03, rewards normalised or not. Its
+    # rewards are rare at first, and normalised they are learnt from three times as fast. It is a
+    # place to start from: after 3,600,000 steps it reached 5 to 8.
     ("a2c", "pgx/minatar-asterix"): dict(
         _STICKY, gae_lambda=0.8, ent_coef=0.03, learning_rate=1.15e-2
     ),
@@ -97,6 +100,7 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a2c", "pgx/minatar-space_invaders"): dict(
         _STICKY, gae_lambda=0.95, ent_coef=0.03, learning_rate=1.05e-2
     ),
+    # These have not been searched for and are places to start from.
     ("a2c", "jumanji/Snake-v1"): dict(
         _DENSE,
         total_timesteps=2_000_000,
