@@ -21,6 +21,7 @@ TASKS = {
     "craftax-classic": {
         "env": "craftax/Craftax-Classic-Symbolic-v1",
         "log_info": ("score", *(f"Achievements/{name}" for name in ACHIEVEMENTS)),
+        "eval_mode": "sampled",  # greedy, it repeats itself
     },
     "ant": {"env": "brax/ant"},
 }

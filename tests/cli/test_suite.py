@@ -113,8 +113,9 @@ def test_the_suites_have_presets():
     for name in ("classic_control", "minatar", "gymnasium_envs", "a3c_classic_control"):
         for env in script(name).ENVS:
             presets.preset(name[:3] if name.startswith("a3c") else "a2c", env).validate()
-    for task in script("jax_suites").TASKS.values():
-        presets.preset("a2c", task["env"]).validate()
+    tasks = suite.Suite("a2c", script("jax_suites").TASKS, {"": {}})
+    for task in tasks.tasks:
+        suite.started(tasks, task, "").config.validate()
 
 
 def test_the_tasks_for_a_memory_have_presets_with_a_core():
