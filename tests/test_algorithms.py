@@ -32,6 +32,7 @@ def test_a_third_algorithm_trains_resumes_and_is_evaluated(tmp_path):
     assert training.main("toy", "Trains.", ["--resume", str(tmp_path / "run"), "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_a_third_algorithm_is_swept():
     base = Config(**SMALL)
     table = sweep.run(

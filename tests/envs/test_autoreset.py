@@ -86,6 +86,7 @@ def test_auto_asks_the_environment():
     assert isinstance(jax.eval_shape(envs.make(Costly()).reset, seeds.keys([0])[0])[0], tuple)
 
 
+@pytest.mark.slow
 def test_seeds_and_devices_change_nothing_of_cached_resets():
     """But for rounding; where an update renews none, seeds still skip it together."""
     config = dataclasses.replace(config_of("cached"), num_envs=4, total_timesteps=320, num_steps=4)
@@ -192,6 +193,7 @@ def test_parameters_are_drawn_at_each_reset(function):
     assert len(np.unique(drawn)) == 4 + done[:-1].sum()
 
 
+@pytest.mark.slow
 def test_workers_count_their_environments_together():
     config = Config(env="CartPole-v1", env_params={"length": (0.25, 0.5, 1.0)}, hidden_sizes=(4,))
     workers = WorkerConfig(num_workers=2, envs_per_worker=2, lockstep=True)

@@ -145,6 +145,7 @@ def test_the_action_before_is_taken_as_often_as_asked():
         assert check(first, steps, actions, [("sticky_actions", 0)], False) == 0
 
 
+@pytest.mark.slow
 def test_chance_on_the_host_follows_the_seed_and_is_not_the_environments():
     runs = [
         played("OnHost", ("sticky_actions=0.5",), seed=3, vectorization=how)[:2]
@@ -290,6 +291,7 @@ def test_what_has_no_name_is_given_again_on_resume(tmp_path):
     assert run.status == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", OWN)
 def test_a3c_trains(form):
     config = Config(env=f"trails:{form}", wrappers=[*WRAPPERS], num_envs=1, hidden_sizes=(8,))
@@ -312,6 +314,7 @@ def test_flags_and_axes():
     assert list(map(points.label, values)) == ["time_limit=5+flatten", "halved+halved=3", "a=2"]
 
 
+@pytest.mark.slow
 def test_axes_of_a_sweep(tmp_path, undrawn):
     base = Config(env="trails:InJax", total_timesteps=160, hidden_sizes=(8,))
     axes = {"wrappers": [(), (("time_limit", 2),), ((trails.halved, 4), "flatten")]}

@@ -157,6 +157,7 @@ def test_memory_tasks_train(env):
     assert env == "TMaze" or set(lengths.tolist()) == {length}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "env",
     [env if env == "TMaze" else pytest.param(env, marks=pytest.mark.slow) for env in MEMORY],

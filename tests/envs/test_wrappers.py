@@ -142,6 +142,7 @@ def test_stacks_are_those_of_a_plain_loop(form, kind):
         assert stacked.spec.observation.dtype == ("uint8" if kind in BYTES else "float32")
 
 
+@pytest.mark.slow
 def test_stacks_in_processes():
     check_stacks("image", "OnHost", 3, "async")
 
@@ -206,6 +207,7 @@ def test_a_policy_takes_what_gymnasium_stacks():
         policy(given[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", ["gymnax/CartPole-v1", "gymnasium/CartPole-v1"])
 def test_a_run_is_recorded_and_resumed(env, tmp_path, undrawn):
     """In JAX to the same bits; where Python steps, episodes begin anew."""
@@ -232,6 +234,7 @@ def test_a_run_is_recorded_and_resumed(env, tmp_path, undrawn):
         assert small_runs.results(halved) == small_runs.results(straight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", ["gymnax/CartPole-v1", "gymnasium/CartPole-v1"])
 def test_a3c_trains(env):
     config = Config(env=env, **WRAPPED, total_timesteps=160, num_envs=1, hidden_sizes=(8,))

@@ -145,6 +145,7 @@ def test_a_run_with_them_is_resumed_to_the_same_bits(tmp_path):
     assert results(tmp_path / "run") == results(other.run_dir)
 
 
+@pytest.mark.slow
 def test_sharded_environments_give_the_same():
     config = dataclasses.replace(CONFIG, total_timesteps=320, **IN_JAX)
     rows = []

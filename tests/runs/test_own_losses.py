@@ -87,6 +87,7 @@ def test_what_has_no_name_is_given_again_on_resume(tmp_path):
     assert run.metrics.drop(columns=TIMES).equals(usual.drop(columns=TIMES))
 
 
+@pytest.mark.slow
 def test_losses_are_swept(tmp_path):
     """Each has its metrics as columns; those of the other stay empty."""
     told = dict(run_dir=tmp_path / "sweep", quiet=True, eval_episodes=1)
@@ -139,6 +140,7 @@ def test_a_run_whose_loss_has_other_metrics_now_is_refused(whole, tmp_path, monk
     jax.clear_caches()
 
 
+@pytest.mark.slow
 def test_workers_compute_it(tmp_path):
     """Each imports it; its metrics come with their gradients."""
     told = {**SETTINGS, **OPTIONS, **SHORT, "num_envs": 1, "num_seeds": 1, "loss": NAME}

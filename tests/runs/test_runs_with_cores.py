@@ -96,6 +96,7 @@ def test_a_core_and_its_inputs_are_axes():
 # Environments that Python steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -204,6 +204,7 @@ def test_keywords_are_of_the_config_and_of_the_options(finished):
     assert {name: record[name] for name in OPTIONS if name in record} == OPTIONS
 
 
+@pytest.mark.slow
 def test_keywords_of_workers(tmp_path):
     told = {**LOCKSTEP, "num_seeds": 1, "max_staleness": 7, "staleness_scaling": True}
     run = rljax.train("a3c", **told, run_dir=tmp_path / "run")

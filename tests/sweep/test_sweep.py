@@ -293,6 +293,7 @@ def test_rows_are_of_the_columns_that_the_table_has(trials):
 HOST = dataclasses.replace(BASE, env="host_probes:RewardByAction", total_timesteps=160)
 
 
+@pytest.mark.slow
 def test_environments_that_python_steps_are_swept_in_processes():
     """The numbers of `a2c.train`, one trial after another."""
     axes = {"learning_rate": [1e-3, 1e-2]}

@@ -167,6 +167,7 @@ def test_a_sweep_of_an_earlier_version_is_read():
     assert len(analysis.rank(table)) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_of_an_earlier_version_is_resumed_to_its_table(main, tmp_path):
     """It was killed while it wrote that the second of two batches was finished. The table keeps the
     columns that it has."""

@@ -170,6 +170,7 @@ def test_an_evaluation_is_the_same_on_one_device_as_on_two():
     assert_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_on_another_number_of_devices(tmp_path):
     how = dict(env="CartPole-v1", num_seeds=3, seed=4, preset="none", quiet=True, eval_episodes=2)
     how |= dict(TINY, checkpoint_every=48, log_interval=2)
