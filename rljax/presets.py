@@ -9,7 +9,7 @@ _NORMALIZED = dict(total_timesteps=1_000_000, normalize_observations=True, norma
 _LANDER = dict(_NORMALIZED, num_steps=8, gamma=0.999, gae_lambda=0.98, hidden_sizes=(128, 128))
 _DENSE = dict(hidden_sizes=(128,), activation="relu", shared_torso=True)
 _MINATAR = dict(_DENSE, total_timesteps=2_500_000, num_steps=8)
-_STICKY = _MINATAR | dict(total_timesteps=5_000_000)
+_STICKY = dict(total_timesteps=5_000_000)
 _MEMORY = dict(optimizer="adam", hidden_sizes=(64,), learning_rate=3e-3)
 _NO_VELOCITIES = dict(
     _NORMALIZED | _MEMORY,
@@ -81,24 +81,15 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a2c", "Freeway-MinAtar"): dict(
         _MINATAR, gae_lambda=0.95, ent_coef=0.01, learning_rate=6e-3, normalize_rewards=True
     ),
-    # MinAtar with sticky actions (pgx): the settings above, without a search. Seaquest: 3 points, 2
-    # seeds, 1,000,000 steps: gae_lambda=0.8,0.95 ent_coef=0.01,0.03, rewards normalised or not. Its
-    # rewards are rare at first, and normalised they are learnt from three times as fast. It is a
+    # 3 points, 2 seeds, 1,000,000 steps: gae_lambda=0.8,0.95 ent_coef=0.01,0.03, rewards normalised
+    # or not. Rewards are rare at first, and normalised they are learnt from three times as fast. A
     # place to start from: after 3,600,000 steps it reached 5 to 8.
-    ("a2c", "pgx/minatar-asterix"): dict(
-        _STICKY, gae_lambda=0.8, ent_coef=0.03, learning_rate=1.15e-2
-    ),
-    ("a2c", "pgx/minatar-breakout"): dict(
-        _STICKY, gae_lambda=0.6, ent_coef=0.03, learning_rate=2e-2
-    ),
-    ("a2c", "pgx/minatar-freeway"): dict(
-        _STICKY, gae_lambda=0.95, ent_coef=0.01, learning_rate=6e-3, normalize_rewards=True
-    ),
     ("a2c", "pgx/minatar-seaquest"): dict(
-        _STICKY, gae_lambda=0.8, ent_coef=0.01, learning_rate=1e-2, normalize_rewards=True
-    ),
-    ("a2c", "pgx/minatar-space_invaders"): dict(
-        _STICKY, gae_lambda=0.95, ent_coef=0.03, learning_rate=1.05e-2
+        _MINATAR | _STICKY,
+        gae_lambda=0.8,
+        ent_coef=0.01,
+        learning_rate=1e-2,
+        normalize_rewards=True,
     ),
     # These have not been searched for and are places to start from.
     ("a2c", "jumanji/Snake-v1"): dict(
@@ -206,6 +197,17 @@ PRESETS: dict[tuple[str, str], dict] = {
     # 15 points: learning rate in [3e-4, 1e-2], gamma 0.9 or 0.95, ent_coef 0 or 0.003, lambda 0.9
     # or 1, log_std_init -0.5 or 0; 2 to 3 seeds each. As in A2C's preset, the horizon is short.
     ("a3c", "Pendulum-v1"): dict(_NORMALIZED, gamma=0.95, ent_coef=0.003, learning_rate=5e-3),
+}
+
+# With sticky actions (pgx) as without them (gymnax), and longer; not searched for anew.
+PRESETS |= {
+    ("a2c", f"pgx/minatar-{game}"): PRESETS["a2c", f"{name}-MinAtar"] | _STICKY
+    for game, name in (
+        ("asterix", "Asterix"),
+        ("breakout", "Breakout"),
+        ("freeway", "Freeway"),
+        ("space_invaders", "SpaceInvaders"),
+    )
 }
 
 BASES: dict[str, dict] = {

@@ -194,8 +194,8 @@ def _unknown(name, known):
 def _all_for(name):
     """The ids to offer for an unknown one; those of the suites, which take seconds to import, only
     if no other is near."""
-    of_gymnasium, missing = _of_gymnasium()  # those missing say what installs them when made
-    ids = [*_of_gymnax(), *_OWN, *of_gymnasium, *itertools.chain(*missing.values())]
+    # Those of gymnasium whose package is missing say what installs them when made.
+    ids = [*_of_gymnax(), *_OWN, *gymnasium.registry]
     if not near(name, ids, cutoff=0.8):
         ids += itertools.chain(*available().ids.values())
     return ids
