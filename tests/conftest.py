@@ -4,6 +4,7 @@ Environment variables: RLJAX_NO_SKIPS=1 makes a skipped test fail, unless the ma
 what it needs; RLJAX_SKIPPED names a file to which the ids of skipped tests are written.
 """
 
+import gc
 import os
 import tempfile
 from collections import Counter
@@ -98,6 +99,17 @@ def pytest_configure(config):
             flags.append("--xla_cpu_use_fusion_emitters=false")
             flags.append("--xla_cpu_parallel_codegen_split_count=1")
     os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """After a module, lets go of compiled programs when there are many: each takes several of the
+    memory mappings that Linux allows a process (65,530), and one more ends it without a word."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
