@@ -9,6 +9,7 @@ Domain randomisation (Tobin et al. 2017, arXiv 1703.06907) is a function `key ->
     rljax.train("a2c", env="CartPole-v1", env_params=lengths)
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -89,11 +90,19 @@ def _strong(value):
 
 
 def _check(params, name, value):
-    known = list(vars(params)) if params is not None else []
-    if name not in known:
-        raise ValueError(unknown("environment parameter", name, known))
-    is_text = isinstance(getattr(params, name), str)
-    is_right = isinstance(value, str) if is_text else isinstance(value, int | float | tuple)
+    kinds = {x.name: x.type for x in dataclasses.fields(params)} if params is not None else {}
+    if name not in kinds:
+        raise ValueError(unknown("environment parameter", name, list(kinds)))
+    if isinstance(getattr(params, name), str):
+        kind, is_right = "text", isinstance(value, str)
+    elif kinds[name] in (int, "int"):
+        kind, is_right = "a whole number", _is_whole(value)
+    else:
+        kind, is_right = "a number", isinstance(value, int | float | tuple)
     if not is_right:
-        kind = "text" if is_text else "a number"
         raise TypeError(f"environment parameter {name} = {value!r}: must be {kind}")
+
+
+def _is_whole(value):
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(x, int | float) and float(x).is_integer() for x in numbers)

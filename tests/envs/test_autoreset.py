@@ -268,6 +268,8 @@ class ResetsItself(probes.Probe):
         ({"env_params": {"lenght": (1.0, 2.0)}}, ValueError, "did you mean length?"),
         ({"env_params": {"length": ()}}, TypeError, "or a tuple of numbers"),
         ({"env_params": {"length": (1.0, "a")}}, TypeError, "or a tuple of numbers"),
+        ({"env_params": {"max_steps_in_episode": 1.5}}, TypeError, "must be a whole number"),
+        ({"env_params": {"max_steps_in_episode": (5, 7.5)}}, TypeError, "must be a whole number"),
         ({"env_params": lambda key: {"lenght": 1.0}}, ValueError, "did you mean length?"),
         ({"env_params": lambda key: 1.0}, TypeError, "must give a dict or EnvParams, not float"),
         ({"env_params": lambda key: {"length": jnp.ones(3)}}, TypeError, "must be a number"),
