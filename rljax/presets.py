@@ -97,8 +97,8 @@ PRESETS: dict[tuple[str, str], dict] = {
     # 13 points by hand, 2 seeds, 400,000 to 1,000,000 steps: optimizer=rmsprop_tf,adam
     # learning_rate=1e-3,2e-3 (RMSProp 3e-3 to 2e-2) ent_coef=0,0.001,0.003,0.01,0.03
     # gamma=0.95,0.98,0.99 gae_lambda=0.9,0.95, rewards normalised or not, larger batches.
-    # At first a fruit is found once in 240 steps: unscaled, or with an ent_coef of 0.01, nothing was
-    # learnt. The mask keeps the snake from its walls and itself, which is exploration enough.
+    # At first a fruit is found once in 240 steps: unscaled, or with an ent_coef of 0.01, nothing
+    # was learnt. The mask keeps the snake off walls and itself: exploration enough.
     ("a2c", "jumanji/Snake-v1"): dict(
         _DENSE,
         total_timesteps=2_000_000,
