@@ -19,9 +19,8 @@ import numpy as np
 
 from rljax import analysis
 from rljax.cli import fail, flags, run_script
-from rljax.runs import directory, records, settings
+from rljax.runs import settings
 from rljax.runs.options import DEVICES
-from rljax.sweep import points as spaces
 from rljax.sweep.options import SweepOptions
 from rljax.utils import atomic_io
 from rljax.utils.checks import check
@@ -68,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
         try:
             options = flags.parse_options(Options, __doc__.splitlines()[0], argv).validate()
-            sweep = stack.enter_context(sweeps.prepared(sweeps.Asked(**asked(options))))
+            sweep = stack.enter_context(sweeps.prepared(sweeps.resumed(asked(options))))
         except (ValueError, TypeError) as error:
             return fail(error)
         done = sweep()
@@ -86,9 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     return run_script(run, argv)
 
 
-def asked(options: Options) -> dict[str, Any]:
-    """The fields of the `sweep.directory.Asked`; raises ValueError if its directory holds another
-    sweep."""
+def asked(options: Options) -> Any:
+    """The `sweep.directory.Asked` of the options."""
+    from rljax.sweep.directory import Asked
+
     preset = settings.start_from("a2c", "MemoryChain-bsuite").config
     base = dataclasses.replace(preset, num_envs=NUM_ENVS)
     batch, agents = base.batch_size, ((base.core, base.core_inputs), ("none", ()))
@@ -104,16 +104,7 @@ def asked(options: Options) -> dict[str, Any]:
     ]
     told = {name: getattr(options, name) for name in ("run_dir", "num_seeds", "seed", "device")}
     how = SweepOptions(**told, quiet=options.quiet, eval_episodes=0)
-    found = dict(base=base, options=how, own=(), points=points, heat_map=False)
-    if not (options.run_dir / "config.json").exists():
-        return found
-    saved = directory.read_record(options.run_dir)
-    there = [spaces.restored(point) for point in saved.get("points", [])]
-    seeds = [saved["run"].get(name) for name in ("seed", "num_seeds")]
-    is_same = there == points and seeds == [options.seed, options.num_seeds]
-    if not is_same or records.read_config(saved) != base:
-        raise ValueError(f"run_dir = {str(options.run_dir)!r}: is of other settings than asked for")
-    return {**found, "saved": saved}
+    return Asked(base, how, (), points, heat_map=False)
 
 
 def regrets(rows: Any) -> Any:

@@ -54,7 +54,7 @@ def test_the_score_is_that_of_bsuite():
 def test_sums_of_returns_are_exact(tmp_path, small):
     """Of the episodes in a table with six digits: each returns 1 or -1."""
     how = memory_len.asked(memory_len.Options(tmp_path, lengths=(3,), episodes=700))
-    config, _ = points.apply(how["base"], (), how["points"][1])
+    config, _ = points.apply(how.base, (), how.points[1])
     _, metrics = tiny.train(config, jax.random.key(3))
     episodes = np.asarray(metrics.episodes)
     means = [float(f"{x:.6g}") for x in np.asarray(metrics.episodic_return)]
@@ -68,9 +68,9 @@ def test_sums_of_returns_are_exact(tmp_path, small):
 
 def test_a_length_has_its_episodes_and_each_core_is_a_group(tmp_path, small):
     how = memory_len.asked(memory_len.Options(tmp_path))
-    assert [x[memory_len.LENGTH] for x in how["points"]] == [*memory_len.LENGTHS] * 2
+    assert [x[memory_len.LENGTH] for x in how.points] == [*memory_len.LENGTHS] * 2
     assert len(memory_len.LENGTHS) == 23
-    groups = trials.plan(how["base"], how["points"], range(5))
+    groups = trials.plan(how.base, how.points, range(5))
     assert [len(group.trials) for group in groups] == [5] * 46
     for group in groups:
         config = group.trials[0].config

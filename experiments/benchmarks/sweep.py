@@ -47,7 +47,7 @@ class Options:
 def measure(options, where):
     axes = {"learning_rate": sweep.log(1e-4, 1e-2, options.rates)}
     base, seeds = Config(total_timesteps=options.timesteps), list(range(options.seeds))
-    with platform.computing_on(where.device, platform.cores()) as device:
+    with platform.computing_on(where.device, platform.cpu_devices()) as device:
         (group,) = sweep.plan(base, sweep.grid(axes), seeds)
         rounds = benchmark.table(COLUMNS, in_turn(group, options.rounds))
         shares = files(base, axes, seeds, where.device)

@@ -216,8 +216,8 @@ def orthogonal(gain: float) -> Callable:
     arXiv 1312.6120).
 
     Gram-Schmidt on a normal matrix gives the same distribution as the usual QR decomposition. XLA's
-    takes several times as long to compile, and can hang on two CPU cores in a program that makes
-    many networks at once.
+    takes several times as long to compile, and can hang on a CPU where there are as many at once as
+    threads (`platform.cpu_devices`).
     """
 
     def init(key, shape, dtype=jnp.float32):

@@ -10,7 +10,7 @@ import numpy as np
 from rljax import analysis
 from rljax.config import Config
 from rljax.loggers.display import Display
-from rljax.runs import directory, interrupts, settings
+from rljax.runs import directory, interrupts, records, settings
 from rljax.sweep import points as spaces
 from rljax.sweep import report, results, running, trials
 from rljax.sweep.journal import Journal
@@ -46,6 +46,25 @@ class Done(NamedTuple):
     exit_status: int  # of a program that does this sweep
 
 
+def resumed(asked: Asked) -> Asked:
+    """The same sweep, resumed if its directory holds it.
+
+    Raises:
+        ValueError: the directory holds another sweep, or one that cannot be read.
+    """
+    options = asked.options
+    if not (options.run_dir / "config.json").exists():
+        return asked
+    saved = directory.read_record(options.run_dir)
+    points = [spaces.restored(point) for point in saved.get("points", [])]
+    seeds = [saved["run"].get(name) for name in ("seed", "num_seeds")]
+    is_same = points == asked.points and seeds == [options.seed, options.num_seeds]
+    if not is_same or records.read_config(saved) != asked.base:
+        where = f"run_dir = {str(options.run_dir)!r}"
+        raise ValueError(f"{where}: is of other settings than asked for")
+    return asked._replace(saved=saved)
+
+
 @contextlib.contextmanager
 def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
     """A sweep, checked as far as possible, in a locked directory: yields a function, to be called
@@ -59,8 +78,8 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
     begun, options = time.perf_counter(), asked.options
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
         options.validate()
-        cores = platform.cores()
-        device = stack.enter_context(platform.computing_on(options.device, cpu_devices=cores))
+        on_device = platform.computing_on(options.device, platform.cpu_devices())
+        device = stack.enter_context(on_device)
         signals.check()
         groups = trials.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)
         metrics = running.check(groups)

@@ -39,6 +39,8 @@ def computing_on(device: str, cpu_devices: int = 1, in_place: bool = False) -> I
         jax.config.update("jax_platforms", "cpu")
     if in_place:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if cpu_devices > 1 and _is_cpu(device):
+        _set_threads(cpu_devices + 1)
     is_said = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if cpu_devices > 1 and not is_said and jax.config.jax_num_cpu_devices < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started
@@ -75,14 +77,28 @@ def cores() -> int:
 def use_one_thread(device: str) -> None:
     """Before JAX starts, makes a CPU, if one computes, do so in the thread that calls, in the whole
     process; unless the user's own NPROC or PJRT_NPROC, which XLA reads, says otherwise."""
-    if _is_cpu(device) and "PJRT_NPROC" not in os.environ:
-        os.environ.setdefault("NPROC", "1")
+    if _is_cpu(device):
+        _set_threads(1)
 
 
 def cpu_devices() -> int:
-    """What a CPU is split into: a device for each core, or for each thread that XLA may have."""
+    """What a CPU is split into: a device for each core, or for each thread that XLA may have but
+    one.
+
+    Each device computes in a thread of XLA's pool. LAPACK's factorisation of a batch of matrices
+    (`jnp.linalg.cholesky`, used by brax's resets) hands parts to this pool and waits for them in
+    its own thread: on all devices at once, without a further thread, they would wait for ever.
+    """
     threads = os.environ.get("PJRT_NPROC", os.environ.get("NPROC", ""))
-    return min(cores(), int(threads)) if threads.isdigit() and int(threads) else cores()
+    known = threads.isdigit() and int(threads)
+    return min(cores(), max(int(threads) - 1, 1)) if known else cores()
+
+
+def _set_threads(number):
+    """Before JAX starts: of XLA's pool, for the whole process, unless a variable of the user's own
+    says otherwise."""
+    if "PJRT_NPROC" not in os.environ:
+        os.environ.setdefault("NPROC", str(number))
 
 
 def set_xla_flags(device: str) -> None:
