@@ -26,9 +26,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).parent / "helpers"), os.environ.get("PYTHONPATH")])
 )
 
-# A script's `main`, called in a test, leaves those that it starts later their threads; there is one
-# more than devices, as in a run (`platform.cpu_devices`).
-os.environ.setdefault("NPROC", str(os.cpu_count() + 1))
+# A script's `main`, called in a test, leaves those that it starts later their threads.
+os.environ.setdefault("NPROC", str(os.cpu_count()))
 
 # Processes that share a GPU must not each take most of its memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -23,9 +23,9 @@ render      CartPole as images
 """
 
 from rljax.envs.autoreset import Env
-from rljax.envs.catalogue import available, has_vectors
+from rljax.envs.catalogue import available, factorizes, has_vectors
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import MDP
 from rljax.envs.registry import make
 
-__all__ = ["MDP", "Env", "HostEnv", "available", "has_vectors", "make"]
+__all__ = ["MDP", "Env", "HostEnv", "available", "factorizes", "has_vectors", "make"]

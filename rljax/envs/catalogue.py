@@ -54,6 +54,12 @@ def has_vectors(env: Any) -> bool:
     )
 
 
+def factorizes(env: Any) -> bool:
+    """Whether an environment, known by its id, factorises matrices as it is reset (brax's masses),
+    which takes XLA a thread of its own (`platform.cpu_devices`)."""
+    return str(env).startswith("brax/")
+
+
 def find(env: Any) -> Any:
     """What an id or a path names: an environment, or what makes one of keyword arguments; anything
     else is returned as it is.

@@ -47,8 +47,9 @@ def prepared(
             platform.set_xla_flags(options.device)  # the server takes them over
             forkserver.start_server()  # it imports while this process does
         # A2C's programs are spread over the cores; A3C's processes are.
-        devices = 1 if algorithm.in_processes else platform.cpu_devices()
-        on_device = platform.computing_on(options.device, cpu_devices=devices, in_place=True)
+        factorizes = envs.factorizes(asked.config.env)
+        devices = 1 if algorithm.in_processes else platform.cpu_devices(factorizes)
+        on_device = platform.computing_on(options.device, devices, True, factorizes=factorizes)
         device = stack.enter_context(on_device)
         signals.check()
         module, keys = algorithms.module(asked.algorithm), seeds.keys(options.seeds)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax import analysis
+from rljax import analysis, envs
 from rljax.config import Config
 from rljax.loggers.display import Display
 from rljax.runs import directory, interrupts, records, settings
@@ -32,10 +32,14 @@ class Asked(NamedTuple):
     heat_map: bool = True  # the points are a grid
 
     @property
-    def envs(self) -> str:
+    def all_envs(self) -> list[Any]:
         """The environment, or all of them where they are an axis."""
-        found = dict.fromkeys(point.get("env", self.base.env) for point in self.points)
-        return ", ".join(map(str, found))
+        return [*dict.fromkeys(point.get("env", self.base.env) for point in self.points)]
+
+    @property
+    def envs(self) -> str:
+        """Their names."""
+        return ", ".join(map(str, self.all_envs))
 
 
 class Done(NamedTuple):
@@ -78,7 +82,9 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
     begun, options = time.perf_counter(), asked.options
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
         options.validate()
-        on_device = platform.computing_on(options.device, platform.cpu_devices())
+        factorizes = any(map(envs.factorizes, asked.all_envs))
+        devices = platform.cpu_devices(factorizes)
+        on_device = platform.computing_on(options.device, devices, factorizes=factorizes)
         device = stack.enter_context(on_device)
         signals.check()
         groups = trials.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)

@@ -49,16 +49,6 @@ class ConstantReward(Probe):
         return 1.0, 0.0, True
 
 
-class Inverts(ConstantReward):
-    """A matrix is inverted at each reset, by LAPACK on a CPU, as brax inverts masses."""
-
-    def reset_env(self, key, params):
-        roots = jax.random.normal(key, (14, 14))
-        matrix = roots @ roots.T + jnp.eye(14)
-        inverse = jax.scipy.linalg.solve(matrix, jnp.eye(14), assume_a="pos")
-        return inverse[0, :1], State(time=jnp.int32(0), mark=inverse[0, 0])
-
-
 class RewardByObservation(Probe):
     """One step, the mark is -1 or 1 and so is the reward: V(s) = s."""
 
