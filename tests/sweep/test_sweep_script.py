@@ -268,7 +268,7 @@ def test_points_are_listed_in_a_file(main, tmp_path, capsys):
             "A3C's workers are processes",
         ),
         ("--axis gamma=0.9 --algorithm a3c", "num_envs = 4: A3C has envs_per_worker instead"),
-        ("--axis env_params.max_steps_in_episode=abc", "'abc': must be a number"),
+        ("--axis env_params.max_steps_in_episode=abc", "'abc': must be a whole number"),
         ("--axis total_timesteps=1e30", "must be less than 2**31 rollouts"),
         ("--axis gamma=linear:0:1:100000000", "100,000,000 points: must be no more than 1,000"),
         ("--points x.json --sampling random", "must not be given together with sampling"),
