@@ -42,17 +42,21 @@ def computing_on(
         jax.config.update("jax_platforms", "cpu")
     if in_place:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if factorizes and cpu_devices > 1 and _is_cpu(device):
-        _set_threads(cpu_devices + 1)
     is_said = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if cpu_devices > 1 and not is_said and jax.config.jax_num_cpu_devices < 1:
         with contextlib.suppress(RuntimeError):  # JAX has started
             jax.config.update("jax_num_cpu_devices", cpu_devices)
+            if factorizes:
+                _set_threads(cpu_devices + 1)
     found = first_device(device)
     is_default = device == "auto" or found == jax.devices()[0]
     # The name of its kind, as programs are spread over all devices of it.
-    with contextlib.nullcontext() if is_default else jax.default_device(found.platform):
-        yield found.device_kind if found.platform != "cpu" else "cpu"
+    computes = contextlib.nullcontext() if is_default else jax.default_device(found.platform)
+    on_cpu = found.platform == "cpu"
+    if factorizes and on_cpu and len(jax.local_devices(backend="cpu")) >= _threads():
+        computes = jax.default_device(found)  # alone, as JAX had started without a further thread
+    with computes:
+        yield "cpu" if on_cpu else found.device_kind
 
 
 def first_device(device: str) -> Any:
@@ -92,9 +96,18 @@ def cpu_devices(factorizes: bool = False) -> int:
     own thread: on all devices at once, without a further thread, they would wait for ever. The
     further thread makes programs without factorisations take 1.3 to 1.5 times as long.
     """
+    return min(cores(), max(_threads() - factorizes, 1)) if _said_threads() else cores()
+
+
+def _threads():
+    """Of XLA's pool."""
+    return _said_threads() or cores()
+
+
+def _said_threads():
+    """Those that a variable names, or 0."""
     threads = os.environ.get("PJRT_NPROC", os.environ.get("NPROC", ""))
-    known = threads.isdigit() and int(threads)
-    return min(cores(), max(int(threads) - factorizes, 1)) if known else cores()
+    return int(threads) if threads.isdigit() else 0
 
 
 def _set_threads(number):

@@ -46,11 +46,14 @@ def test_a_cpu_is_split_into_as_many_devices_as_xla_has_threads(variables, numbe
 
 
 @pytest.mark.slow
-def test_factorisations_on_every_device_do_not_wait_for_each_other(tmp_path):
-    """Each, of a batch, needs a thread of XLA's beside that of its device."""
+@pytest.mark.parametrize("first", ["", "rljax.train('a2c', env='CartPole-v1', total_timesteps=800, quiet=True)"])
+def test_factorisations_on_every_device_do_not_wait_for_each_other(first, tmp_path):
+    """Each, of a batch, needs a thread of XLA's beside that of its device, also where JAX had
+    started without one, in an earlier run of the process."""
     pytest.importorskip("brax")
-    program = """
+    program = f"""
 import rljax
+{first}
 settings = dict(total_timesteps=64 * 8 * 3, num_seeds=2, eval_episodes=1, eval_max_steps=5)
 run = rljax.train("a2c", env="brax/ant", quiet=True, **settings)
 print(run.status)
