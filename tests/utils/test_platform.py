@@ -46,7 +46,9 @@ def test_a_cpu_is_split_into_as_many_devices_as_xla_has_threads(variables, numbe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["", "rljax.train('a2c', env='CartPole-v1', total_timesteps=800, quiet=True)"])
+@pytest.mark.parametrize(
+    "first", ["", "rljax.train('a2c', env='CartPole-v1', total_timesteps=800, quiet=True)"]
+)
 def test_factorisations_on_every_device_do_not_wait_for_each_other(first, tmp_path):
     """Each, of a batch, needs a thread of XLA's beside that of its device, also where JAX had
     started without one, in an earlier run of the process."""
