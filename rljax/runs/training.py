@@ -49,7 +49,9 @@ def prepared(
         # A2C's programs are spread over the cores; A3C's processes are.
         factorizes = envs.factorizes(asked.config.env)
         devices = 1 if algorithm.in_processes else platform.cpu_devices(factorizes)
-        on_device = platform.computing_on(options.device, devices, True, factorizes=factorizes)
+        on_device = platform.computing_on(
+            options.device, devices, in_place=True, factorizes=factorizes
+        )
         device = stack.enter_context(on_device)
         signals.check()
         module, keys = algorithms.module(asked.algorithm), seeds.keys(options.seeds)
