@@ -39,8 +39,15 @@ from rljax.utils.platform import CPU_FLAGS
 jax.config.update("jax_num_cpu_devices", 2)  # sweeps are spread over them
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# In reasons of skips: what a machine has or lacks, and no package brings.
-MACHINE = ("no GPU", "there is a GPU", "needs a display", "needs root", "not allowed here")
+# In reasons of skips: what a machine has or lacks, and no package brings; and which JAX was found.
+MACHINE = (
+    "no GPU",
+    "there is a GPU",
+    "needs a display",
+    "needs root",
+    "not allowed here",
+    "another JAX",
+)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,11 +25,10 @@ for run_dir in sys.argv[1:]:
 """
 
 
-def is_as_then():
-    """Whether XLA compiles to the same bits here as where the runs were trained."""
+def has_jax_of_then():
+    """Whether the runs were trained with this version of JAX."""
     record, now = directory.read_record(EARLIER / "a2c"), directory.provenance("cpu")
-    same = record["processor"] == now["processor"]
-    return same and all(record["versions"][n] == now["versions"][n] for n in ("jax", "jaxlib"))
+    return all(record["versions"][n] == now["versions"][n] for n in ("jax", "jaxlib"))
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +85,11 @@ def test_an_earlier_run_is_resumed_to_its_end(resumed, name):
     assert len(record["resumed"]) == 1
 
 
-@pytest.mark.skipif(not is_as_then(), reason="XLA compiles to other bits here")
+@pytest.mark.skipif(not has_jax_of_then(), reason="another JAX")
 @pytest.mark.parametrize("name", [*NAMES, "a2c at a row's end"])
 def test_an_earlier_run_is_resumed_to_nearly_the_same(resumed, name):
-    """Programs have changed since, and XLA rounds otherwise; a wrong key or state would take other
-    actions."""
+    """Programs have changed since, and XLA rounds otherwise, as it does on other processors; a
+    wrong key or state would take other actions."""
     run, first = rljax.load(resumed[name]), name.split()[0]
     newest = checkpoints.existing(run.run_dir)[-1]
     _, trees = checkpoints.load(checkpoints.folder(run.run_dir, newest))
