@@ -62,8 +62,10 @@ class Config:
     """Environment steps of the run, over all environments; rounded up to whole rollouts."""
     num_envs: int = 16  # Environments that step together.
     vectorization: Literal["sync", "async"] = "sync"
-    """Gymnasium's environments: one after another in this process, or each in a process of its own.
-    It changes no result."""
+    """Gymnasium's environments: one after another in this process, or spread over processes. It
+    changes no result."""
+    env_processes: int | None = None
+    """Processes of async environments, which share them evenly; by default as many as cores."""
     num_steps: int = 5  # Steps of every environment between two updates: the rollout's length.
 
     gamma: float = 0.99  # Discount factor.
@@ -149,6 +151,9 @@ class Config:
         """
         objects = ("env", "network", "core", "loss")  # names, or objects
         check(self, *objects, **dict.fromkeys(_COUNTS, 1))
+        if self.env_processes is not None and self.vectorization != "async":
+            what = f"vectorization = {self.vectorization!r} has none; set 'async'"
+            raise ValueError(f"env_processes = {self.env_processes}: {what}")
         for name in objects:
             if not isinstance(getattr(self, name), Hashable):
                 what = "must be hashable, such as a frozen dataclass"
@@ -233,7 +238,7 @@ def at_row_end(config: Config, updates: int, log_interval: int) -> bool:
     return updates % log_interval == 0 or updates == config.num_updates
 
 
-_COUNTS = ("total_timesteps", "num_envs", "num_steps", "frame_stack", "core_size")
+_COUNTS = ("total_timesteps", "num_envs", "num_steps", "frame_stack", "core_size", "env_processes")
 _CORE_INPUTS = ("last_action", "last_reward")
 _FINITE = ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0))
 _SHARE = ("in [0, 1]", lambda x: (x >= 0) & (x <= 1))

@@ -282,7 +282,7 @@ def _step(env, network, learner, greedy, now):
     keys = jax.random.split(jax.random.split(key_env)[0], num_episodes)
     env_state, answer = jax.vmap(env.mdp.step)(keys, now.env_state, action)
     still = jnp.logical_not(now.result.finished)
-    done = answer.terminated | answer.truncated
+    done = interface.over(answer)
     ends = (still & done)[:, None]
     kept = partial(jax.tree.map, lambda before, now: jnp.where(ends, now, before))
     result = Evaluation(

@@ -45,9 +45,11 @@ def run(
     watch(0, total, 0)
     env = env._replace(num_envs=min(env.num_envs, num_episodes))
     before = forkserver.children()
-    with forkserver.children_ended(before), contextlib.closing(SyncEnvs(env)) as opened:
+    with forkserver.children_ended(before), contextlib.ExitStack() as stack:
+        opened = SyncEnvs(env)
+        stack.callback(opened.end)
         try:
-            host_envs.check_made(env.spec, opened.get_attr("error"))
+            host_envs.check_made(env.spec, opened.errors)
         except RefusedError as error:
             many = f"{env.num_envs} environment{'s' * (env.num_envs > 1)}"
             raise EnvError(f"in an evaluation in {many}: {error}") from error
@@ -86,7 +88,7 @@ class _Episodes:
         # The episode of every environment, and what its next action depends on. An idle one stays
         # in the batch, so that the batch keeps its shape.
         self.episode = np.zeros(len(guarded), int)
-        self.obs = np.zeros((len(guarded), *spec.obs_shape), np.float32)
+        self.obs = spec.empty_obs(len(guarded))
         # Of an environment's last step; what else is carried is the policy's to keep.
         self.reward, self.fresh = np.zeros(len(guarded), np.float32), np.ones(len(guarded), bool)
         self.mask = None
@@ -113,7 +115,7 @@ class _Episodes:
         if episode is None:
             return False
         self.episode[i], self.fresh[i] = episode, True
-        self._keep(i, *self.guarded[i].reset(seed=int(self.seeds[self.episode[i]])))
+        self._keep(i, *self.guarded[i].reset(int(self.seeds[self.episode[i]])))
         return True
 
     def _step(self, i, action):
@@ -124,7 +126,9 @@ class _Episodes:
         self._keep(i, obs, info)
         self.returns[episode] += np.float32(info.get("score", reward))
         self.reward[i] = reward
-        self.finished[episode] = terminated or truncated
+        is_end = terminated or truncated
+        self.fresh[i] = is_end  # as in training, also where the episode goes on
+        self.finished[episode] = is_end and "goes_on" not in info
         if "logged" in info:
             self.info[episode] = info["logged"]
         if not self.finished[episode] and self.lengths[episode] < self.max_steps:

@@ -37,7 +37,7 @@ def make_env(config: Config) -> Env | HostEnv:
     return envs.make(
         *(config.env, config.env_kwargs, config.env_params, config.num_envs, config.vectorization),
         *(config.wrappers, config.frame_stack, config.reset, config.log_info),
-        config.reset_options,
+        *(config.reset_options, config.env_processes),
     )
 
 
@@ -239,7 +239,8 @@ def loop(
         answer = step(env_action)
         flags = (answer.terminated, answer.truncated)
         row = (obs, action, answer.reward, *flags, answer.final_obs)
-        row = Transition(*row, mask=mask, info=answer.info, score=answer.score)
+        more = dict(info=answer.info, score=answer.score, over=answer.over)
+        row = Transition(*row, mask=mask, **more)
         if columns is None:
             columns = jax.tree.map(lambda x: np.empty((num_steps, *x.shape), x.dtype), row)
         for column, x in zip(columns, row):
@@ -262,7 +263,7 @@ def track(episodes: EpisodeStats, batch: Transition) -> tuple[EpisodeStats, tupl
         the last step, or None) of the episodes that ended).
     """
     num_steps = batch.reward.shape[0]
-    done = jnp.logical_or(batch.terminated, batch.truncated)
+    done = interface.over(batch)
     steps = jnp.arange(1, num_steps + 1, dtype=jnp.int32)[:, None]
     end = jnp.max(jnp.where(done, steps, 0), axis=0)  # steps up to the last end, or 0
     ended = end > 0

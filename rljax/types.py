@@ -29,6 +29,9 @@ class Transition(NamedTuple):
     the last step of an episode alone."""
     score: Any = None
     """float32 [T, B] the rewards as returns count them, or None if as they are learnt from."""
+    over: Any = None
+    """bool [T, B] where the episodes that returns count ended, or None if wherever they were
+    terminated or truncated."""
 
 
 class EpisodeStats(NamedTuple):

@@ -213,8 +213,8 @@ def _host_step(job, env, network, running) -> Callable:
 
     fresh, no = (held, noise, obs, mask, first), np.zeros(num_envs, bool)
     zero = np.zeros(num_envs, np.float32)
-    score = zero if env.spec.has_score else None
-    same = Step(obs, zero, no, no, obs, mask, running.no_info, score)
+    more = dict(score=zero if env.spec.has_score else None, over=no if env.spec.has_over else None)
+    same = Step(obs, zero, no, no, obs, mask, running.no_info, **more)
     zeros = np.zeros(pytrees.size(layout.published), np.float32)
     step(zeros, lambda actions: same)  # compiles
     held, noise, obs, mask, first = fresh

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from rljax.envs import infos, spaces
-from rljax.envs.interface import MDP, Step, wrapped
+from rljax.envs.interface import MDP, Step, over, wrapped
 from rljax.envs.ops import IN_PYTHON
 from rljax.utils.errors import WRONG, in_a_line, is_interrupt, what_is_wrong
 
@@ -96,33 +96,29 @@ def reset_settings(options: Callable[[int], dict] | None, index: int) -> dict[st
     return {} if options is None else {"options": options(index)}
 
 
-class Guarded(gymnasium.Env):
-    """Takes actions numbered from 0 and returns encoded observations, as `HostEnv.spec` says.
+class Guarded:
+    """Takes actions numbered from 0 and returns encoded observations, as `HostEnv.spec` says; else
+    as a `gymnasium.Env` does.
 
     `error` says why the environment could not be made, or is empty; later errors are
-    `info["error"]`. The valid actions are `info["mask"]`, a step's score is `info["score"]` and,
-    where an episode ends, the numbers of `HostEnv.log_info` are `info["logged"]`; the info keeps
-    nothing else.
+    `info["error"]`. The valid actions are `info["mask"]`, a step's score is `info["score"]`,
+    `info["goes_on"]` is True where an episode that was terminated must not be reset and, where one
+    is over, the numbers of `HostEnv.log_info` are `info["logged"]`; the info keeps nothing else.
     """
 
-    def __init__(self, host: Any, index: int, builds: bool = True):
-        """Makes the environment of a `HostEnv` with this index; without `builds` it only has its
-        spaces."""
+    def __init__(self, host: Any, index: int):
+        """Makes the environment of a `HostEnv` with this index."""
         self.encode, self.decode = host.encode, host.decode
+        self.has_score, self.has_over = host.own_spec.has_score, host.own_spec.has_over
         self.masked = host.spec.action_space if host.spec.has_mask else None
         self.log_info = host.log_info
         self.reset_settings = partial(reset_settings, host.options, index)
-        self.env, self.error, self.metadata = None, "", {}
-        shapes = host.spec.obs_shape, host.spec.action_space.shape
-        kinds = (gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32) for shape in shapes)
-        self.observation_space, self.action_space = kinds
-        self.nothing = np.zeros(host.spec.obs_shape, np.float32)
+        self.env, self.error = None, ""
+        self.nothing = host.spec.empty_obs()
         # Its state is the mask of valid actions.
         own = MDP(host.own_spec, self._begin, self._advance, lambda mask: mask, ops=IN_PYTHON)
         self.mdp, self.state = wrapped(own, host.wrappers), None
         self.generator, self.has_answered, self.told = np.random.default_rng(), False, {}
-        if not builds:
-            return
         try:
             self.env = host.build(index)
             own = self.env.observation_space, self.env.action_space
@@ -133,7 +129,8 @@ class Guarded(gymnasium.Env):
                 raise
             self.error = in_a_line(error)
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict]:
+        """(obs, info)."""
         self.has_answered = False
         try:
             if seed is not None:  # other numbers than the environment draws with this seed
@@ -144,18 +141,21 @@ class Guarded(gymnasium.Env):
         except BaseException as error:
             return self.nothing, _failure(error, self.has_answered)
 
-    def step(self, action):
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """(obs, reward, terminated, truncated, info), without auto-reset."""
         self.has_answered = False
         try:
             self.state, answer = self.mdp.step(self.generator, self.state, action)
             obs, reward, terminated, truncated, *_ = answer
             info = {}
-            if terminated or truncated:  # nothing is left to choose
+            if over(answer):  # nothing is left to choose
                 obs = obs.copy()  # the environment may reuse the array when it is reset
                 if self.log_info:
                     info["logged"] = infos.numbers(self.told, self.log_info)
             else:
                 info = self._info()
+                if terminated or truncated:
+                    info["goes_on"] = True
             if answer.score is not None:
                 info["score"] = float(answer.score)
             return obs, reward, terminated, truncated, info
@@ -163,7 +163,8 @@ class Guarded(gymnasium.Env):
             failure = _failure(error, self.has_answered)
         return self.nothing, 0.0, False, False, failure  # no end of an episode: it would be reset
 
-    def close(self):
+    def close(self) -> None:
+        """Closes it; a failure is a warning."""
         if self.env is not None:
             close(self.env)
 
@@ -182,9 +183,13 @@ class Guarded(gymnasium.Env):
         self.has_answered = True
         obs, reward, terminated, truncated, info = step_answer(answer)
         obs, self.told = self.encode(obs), info
-        if self.masked is None or not (terminated or truncated):
+        more = {"score": _number(info["score"])} if self.has_score else {}
+        if self.has_over:
+            more["over"] = _flag("over", info["over"])
+        answer = Step(obs, reward, terminated, truncated, obs, **more)
+        if self.masked is None or not over(answer):
             mask = self._mask(info)
-        return mask, Step(obs, reward, terminated, truncated, obs)
+        return mask, answer
 
     def _info(self):
         mask = self.mdp.mask(self.state)

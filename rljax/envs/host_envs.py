@@ -37,7 +37,8 @@ class HostEnv(NamedTuple):
     encode: Callable[[Any], np.ndarray]  # an observation of its own -> float32 [*obs_shape]
     decode: Callable[[np.ndarray], Any]  # an action from 0 [*action_shape] -> one of its own
     num_envs: int = 1
-    vectorization: str = "sync"  # in this process, or "async", each in a process of its own
+    vectorization: str = "sync"  # in this process, or "async", in processes of their own
+    processes: int | None = None  # of "async" environments; as many as cores
     wrappers: tuple[Callable[[MDP], MDP], ...] = ()  # the first one innermost
     log_info: tuple[str, ...] = ()  # what its info must have where an episode ends
     options: Callable[[int], dict] | None = None  # of each reset, from its index
@@ -51,7 +52,7 @@ class HostEnv(NamedTuple):
 
     def open(self, seeds: Sequence[int] | None = None) -> "HostVectorEnv":
         """Makes `num_envs` of them, to be stepped together. The seeds [B], by default 0 to B - 1,
-        are for the global generators of each "async" environment's process, while it is made.
+        are for the global generators of "async" environments' processes, while they are made.
 
         Raises:
             RefusedError: one of them could not be made.
@@ -120,7 +121,9 @@ def _describe(name, env, options):
         if isinstance(action_space, Box):
             raise ValueError("continuous actions have no action_mask")
         spaces.mask(action_space, info["action_mask"])
-    return EnvSpec(name, observation, action_space, "action_mask" in info), declared
+    own = env.unwrapped
+    more = {what: bool(getattr(own, what, False)) for what in ("has_score", "has_over")}
+    return EnvSpec(name, observation, action_space, "action_mask" in info, **more), declared
 
 
 def _space(env, name):
@@ -151,9 +154,9 @@ class HostVectorEnv(contextlib.AbstractContextManager):
         self.no_info = np.zeros(shape, np.float32) if env.log_info else None
         self._envs = vectorized.start(env, seeds)
         # If nobody closes it: before multiprocessing waits for its processes.
-        self._end = Finalize(self, vectorized.end, (self._envs,), exitpriority=10)
+        self._end = Finalize(self, self._envs.end, exitpriority=10)
         try:
-            check_made(self.spec, self._envs.get_attr("error"))
+            check_made(self.spec, self._envs.errors)
         except RefusedError:
             self.close()
             raise
@@ -165,16 +168,16 @@ class HostVectorEnv(contextlib.AbstractContextManager):
         """Resets every environment with a seed of its own; returns (obs [B, *obs_shape], mask as in
         `Step`).
 
-        The seed of an "async" environment also seeds the global generators of NumPy and Python in
-        its process. In this process they belong to the caller, and stay as they are.
+        The seeds of a process's "async" environments also seed its global generators of NumPy and
+        Python. In this process they belong to the caller, and stay as they are.
 
         Raises:
             EnvError: an environment failed.
         """
         self.steps = 0
-        obs, info = self._call(self._envs.reset, seed=[int(seed) for seed in seeds])
+        obs, mask = self._call(self._envs.reset, [int(seed) for seed in seeds])
         check_finite(OBSERVATION_NOT_FINITE, obs, self._at)
-        return obs, info.get("mask")
+        return obs, mask
 
     def step(self, actions: np.ndarray) -> Step:
         """Takes actions [B, *action_shape], resets environments whose episode ends, and returns a
@@ -185,49 +188,35 @@ class HostVectorEnv(contextlib.AbstractContextManager):
         """
         self.steps += 1
         check_finite(ACTION_NOT_FINITE, actions, self._at)
-        obs, reward, terminated, truncated, info = self._call(self._envs.step, actions)
-        final_obs = obs
-        if "final_obs" in info:
-            final_obs = obs.copy()
-            for i in np.flatnonzero(info["_final_obs"]):
-                final_obs[i] = info["final_obs"][i]
-            check_finite(OBSERVATION_NOT_FINITE, final_obs, self._at)
-        check_finite(OBSERVATION_NOT_FINITE, obs, self._at)
-        reward = reward.astype(np.float32, copy=False)  # finite, as `Guarded` makes sure
-        logged = info.get("final_info", {}).get("logged", self.no_info)
-        score = self._score(info) if self.spec.has_score else None
-        return Step(obs, reward, terminated, truncated, final_obs, info.get("mask"), logged, score)
+        answer = self._call(self._envs.step, actions)
+        if answer.final_obs is not answer.obs:
+            check_finite(OBSERVATION_NOT_FINITE, answer.final_obs, self._at)
+        check_finite(OBSERVATION_NOT_FINITE, answer.obs, self._at)
+        return answer  # its reward is finite, as `Guarded` makes sure
 
     def close(self) -> None:
         """Closes the environments and ends their processes."""
         try:
-            if not self._envs.closed:  # at exit they are, and modules are gone
-                vectorized.ask_to_close(self._envs)
+            if self._end.still_active():  # at exit it is not, and modules are gone
+                self._envs.ask_to_end()
         finally:
             self._end()
 
-    def _score(self, info):
-        """Those of episodes that ended are apart."""
-        score, final = np.zeros(self.num_envs, np.float32), info.get("final_info", {})
-        for told in (info, final):
-            there = told.get("_score", False)
-            score = np.where(there, told.get("score", score), score)
-        return score.astype(np.float32)
-
-    def _call(self, function, *args, **kwargs):
+    def _call(self, function, given):
         try:
-            *answer, info = function(*args, **kwargs)
-        except (EOFError, OSError) as error:  # of the pipe to a process
-            i, how = vectorized.gone(self._envs.processes)
-            raise EnvError(f"{self._at(i)}: its process {how}") from error
-        if "error" in info:
-            i = int(np.argmax(info["_error"]))
-            raise failed(self._at(i), info["error"][i])
-        return *answer, info
+            return function(given)
+        except vectorized.Gone as gone:
+            raise EnvError(gone.told(self._when())) from gone
+        except vectorized.Failed as one:
+            i, error = one.args
+            raise failed(self._at(i), error) from None
 
     def _at(self, i):
+        return f"environment {i}{self._when()}"
+
+    def _when(self):
         when = f"at step {self.steps:,}" if self.steps else "at its first reset"
-        return f"environment {i} of {self.spec.name} {when}"
+        return f" of {self.spec.name} {when}"
 
 
 def check_made(spec: EnvSpec, errors: Iterable[str]) -> None:
@@ -246,7 +235,7 @@ def failed(where: str, error: str) -> EnvError:
 def check_finite(error: str, x: np.ndarray, at: Callable[[int], str]) -> None:
     """Raises an EnvError if a row of observations or actions x [B, ...] is not finite; `at` says
     where and when, for the index of an environment."""
-    if pytrees.is_finite(x):
+    if x.dtype.kind != "f" or pytrees.is_finite(x):
         return
     i = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
     shown = " ".join(np.array2string(x[i], threshold=20, precision=3).split())

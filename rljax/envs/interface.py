@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rljax.envs import spaces
 from rljax.envs.ops import IN_JAX, Ops
 
@@ -20,6 +22,8 @@ class Step(NamedTuple):
     info: Any = None  # float32 [..., K] the numbers of `Config.log_info`; None if there are none;
     # of environments that Python steps only where an episode ended, else 0
     score: Any = None  # float32 [...] the reward as returns count it; None if as it is learnt from
+    over: Any = None  # bool [...] the episode as returns count it ended, and was reset; None if it
+    # did wherever it was terminated or truncated
 
 
 class EnvSpec(NamedTuple):
@@ -30,16 +34,30 @@ class EnvSpec(NamedTuple):
     action_space: spaces.ActionSpace
     has_mask: bool = False  # whether it gives a mask of valid actions
     has_score: bool = False  # whether its steps have a score
+    has_over: bool = (
+        False  # whether they have `over`: a lost life is terminated, and the game goes on
+    )
 
     @property
     def obs_shape(self) -> tuple[int, ...]:
         """Of an encoded observation."""
         return self.observation.shape
 
+    def empty_obs(self, *leading: int) -> np.ndarray:
+        """Encoded observations [*leading, *obs_shape] of zeros, in the dtype in which rollouts keep
+        them."""
+        dtype = getattr(self.observation, "dtype", "float32")
+        return np.zeros((*leading, *self.obs_shape), dtype)
+
 
 def score(rewarded: Any) -> Any:
     """The score of a `Step`, or of a `types.Transition`."""
     return rewarded.reward if rewarded.score is None else rewarded.score
+
+
+def over(ended: Any) -> Any:
+    """Where the episodes that returns count ended, of a `Step` or of a `types.Transition`."""
+    return ended.terminated | ended.truncated if ended.over is None else ended.over
 
 
 class MDP(NamedTuple):

@@ -36,6 +36,7 @@ def make(
     reset: str = "auto",
     log_info: tuple[str, ...] = (),
     reset_options: Any = (),
+    env_processes: int | None = None,
 ) -> Env | HostEnv:
     """Makes an environment: an `Env` if it is in JAX, a `HostEnv` if it is gymnasium's.
 
@@ -46,7 +47,8 @@ def make(
         env_kwargs: keyword arguments of the constructor; for a gymnasium environment, as
             `by_index.of_index` takes them.
         env_params: of an environment in JAX, as `parameters.override` takes them.
-        num_envs, vectorization: of the `HostEnv`. An `Env` is a single one, for `vmap`.
+        num_envs, vectorization, env_processes: of the `HostEnv`, as `Config` has them. An `Env` is
+            a single one, for `vmap`.
         wrappers, frame_stack: as `Config` has them.
         reset: of an `Env`, as `autoreset.make` takes it.
         log_info: the numbers of its info that `Step.info` has, as `infos.numbers` finds them.
@@ -78,7 +80,8 @@ def make(
     if isinstance(made, HostEnv):
         if reset == "cached":
             raise ValueError(f"reset = 'cached': Python steps {made.spec.name!r} and resets it")
-        return made._replace(num_envs=num_envs, vectorization=vectorization)
+        how = dict(vectorization=vectorization, processes=env_processes)
+        return made._replace(num_envs=num_envs, **how)
     if vectorization != "sync":
         what = f"{made.spec.name!r} is written in JAX and needs none"
         what += " (gymnasium/ID chooses gymnasium's)"

@@ -1,28 +1,44 @@
-"""Several guarded environments at once: in this process, or each in a process of its own."""
+"""Several guarded environments at once: in this process, or spread over processes of their own."""
 
 import contextlib
-import os
+import itertools
+import pickle
 import time
 from collections.abc import Sequence
-from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
 import cloudpickle
-import gymnasium
+import jax
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv, async_vector_env
 
 from rljax.envs.guarded import Guarded
-from rljax.utils import forkserver
+from rljax.envs.interface import Step, over
+from rljax.envs.spaces import Box
+from rljax.utils import forkserver, platform
 from rljax.utils.forkserver import RefusedError
 
 GRACE = 2.0  # seconds that processes have to close their environments
 
 
-def start(host: Any, seeds: Sequence[int]) -> VectorEnv:
+class Failed(Exception):  # noqa: N818  whoever knows when makes an error of it
+    """(the index of an environment in its batch, its error: a line or a traceback)."""
+
+
+class Gone(Exception):  # noqa: N818
+    """(the range of the environments whose process has ended, how it did)."""
+
+    def told(self, where: str = "") -> str:
+        """In one line; `where` stands after the environments."""
+        share, how = self.args
+        several = len(share) > 1
+        which = f"environments {share[0]} to {share[-1]}" if several else f"environment {share[0]}"
+        return f"{which}{where}: {'their' if several else 'its'} process {how}"
+
+
+def start(host: Any, seeds: Sequence[int]) -> "SyncEnvs | AsyncEnvs":
     """Makes the environments of a `HostEnv`, with seeds as `HostEnv.open` takes them. Those that
-    cannot be made have an `error`.
+    cannot be made have one of the `errors`.
 
     Raises:
         RefusedError: a process cannot be started, or the environment cannot be sent to it.
@@ -42,139 +58,221 @@ def start(host: Any, seeds: Sequence[int]) -> VectorEnv:
     except BaseException as error:
         for process in forkserver.children() - before:
             process.kill()
-        if isinstance(error, EOFError | OSError):
-            text = f"{name}: a process with an environment cannot be started, or died: {error!r}"
+        if isinstance(error, Gone):
+            raise RefusedError(f"{name}: {error.told()} as it started") from error
+        if isinstance(error, OSError):
+            text = f"{name}: a process with environments cannot be started: {error!r}"
             raise RefusedError(text) from error
         raise
 
 
-class SyncEnvs(VectorEnv):
-    """Guarded environments stepped one after another, with same-step auto-reset: gymnasium's
-    SyncVectorEnv with less overhead."""
+class SyncEnvs:
+    """Guarded environments, stepped one after another."""
 
     def __init__(self, host: Any):
-        self.num_envs, self.envs = host.num_envs, []
+        self.envs, self.spec = [], host.spec
+        self.num_info = len(host.log_info)
         try:
             for index in host.indices:
                 self.envs.append(Guarded(host, index))
         except BaseException:  # a signal
-            self.close_extras()
+            self.end()
             raise
 
-    def reset(self, *, seed=None, options=None):
-        obs, infos = zip(*(env.reset(seed=one) for env, one in zip(self.envs, seed)))
-        return np.array(obs), self._join(infos)
+    @property
+    def errors(self) -> list[str]:
+        """As `Guarded.error`, of each environment."""
+        return [env.error for env in self.envs]
 
-    def step(self, actions):
+    def reset(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """(obs [B, *obs_shape], mask as in `Step`); raises `Failed`."""
+        obs, infos = zip(*(env.reset(seed) for env, seed in zip(self.envs, seeds)))
+        self._check(infos)
+        return np.array(obs), self._mask(infos)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Takes actions [B, *action_shape], and resets environments whose episode is over; raises
+        `Failed`."""
         # As Python's numbers they take half the time to decode.
         is_number = actions.ndim == 1 and actions.dtype.kind == "i"
         actions = actions.tolist() if is_number else actions
         answers = [env.step(action) for env, action in zip(self.envs, actions)]
         obs, reward, terminated, truncated, infos = zip(*answers)
-        joined, obs = {}, np.array(obs)
-        if True in terminated or True in truncated:
-            ends, infos = np.logical_or(terminated, truncated), list(infos)
-            joined = {"final_obs": list(obs.copy()), "_final_obs": ends}
-            for i in np.flatnonzero(ends):
-                obs[i], fresh = self.envs[i].reset()
-                infos[i] = {**fresh, "final_info": infos[i]} if infos[i] else fresh
-        if any(infos):
-            joined.update(self._join(infos))
+        self._check(infos)
+        obs, has_score = np.array(obs), self.spec.has_score
+        score = np.array([i["score"] for i in infos], np.float32) if has_score else None
+        logged = np.zeros((len(obs), self.num_info), np.float32) if self.num_info else None
         flags = np.array(terminated, bool), np.array(truncated, bool)
-        return obs, np.array(reward, np.float32), *flags, joined
+        final_obs, ends = obs, None
+        if self.spec.has_over:
+            ends = np.array(["goes_on" not in info for info in infos]) & (flags[0] | flags[1])
+        if True in terminated or True in truncated:
+            final_obs, infos = obs.copy(), list(infos)
+            for i in np.flatnonzero(flags[0] | flags[1] if ends is None else ends):
+                if logged is not None:
+                    logged[i] = infos[i]["logged"]
+                obs[i], infos[i] = self.envs[i].reset()
+            self._check(infos)
+        reward = np.array(reward, np.float32)
+        more = dict(mask=self._mask(infos), info=logged, score=score, over=ends)
+        return Step(obs, reward, *flags, final_obs, **more)
 
-    def get_attr(self, name):
-        return tuple(getattr(env, name) for env in self.envs)
+    def ask_to_end(self) -> None:
+        """They end at once."""
 
-    def close_extras(self, **kwargs):
+    def end(self) -> None:
+        """Closes the environments."""
         for env in self.envs:
             env.close()
 
-    def _join(self, infos):
-        """The infos of all as one, as gymnasium's vector environments return it."""
-        joined = {}
+    def _mask(self, infos):
+        return np.array([info["mask"] for info in infos]) if self.spec.has_mask else None
+
+    def _check(self, infos):
         for i, info in enumerate(infos):
-            joined = self._add_info(joined, info, i) if info else joined
-        return joined
+            if "error" in info:
+                raise Failed(i, info["error"])
 
 
-class AsyncEnvs(AsyncVectorEnv):
-    """Guarded environments, each in a process of its own, with same-step auto-reset."""
+class AsyncEnvs:
+    """Guarded environments in processes, each of which steps its share one after another.
+
+    What they take and give is in memory that all processes see. An empty message tells a process to
+    step, and another one that it has; what else there is to say is pickled.
+    """
 
     def __init__(self, host: Any, packed: bytes, seeds: Sequence[int]):
-        self.name = host.spec.name
-        super().__init__(
-            [partial(_guarded, packed, os.getpid(), index) for index in host.indices],
-            autoreset_mode=AutoresetMode.SAME_STEP,
-            shared_memory=True,
-            context="forkserver",
-            worker=partial(_work, forkserver.jax_settings(), [int(seed) for seed in seeds]),
-        )
+        number = min(host.processes or platform.cores(), host.num_envs)
+        shares = np.array_split(np.arange(host.num_envs), number)
+        self.shares = [range(share[0], share[-1] + 1) for share in shares]
+        self.processes, self.pipes = [], []
+        memory, self.actions, self.answer = _shared(host)
+        for share in self.shares:
+            ours, others = forkserver.context.Pipe()
+            own = share, [int(seeds[i]) for i in share], others, memory
+            args = (forkserver.jax_settings(), packed, *own)
+            process = forkserver.context.Process(target=_work, args=args, daemon=True)
+            process.start()
+            others.close()
+            self.processes.append(process)
+            self.pipes.append(ours)
+        self.errors = list(itertools.chain(*self._answers()))
 
-    def _check_spaces(self):
-        """The first answers of the processes."""
+    def reset(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `SyncEnvs.reset`. The seeds of a process's environments also seed its global
+        generators. Raises `Gone`, too."""
+        seeds = [int(seed) for seed in seeds]
+        self._ask(*(pickle.dumps([seeds[i] for i in share]) for share in self.shares))
+        mask = self.answer.mask
+        return self.answer.obs.copy(), None if mask is None else mask.copy()
+
+    def step(self, actions: np.ndarray) -> Step:
+        """As `SyncEnvs.step`. Raises `Gone`, too."""
+        self.actions[...] = actions
+        self._ask(*[b""] * len(self.pipes))
+        shared, ends = self.answer, over(self.answer)
+        answer = Step(*(None if x is None else x.copy() for x in shared._replace(final_obs=None)))
+        final_obs = answer.obs
+        if ends.any():
+            final_obs = final_obs.copy()
+            final_obs[ends] = shared.final_obs[ends]
+        return answer._replace(final_obs=final_obs)
+
+    def ask_to_end(self) -> None:
+        """Lets processes close their environments, for `GRACE` seconds at most."""
+        deadline = time.monotonic() + GRACE
+        for pipe in self.pipes:
+            pipe.close()
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+
+    def end(self) -> None:
+        """Kills the processes."""
+        for pipe, process in zip(self.pipes, self.processes):
+            pipe.close()
+            process.kill()
+            process.join()
+
+    def _ask(self, *messages):
         try:
-            super()._check_spaces()
+            for pipe, message in zip(self.pipes, messages):
+                pipe.send_bytes(message)
+        except OSError as error:
+            raise self._gone() from error
+        for share, error in zip(self.shares, self._answers()):
+            if error:
+                raise Failed(share.start + error[0], error[1])
+
+    def _answers(self):
+        """What every process says; all are waited for, so that none is left in its step."""
+        try:
+            said = [pipe.recv_bytes() for pipe in self.pipes]
         except (EOFError, OSError) as error:
-            i, how = gone(self.processes)
-            where = f"env = {self.name!r}: environment {i}"
-            raise RefusedError(f"{where}: its process {how} as it was made") from error
+            raise self._gone() from error
+        return [pickle.loads(one) if one else None for one in said]
+
+    def _gone(self):
+        sentinels = [process.sentinel for process in self.processes]
+        ended = wait(sentinels, timeout=GRACE)
+        i = sentinels.index(ended[0]) if ended else 0
+        self.processes[i].join(0)
+        how = forkserver.how_it_ended(self.processes[i].exitcode)
+        return Gone(self.shares[i], how)
 
 
-def _guarded(packed, asker, index):
-    """Unpacks when the process is ready for what the environment imports, which may start JAX. The
-    process that asks only for the spaces makes no environment."""
-    return Guarded(cloudpickle.loads(packed), index, builds=os.getpid() != asker)
+def _shared(host, memory=None):
+    """(memory, in it actions [B, ...] and a `Step` [B, ...])."""
+    spec, number = host.spec, host.num_envs
+    kind = np.float32 if isinstance(spec.action_space, Box) else np.int32
+    actions, zeros = np.zeros((number, *spec.action_space.shape), kind), np.zeros(number)
+    flags, obs = zeros.astype(bool), spec.empty_obs(number)
+    like = Step(
+        *(obs, zeros.astype(np.float32), flags, flags, obs),
+        mask=np.zeros((number, *spec.action_space.mask_shape), bool) if spec.has_mask else None,
+        info=np.zeros((number, len(host.log_info)), np.float32) if host.log_info else None,
+        score=zeros.astype(np.float32) if spec.has_score else None,
+        over=flags if spec.has_over else None,
+    )
+    leaves, tree = jax.tree.flatten((actions, like))
+    starts = [0, *itertools.accumulate(-(-leaf.nbytes // 64) * 64 for leaf in leaves)]
+    memory = memory or forkserver.context.RawArray("b", starts[-1])
+    views = [
+        np.frombuffer(memory, leaf.dtype, leaf.size, start).reshape(leaf.shape)
+        for leaf, start in zip(leaves, starts)
+    ]
+    return memory, *tree.unflatten(views)
 
 
-class _Seeding(gymnasium.Wrapper):
-    """The seed of an environment seeds its process's global generators too."""
-
-    def reset(self, *, seed=None, options=None):
-        if seed is not None:
-            forkserver.seed_generators(seed)
-        return self.env.reset(seed=seed, options=options)
-
-
-def _work(settings, seeds, index, make_one, *args):
-    """The process of an environment."""
+def _work(settings, packed, share, seeds, pipe, memory):
+    """The process of a share of the environments."""
     forkserver.begin()
     from rljax.utils import preload  # noqa: F401  if the server was started by others
 
     forkserver.take_over(settings)
-    forkserver.seed_generators(seeds[index], 1)  # other numbers than after the reset
+    forkserver.seed_generators(*seeds, 1)  # other numbers than after the reset
+    host = cloudpickle.loads(packed)  # now that it can import what it needs
+    _, actions, answer = _shared(host, memory)
+    actions, answer = jax.tree.map(lambda x: x[share.start : share.stop], (actions, answer))
+    envs = SyncEnvs(host._replace(first=host.first + share.start, num_envs=len(share)))
     with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
-        async_vector_env._async_worker(index, lambda: _Seeding(make_one()), *args)
+        pipe.send_bytes(pickle.dumps(envs.errors))
+        while True:
+            message, error = pipe.recv_bytes(), b""
+            try:
+                if message:
+                    seeds = pickle.loads(message)
+                    forkserver.seed_generators(*seeds)
+                    obs, mask = envs.reset(seeds)
+                    _put(answer, answer._replace(obs=obs, mask=mask))
+                else:
+                    _put(answer, envs.step(actions))
+            except Failed as failed:
+                error = pickle.dumps(failed.args)
+            pipe.send_bytes(error)
+    envs.end()
 
 
-def gone(processes: Sequence[Any]) -> tuple[int, str]:
-    """(index, how it ended) of the first process that has ended."""
-    sentinels = [process.sentinel for process in processes]
-    ended = wait(sentinels, timeout=GRACE)
-    i = sentinels.index(ended[0]) if ended else 0
-    processes[i].join(0)
-    return i, forkserver.how_it_ended(processes[i].exitcode)
-
-
-def ask_to_close(envs: VectorEnv) -> None:
-    """Lets processes close their environments, for `GRACE` seconds at most."""
-    if not hasattr(envs, "processes"):
-        return
-    deadline = time.monotonic() + GRACE
-    pipes = [pipe for pipe in envs.parent_pipes if pipe is not None]
-    for pipe in pipes:
-        with contextlib.suppress(OSError):
-            pipe.send(("close", None))
-    for pipe in pipes:
-        with contextlib.suppress(OSError, EOFError):
-            while pipe.poll(max(0.0, deadline - time.monotonic())):
-                pipe.recv()  # until it is closed at the other end
-
-
-def end(envs: VectorEnv) -> None:
-    """Kills the processes and closes what is left."""
-    for process in getattr(envs, "processes", ()):
-        process.kill()
-        process.join()
-        envs.closed = True  # gymnasium need not try as well
-    envs.close()
+def _put(into, answer):
+    for to, x in zip(into, answer):
+        if x is not None and x is not to:
+            to[...] = x

@@ -201,8 +201,10 @@ def time_limit(env: MDP, limit: int) -> MDP:
     def step(key, state, action):
         env_state, answer = env.step(key, state.env_state, action)
         time = state.time + 1
-        answer = answer._replace(truncated=answer.truncated | (time >= limit))
-        return WithTime(env_state, time), answer
+        changes = {"truncated": answer.truncated | (time >= limit)}
+        if env.spec.has_over:
+            changes["over"] = answer.over | (time >= limit)
+        return WithTime(env_state, time), answer._replace(**changes)
 
     return env._replace(reset=reset, step=step, mask=_mask_of_inner(env))
 

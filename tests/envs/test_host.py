@@ -112,7 +112,7 @@ def test_what_only_a_process_finds_out_is_refused_there():
 
 
 def test_a_process_that_dies_as_it_is_made_is_named():
-    with pytest.raises(forkserver.RefusedError, match=r"environment \d: its process exited with s"):
+    with pytest.raises(forkserver.RefusedError, match=r"environments? \d.*: \w+ process exited with s"):
         envs.make("host_probes:LeavingInWorkers", num_envs=2, vectorization="async").open()
     assert not multiprocessing.active_children()
 
@@ -574,17 +574,90 @@ def test_one_that_leaves_when_closed_is_a_warning():
         envs.make(LeavingWhenClosed).open().close()
 
 
-def test_a_process_that_is_killed_is_noticed_at_once():
-    made = envs.make("host_probes:Slow", num_envs=3, vectorization="async")
+@pytest.mark.parametrize(
+    ("processes", "names"),
+    [(3, ["environment 0", "environment 1", "environment 2"]), (2, ["environments 0 to 1", "en"])],
+)
+def test_a_process_that_is_killed_is_noticed_at_once(processes, names):
+    how = dict(vectorization="async", env_processes=processes)
+    made = envs.make("host_probes:Slow", num_envs=3, **how)
+    for i in range(processes):
+        with made.open() as running:
+            running.reset([0, 1, 2])
+            running.step(np.zeros(3, np.int32))
+            os.kill(running._envs.processes[i].pid, signal.SIGKILL)
+            begun = time.monotonic()
+            found = rf"{names[i]}.* of .* at step 2: \w+ process was killed by SIGKILL"
+            with pytest.raises(forkserver.EnvError, match=found):
+                steps(running, 3)
+        assert time.monotonic() - begun < 5
+        assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5, 9])
+def test_processes_share_environments_evenly_and_change_nothing(processes):
+    """Masks, true successors, scores and logged numbers of games of different lengths."""
+    settings = dict(num_envs=5, log_info=("steps",), env_kwargs=lambda index: {"length": 1 + index})
+    answers = []
+    for how in ({}, dict(vectorization="async", env_processes=processes)):
+        with envs.make("host_probes:Game", **settings, **how).open() as running:
+            answers.append([running.reset(range(5)), *some_steps(running, 9)])
+            if how:
+                sizes = [len(share) for share in running._envs.shares]
+                assert len(sizes) == min(processes, sum(sizes))
+                assert max(sizes) - min(sizes) <= 1
+    jax.tree.map(np.testing.assert_array_equal, *answers)
+    logged = np.array([step.info for step in answers[0][1:]])
+    assert (logged > 0).sum(axis=0)[:, 0].tolist() == [4, 2, 1, 1, 0]
+
+
+def some_steps(running, number):
+    return [running.step(np.zeros(running.num_envs, np.int32)) for _ in range(number)]
+
+
+def test_a_lost_life_is_terminated_and_its_game_goes_on():
+    with envs.make("host_probes:Game", (("length", 2),)).open() as running:
+        assert running.spec.has_over
+        (obs, mask), played = running.reset([0]), some_steps(running, 5)
+    assert [step.terminated[0] for step in played] == [False, True, False, True, False]
+    assert [step.over[0] for step in played] == [False, False, False, True, False]
+    assert [step.score[0] for step in played] == [10] * 5
+    assert [step.reward[0] for step in played] == [1] * 5
+    assert obs.tolist() == [[2, 0]]
+    assert [step.obs[0].tolist() for step in played] == [[2, 1], [1, 2], [1, 3], [2, 0], [2, 1]]
+    assert played[1].final_obs[0].tolist() == [1, 2]
+    assert played[3].final_obs[0].tolist() == [0, 4]
+    assert [step.mask[0].tolist().index(True) for step in played] == [1, 0, 1, 0, 1]
+
+
+def test_returns_are_of_whole_games_and_values_are_cut_at_lives():
+    settings = dict(env="host_probes:Game", env_kwargs={"length": 3}, log_info=("steps",))
+    settings |= dict(num_envs=2, num_steps=4, hidden_sizes=(4,), total_timesteps=96)
+    state, metrics = a2c.train(Config(**settings), jax.random.key(0), log_interval=3)
+    assert metrics.episodes.tolist() == [4, 4, 4, 4]
+    assert metrics.episodic_return.tolist() == [60] * 4
+    assert metrics.episodic_length.tolist() == [6] * 4
+    assert metrics.info.tolist() == [[6]] * 4
+    learners = jax.tree.map(lambda x: x[None], state.learner)
+    found = evaluation.evaluate(Config(**settings), learners, jax.random.key(0)[None], 3, True)
+    assert found.returns.tolist() == [[60] * 3]
+    assert found.lengths.tolist() == [[6] * 3]
+    cut = envs.make("host_probes:Game", (("length", 3),), wrappers=("time_limit=5",))
+    with cut.open() as running:
+        running.reset([0])
+        played = some_steps(running, 5)
+    assert [step.over[0] for step in played] == [False] * 4 + [True]
+    assert [step.truncated[0] for step in played] == [False] * 4 + [True]
+
+
+def test_an_error_in_a_process_names_its_environment():
+    """The fourth of five, in the second process."""
+    kwargs = lambda index: {"fails_at": 2 if index == 3 else None}  # noqa: E731
+    made = envs.make("host_probes:Game", kwargs, (), 5, "async", env_processes=2)
     with made.open() as running:
-        running.reset([0, 1, 2])
-        running.step(np.zeros(3, np.int32))
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        begun = time.monotonic()
-        with pytest.raises(forkserver.EnvError, match=r"environment \d of .* killed by SIGKILL"):
-            steps(running, 3)
-    assert time.monotonic() - begun < 5
-    assert not multiprocessing.active_children()
+        running.reset(range(5))
+        with pytest.raises(forkserver.EnvError, match="environment 3 of .*Game at step 2:\n"):
+            steps(running, 2)
 
 
 def test_seeds_are_of_their_key_and_apart():

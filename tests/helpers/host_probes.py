@@ -508,3 +508,35 @@ def wrong_by_index(index):
 
 def failing_by_index(index):
     return {"index": {0: 0}[index]}
+
+
+class Game(gymnasium.Env):
+    """A game of several lives: a lost one is terminated, and the game goes on. It observes (lives
+    left, steps so far); each step has the score 10 and is learnt from as 1. Actions take turns to
+    be valid. With `fails_at`, it fails at this step."""
+
+    observation_space = gymnasium.spaces.Box(0, 100, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    has_score = has_over = True
+
+    def __init__(self, length=2, lives=2, fails_at=None):
+        self.length, self.lives, self.fails_at = length, lives, fails_at
+
+    def reset(self, *, seed=None, options=None):
+        self.left, self.steps = self.lives, 0
+        return self._seen(), self._info()
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == self.fails_at:
+            raise RuntimeError("the machine is out of order")
+        is_lost = self.steps % self.length == 0
+        self.left -= is_lost
+        told = {"score": 10, "over": self.left == 0, "steps": self.steps}
+        return self._seen(), 1.0, is_lost, False, self._info() | told
+
+    def _seen(self):
+        return np.array([self.left, self.steps], np.float32)
+
+    def _info(self):
+        return {"action_mask": [self.steps % 2 == 0, self.steps % 2 == 1]}

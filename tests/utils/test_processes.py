@@ -133,8 +133,8 @@ WITH_CHILDREN = dataclasses.replace(CONFIG, env="process_probes:WithChildren")
 @pytest.mark.parametrize("how", ["closed", "killed"])
 def test_what_an_environment_in_a_process_starts_ends_with_it(tmp_path, how):
     config = on(WITH_CHILDREN, tmp_path)
-    made = envs.make(config.env, config.env_kwargs, num_envs=2, vectorization="async")
-    with made.open() as running:
+    how = dict(vectorization="async", env_processes=2)
+    with envs.make(config.env, config.env_kwargs, num_envs=2, **how).open() as running:
         running.reset([0, 1])
         running.step(np.zeros(2, np.int32))
         assert len(started(tmp_path)) == 8
