@@ -70,17 +70,67 @@ def test_parts_are_one_vector_of_float32():
     assert jax.eval_shape(envs.make(Parts()).reset, jax.random.key(0))[1].dtype == np.float32
 
 
-def test_gymnasium_s_bytes_are_float32_once_they_are_encoded():
-    class Bytes(gymnasium.Env):
-        action_space = gymnasium.spaces.Discrete(2)
-        observation_space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)
+class Bytes(gymnasium.Env):
+    action_space = gymnasium.spaces.Discrete(2)
+    observation_space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)
+    dtype = np.uint8
 
-        def reset(self, *, seed=None, options=None):
-            return np.zeros((4, 4, 3), np.uint8), {}
+    def reset(self, *, seed=None, options=None):
+        return self._image(), {}
 
-    env = envs.make(Bytes)
-    assert env.spec.observation == Numbers((4, 4, 3), 1 / 255)
-    assert env.encode(np.full((4, 4, 3), 255, np.uint8)).dtype == np.float32
+    def step(self, action):
+        return self._image(), float(action), self.np_random.random() < 0.2, False, {}
+
+    def _image(self):
+        return self.np_random.integers(0, 256, (4, 4, 3)).astype(self.dtype)
+
+
+class Whole(Bytes):
+    """Bytes as whole numbers of float64."""
+
+    dtype = np.float64
+
+
+class Fractions(Bytes):
+    def _image(self):
+        return np.full((4, 4, 3), 0.5)
+
+
+class InFloats(Bytes):
+    """Declared as float32, as the bytes are, and so encoded."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.float32)
+    dtype = np.float32
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_gymnasium_s_bytes_are_kept(vectorization):
+    for env in (Bytes, Whole):
+        made = envs.make(env, num_envs=2, vectorization=vectorization)
+        assert made.spec.observation == Numbers((4, 4, 3), 1 / 255, "uint8")
+        with made.open() as running:
+            obs, _ = running.reset([0, 1])
+            for _ in range(9):
+                step = running.step(np.ones(2, np.int32))
+                assert (obs.dtype, step.obs.dtype, step.final_obs.dtype) == ("uint8",) * 3
+    with pytest.raises(ValueError, match="observation of float64 is not of uint8, as its space"):
+        envs.make(Fractions)
+
+
+def test_gymnasium_s_bytes_train_as_the_same_numbers_in_float32():
+    found = {}
+    for env in (Bytes, InFloats):
+        how = dict(num_envs=2, num_steps=4, total_timesteps=64, frame_stack=2, hidden_sizes=(4,))
+        config = Config(env=env, **how)
+        found[env], _ = a2c.train(config, jax.random.key(0), log_interval=8)
+        learners = jax.tree.map(lambda x: x[None], found[env].learner)
+        played = evaluation.evaluate(config, learners, jax.random.key(1)[None], 3, greedy=False)
+        assert (played.lengths > 0).all()
+    assert envs.make(InFloats).encode(np.ones((4, 4, 3), np.float32)).dtype == np.float32
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=2e-4),
+        *(state.learner for state in found.values()),
+    )
 
 
 @pytest.mark.parametrize("normalize", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -26,7 +26,7 @@ def encode(kind: Observation, obs: Any, xp: Any = np) -> Any:
         return xp.concatenate(pieces)
     if isinstance(kind, OneHot):
         return _one_hot(kind, xp.asarray(obs).reshape(-1), xp)
-    array = _numbers(obs) if xp is np else xp.asarray(obs, kind.dtype)
+    array = _numbers(kind, obs) if xp is np else xp.asarray(obs, kind.dtype)
     if array.shape != kind.shape:
         raise ValueError(f"observation has shape {array.shape}, not {kind.shape}")
     is_whole = kind.scale == 1.0 or kind.dtype != "float32"
@@ -66,25 +66,29 @@ def _check_parts(kind, obs):
         raise ValueError(f"observation has the keys {list(obs)}, not {list(kind.names)}")
 
 
-def _numbers(obs):
-    """As float32; what is too large for it becomes infinite, which is refused later."""
+def _numbers(kind, obs):
+    """In the dtype that its kind keeps; what is too large for float32 becomes infinite, which is
+    refused later."""
     array = np.asarray(obs)
-    if array.dtype == np.float32:
+    if array.dtype == kind.dtype:
         return array
     if array.dtype.kind not in "biufO":
         raise TypeError(f"observation is of {array.dtype}: must be of numbers")
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        kept = array.astype(kind.dtype)
+        if kind.dtype != "float32" and not np.array_equal(kept, array):
+            raise ValueError(f"observation of {array.dtype} is not of {kind.dtype}, as its space")
+    return kept
 
 
 def encoder(kind: Observation) -> Callable[[Any], np.ndarray]:
     """`encode` for one kind, in NumPy; fast if there is nothing to do."""
     shape = kind.shape
-    if not isinstance(kind, Numbers) or kind.scale != 1.0:
+    if not isinstance(kind, Numbers) or (kind.scale != 1.0 and kind.dtype == "float32"):
         return partial(encode, kind)
 
     def encode_array(obs):
-        is_right = type(obs) is np.ndarray and obs.shape == shape and obs.dtype == np.float32
+        is_right = type(obs) is np.ndarray and obs.shape == shape and obs.dtype == kind.dtype
         return obs if is_right else encode(kind, obs)
 
     return encode_array

@@ -34,7 +34,7 @@ class HostEnv(NamedTuple):
     own_spec: EnvSpec  # without them
     declared: tuple[gymnasium.Space, gymnasium.Space]  # of its observations and of its actions
     build: Callable[[int], gymnasium.Env]  # from its index, as `by_index` counts
-    encode: Callable[[Any], np.ndarray]  # an observation of its own -> float32 [*obs_shape]
+    encode: Callable[[Any], np.ndarray]  # an observation of its own -> one array [*obs_shape]
     decode: Callable[[np.ndarray], Any]  # an action from 0 [*action_shape] -> one of its own
     num_envs: int = 1
     vectorization: str = "sync"  # in this process, or "async", in processes of their own
@@ -96,7 +96,7 @@ def in_wrappers(env: HostEnv, wrappers: Sequence[Callable[[MDP], MDP]]) -> HostE
 def given(env: HostEnv) -> tuple[Callable[[Any], np.ndarray], int | None]:
     """How a policy encodes what it is given of an environment outside of `HostEnv.open`: a function
     from an observation, or if observations are stacked from the last N as a sequence, the oldest
-    first, to float32 [*obs_shape]; and how many axes that has, or None if it is no array of
+    first, to one array [*obs_shape]; and how many axes that has, or None if it is no array of
     numbers."""
     mdp, kind = _in_wrappers(env), env.own_spec.observation
     axes = len(kind.shape) + mdp.stacks if isinstance(kind, Numbers) else None
@@ -116,6 +116,8 @@ def _describe(name, env, options):
     declared = _space(env, "observation_space"), _space(env, "action_space")
     observation, action_space = spaces.observation(declared[0]), spaces.action_space(declared[1])
     obs, info = reset_answer(_reset(name, env, options))
+    if isinstance(observation, Numbers) and spaces.is_kept(declared[0].dtype):
+        observation = observation._replace(dtype=declared[0].dtype.name)
     encoding.encode(observation, obs)
     if "action_mask" in info:
         if isinstance(action_space, Box):

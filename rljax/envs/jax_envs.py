@@ -188,7 +188,7 @@ def _observation(source, params, action_space, declared):
     key = jax.eval_shape(jax.random.key, 0)
     obs = _traced("reset", lambda key: reset(key, params)[0], key)
     kind = spaces.observed(declared, obs)
-    if not isinstance(kind, Numbers) or not _is_small(obs.dtype):
+    if not isinstance(kind, Numbers) or not spaces.is_kept(obs.dtype):
         return kind
 
     def after_a_step(key, action):
@@ -199,10 +199,6 @@ def _observation(source, params, action_space, declared):
     found = _traced("step", after_a_step, key, _abstract_action(action_space))
     is_same = all(leaf.dtype == obs.dtype for leaf in jax.tree.leaves(found))
     return kind._replace(dtype=obs.dtype.name) if is_same else kind
-
-
-def _is_small(dtype):
-    return dtype.kind in "biu" and dtype.itemsize < 4
 
 
 def _abstract_action(space):

@@ -160,6 +160,12 @@ def _scale(space):
     return 1 / 255 if np.all(low == 0) and np.all(high == 255) else 1.0
 
 
+def is_kept(dtype: np.dtype) -> bool:
+    """Whether rollouts keep observations of a dtype as they are: bools and whole numbers of 8 or 16
+    bits."""
+    return dtype.kind in "biu" and dtype.itemsize < 4
+
+
 def is_scaled_anew(space: Any) -> bool:
     """Whether the space has numbers from 0 to 255 that are not bytes: earlier versions did not
     divide them by 255."""

@@ -112,7 +112,9 @@ def test_what_only_a_process_finds_out_is_refused_there():
 
 
 def test_a_process_that_dies_as_it_is_made_is_named():
-    with pytest.raises(forkserver.RefusedError, match=r"environments? \d.*: \w+ process exited with s"):
+    with pytest.raises(
+        forkserver.RefusedError, match=r"environments? \d.*: \w+ process exited with s"
+    ):
         envs.make("host_probes:LeavingInWorkers", num_envs=2, vectorization="async").open()
     assert not multiprocessing.active_children()
 

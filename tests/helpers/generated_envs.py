@@ -218,11 +218,22 @@ def sizes(space):
 
 
 def encoded(space, obs):
-    """What an observation should come to: float32, a vector but for a Box."""
+    """What an observation should come to: a vector but for a Box, float32 or whole and of few bits."""
+    if isinstance(space, spaces.Box | spaces.MultiBinary) and space.dtype.name in KEPT:
+        return np.array(obs).astype(space.dtype)
+    return in_float32(space, obs)
+
+
+KEPT = ("bool", "int8", "uint8", "int16", "uint16")
+
+
+def in_float32(space, obs):
     if isinstance(space, spaces.Dict):
-        return np.concatenate([encoded(s, obs[name]).ravel() for name, s in space.spaces.items()])
+        return np.concatenate(
+            [in_float32(s, obs[name]).ravel() for name, s in space.spaces.items()]
+        )
     if isinstance(space, spaces.Tuple):
-        return np.concatenate([encoded(s, part).ravel() for s, part in zip(space.spaces, obs)])
+        return np.concatenate([in_float32(s, part).ravel() for s, part in zip(space.spaces, obs)])
     if isinstance(space, spaces.Discrete):
         return np.eye(int(space.n), dtype=np.float32)[int(obs) - int(space.start)]
     if isinstance(space, spaces.MultiDiscrete):
