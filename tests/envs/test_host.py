@@ -620,7 +620,7 @@ def some_steps(running, number):
 def test_a_lost_life_is_terminated_and_its_game_goes_on():
     with envs.make("host_probes:Game", (("length", 2),)).open() as running:
         assert running.spec.has_over
-        (obs, mask), played = running.reset([0]), some_steps(running, 5)
+        (obs, _), played = running.reset([0]), some_steps(running, 5)
     assert [step.terminated[0] for step in played] == [False, True, False, True, False]
     assert [step.over[0] for step in played] == [False, False, False, True, False]
     assert [step.score[0] for step in played] == [10] * 5
@@ -658,7 +658,7 @@ def test_an_error_in_a_process_names_its_environment():
     made = envs.make("host_probes:Game", kwargs, (), 5, "async", env_processes=2)
     with made.open() as running:
         running.reset(range(5))
-        with pytest.raises(forkserver.EnvError, match="environment 3 of .*Game at step 2:\n"):
+        with pytest.raises(forkserver.EnvError, match=r"environment 3 of .*Game at step 2:\n"):
             steps(running, 2)
 
 

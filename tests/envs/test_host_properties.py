@@ -70,7 +70,8 @@ def check_stepping(plan, vectorization):
     """A few steps of two environments; with actions that are drawn from those that are valid."""
     rng, steps, choices = np.random.default_rng(0), [], []
     try:
-        made = envs.make(builder(plan), (), (), B, vectorization)
+        processes = None if vectorization == "sync" else B
+        made = envs.make(builder(plan), (), (), B, vectorization, env_processes=processes)
         with made.open() as running:
             obs, mask = running.reset([1, 2])
             steps.append((obs, mask))

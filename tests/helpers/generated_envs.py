@@ -218,7 +218,7 @@ def sizes(space):
 
 
 def encoded(space, obs):
-    """What an observation should come to: a vector but for a Box, float32 or whole and of few bits."""
+    """What an observation should come to: a vector but for a Box; float32, or of few bits."""
     if isinstance(space, spaces.Box | spaces.MultiBinary) and space.dtype.name in KEPT:
         return np.array(obs).astype(space.dtype)
     return in_float32(space, obs)
