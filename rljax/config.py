@@ -87,9 +87,10 @@ class Config:
     max_grad_norm: float = 0.5  # Larger gradients are scaled to this global norm; inf turns it off.
 
     network: str = "auto"
-    """Torso: mlp, cnn, auto (cnn for images), 'package.module:attribute' or a linen module."""
+    """Torso: mlp, cnn (MinAtar's), nature or a3c (Atari's, which have hidden_sizes and activation
+    of their own), auto (cnn for images, else mlp), 'package.module:attribute' or a linen module."""
     channels: Literal["auto", "last", "first"] = "auto"
-    """Axis of an image's channels, for the cnn: auto takes the short one."""
+    """Axis of an image's channels: auto takes the short one."""
     hidden_sizes: tuple[int, ...] = (64, 64)  # Widths of the dense layers.
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
     """Activation between the layers."""

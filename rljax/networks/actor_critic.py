@@ -1,7 +1,6 @@
 """The actor-critic network: a torso, a policy head and a value head."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax
@@ -182,7 +181,7 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
         raise ValueError(f"action_bounds = 'tanh': {spec.name} has actions without finite bounds")
     is_own = not isinstance(config.network, str) or ":" in config.network
     return ActorCritic(
-        make_torso=torsos.choose(config, spec),
+        make_torso=torsos.choose(config, spec).make,
         shared_torso=config.shared_torso,
         action_space=spec.action_space,
         action_bounds=config.action_bounds,
@@ -222,9 +221,9 @@ def describe(config: Config, spec: EnvSpec) -> dict:
     """What `make` chooses, for the record: the torso, the axis of channels if it is a CNN, and the
     shape and scale of observations."""
     torso = torsos.choose(config, spec)
-    record = {"torso": torso.func.__name__ if isinstance(torso, partial) else str(config.network)}
-    if record["torso"] == "CNN":
-        record["channels"] = torso.keywords["channels"]
+    record = {"torso": torso.name}
+    if torso.name == "CNN":
+        record["channels"] = torso.settings["channels"]
     record["observation"] = list(spec.obs_shape)
     if isinstance(spec.observation, Numbers):
         record["observation_scale"] = spec.observation.scale

@@ -6,7 +6,7 @@ takes the parts of a Dict or Tuple, nested as their space is, each [B, ...].
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -35,12 +35,14 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """MinAtar's network (arXiv 1903.03176): one 3x3 convolution of 16 channels, then dense layers,
-    for images [B, H, W, C], [B, C, H, W] if their channels are "first", or [B, H, W]."""
+    """Convolutions, then dense layers, for images [B, H, W, C], [B, C, H, W] if their channels are
+    "first", or [B, H, W]."""
 
     hidden_sizes: tuple[int, ...]
     activation: Callable[[jax.Array], jax.Array]
     channels: str = "last"
+    convolutions: tuple[tuple[int, int, int], ...] = ((16, 3, 1),)
+    """(channels of its output, width of its kernel, stride) of each."""
 
     @nn.compact
     def __call__(self, obs):
@@ -48,36 +50,92 @@ class CNN(nn.Module):
             obs = obs[..., None]
         elif self.channels == "first":
             obs = jnp.moveaxis(obs, 1, -1)
-        x = Conv(16, gain=np.sqrt(2), name="conv")(obs)
-        x = activate(self, "activation", self.activation, x)
+        x, several = obs, len(self.convolutions) > 1
+        for index, (size, width, stride) in enumerate(self.convolutions):
+            end = f"_{index}" * several
+            x = Conv(size, np.sqrt(2), width, stride, name=f"conv{end}")(x)
+            x = activate(self, f"activation{end}", self.activation, x)
         return MLP(self.hidden_sizes, self.activation)(x)
 
 
-def choose(config: Config, spec: EnvSpec) -> Callable[[], nn.Module]:
-    """A function that makes the torso named in a config.
+IMAGE_TORSOS = {
+    "cnn": {},
+    "nature": dict(
+        hidden_sizes=(512,),
+        activation="relu",
+        convolutions=((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+    ),
+    "a3c": dict(hidden_sizes=(256,), activation="relu", convolutions=((16, 8, 4), (32, 4, 2))),
+}
+"""What networks for images have of their own: MinAtar's (Young and Tian 2019, arXiv 1903.03176),
+DQN's (Mnih et al. 2015, Nature), and A3C's (Mnih et al. 2016, arXiv 1602.01783, section 5.1)."""
+
+
+class Chosen(NamedTuple):
+    """A torso that a config names."""
+
+    make: Callable[[], nn.Module]
+    settings: dict[str, Any]  # as JSON: of an `MLP` or a `CNN` what it is made with
+    name: str  # of the class; of a user's own as the config has it
+
+
+def choose(config: Config, spec: EnvSpec) -> Chosen:
+    """The torso named in a config.
 
     Raises:
-        ValueError: an unknown name, or observations that do not fit the CNN.
+        ValueError: an unknown name, observations that do not fit the CNN, or settings of layers
+            that the named torso has of its own.
         TypeError: an object that is no linen module.
     """
     network: Any = config.network
-    if network in ("auto", "mlp", "cnn"):
-        settings = config.hidden_sizes, getattr(nn, config.activation)
-        channels = None if network == "mlp" else _channels(config, spec)
-        if network == "cnn" and channels is None:
-            what = f"{spec.name} has observations {spec.obs_shape}"
-            images = "images [H, W, C] or [C, H, W] of at least 3 x 3"
-            raise ValueError(f"network = 'cnn': {what}, not {images}")
-        return partial(CNN, *settings, channels=channels) if channels else partial(MLP, *settings)
+    if network == "auto":
+        network = "mlp" if _channels(config, spec) is None else "cnn"
+    settings = dict(hidden_sizes=config.hidden_sizes, activation=config.activation)
+    if network == "mlp":
+        return _made(MLP, settings)
+    if isinstance(network, str) and network in IMAGE_TORSOS:
+        return _made(CNN, settings | _of_image_torso(config, spec, network))
     if isinstance(network, str):
         if ":" not in network:
-            raise ValueError(unknown("network", network, ["auto", "mlp", "cnn"]))
+            raise ValueError(unknown("network", network, ["auto", "mlp", *IMAGE_TORSOS]))
         network = load_attribute(network)
     if isinstance(network, type) and issubclass(network, nn.Module):
-        return network
+        return Chosen(network, {}, str(config.network))
     if isinstance(network, nn.Module):
-        return network.clone
+        return Chosen(network.clone, {}, str(config.network))
     raise TypeError(f"network = {config.network!r}: no flax.linen module")
+
+
+def _made(kind, settings):
+    function = getattr(nn, settings["activation"])
+    return Chosen(partial(kind, **settings | {"activation": function}), settings, kind.__name__)
+
+
+def _of_image_torso(config, spec, network):
+    own = IMAGE_TORSOS[network]
+    for name in ("hidden_sizes", "activation"):
+        if name in own and getattr(config, name) != getattr(Config, name):
+            value = getattr(config, name)
+            raise ValueError(f"{name} = {value!r}: network = {network!r} has {own[name]!r}")
+    channels, convolutions = _channels(config, spec), own.get("convolutions", CNN.convolutions)
+    least = _least_side(convolutions)
+    sides = [side for i, side in enumerate(spec.obs_shape) if i != _AXES.get(channels)]
+    if channels is None or min(sides) < least:
+        what = f"{spec.name} has observations {spec.obs_shape}"
+        images = f"images [H, W, C] or [C, H, W] of at least {least} x {least}"
+        raise ValueError(f"network = {network!r}: {what}, not {images}")
+    return own | dict(channels=channels, convolutions=convolutions)
+
+
+_AXES = {"last": 2, "first": 0}
+
+
+def _least_side(convolutions):
+    """Of the images from which the last convolution makes one pixel."""
+    side = 1
+    for _, width, stride in reversed(convolutions):
+        side = (side - 1) * stride + width
+    return side
 
 
 def _channels(config, spec):

@@ -11,6 +11,8 @@ and "policy", what the environment adds to the settings:
 
     torso         "MLP", "CNN", or the name of a user's own
     channels      of a CNN, the axis of an image's channels: "last", "first", or "none" of [H, W]
+    convolutions  of a CNN, [channels of its output, width K of its kernel, stride S] of each
+    hidden_sizes, activation  of a CNN; "config" need not have them
     observation   of the environment: a `spaces.Observation` with the name of its class as "kind"
     action_space  a `spaces.ActionSpace` in the same form; infinite bounds are "inf" and "-inf"
     eps, clip     of `normalize_observations`
@@ -31,9 +33,11 @@ Standardisation. x = clip((x - mean) / sqrt(var + eps), -clip, clip).
 Torso, `actor_torso`. dense(L, x) = x @ L.kernel + L.bias. An MLP flattens x and then applies
 x = f(dense(Dense_i, x)) for each i of `hidden_sizes`, where f is the `activation`; gelu is
 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), silu x sigmoid(x), and elu expm1(x) for x < 0,
-else x. A CNN makes x of shape [H, W, C], and patches [H - 2, W - 2, 9 C] of the 3 x 3 pixels from
-each on, row by row, with the C channels of each in turn; x = f(dense(conv, patches)), and then an
-MLP, `MLP_0`.
+else x. A CNN makes x of shape [H, W, C]. For each of its `convolutions` it makes patches of the
+K x K pixels from every S-th on, in both directions and where they are all there, row by row, with
+the C channels of each in turn: [(H - K) // S + 1, (W - K) // S + 1, K K C]; then
+x = f(dense(conv_i, patches)), where `conv_i` is `conv` if it is the only one. Then comes an MLP,
+`MLP_0`.
 
 Core, `actor_core`, if `core` is not "none". Its inputs are the torso's features, then of
 `core_inputs` the last action and then the last reward, in this order whatever theirs is. With
@@ -75,6 +79,7 @@ from rljax import networks, normalization, rollout
 from rljax.config import Config
 from rljax.envs.interface import EnvSpec
 from rljax.envs.spaces import Parts
+from rljax.networks import torsos
 from rljax.runs import records
 from rljax.types import TrainState
 from rljax.utils import atomic_io, pytrees
@@ -112,11 +117,11 @@ def describe(config: Config, spec: EnvSpec) -> dict:
     Args:
         spec: of the config's environment.
     """
-    chosen, observation = networks.describe(config, spec), spec.observation
+    torso, observation = torsos.choose(config, spec), spec.observation
     if config.frame_stack > 1:
         one = rollout.make_env(dataclasses.replace(config, frame_stack=1))
         observation = one.spec.observation
-    record = {name: chosen[name] for name in ("torso", "channels") if name in chosen}
+    record = {"torso": torso.name, **(torso.settings if torso.name == "CNN" else {})}
     record |= {"observation": _space(observation), "action_space": _space(spec.action_space)}
     if config.normalize_observations:
         record |= {"eps": normalization.EPSILON, "clip": normalization.CLIP}

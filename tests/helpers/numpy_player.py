@@ -92,25 +92,32 @@ def standardized(exported, x):
 
 
 def torso(exported, x):
-    name, activation = "actor_torso", ACTIVATIONS[exported.settings["activation"]]
-    if exported.policy["torso"] == "CNN":
-        x = activation(dense(exported, f"{name}.conv", patches(exported.policy["channels"], x)))
+    name, policy = "actor_torso", exported.policy
+    layers = policy if policy["torso"] == "CNN" else exported.settings
+    activation = ACTIVATIONS[layers["activation"]]
+    if policy["torso"] == "CNN":
+        x = channels_last(policy["channels"], x)
+        for i, (_, width, stride) in enumerate(policy["convolutions"]):
+            conv = f"{name}.conv" + f"_{i}" * (len(policy["convolutions"]) > 1)
+            x = activation(dense(exported, conv, patches(x, width, stride)))
         name = f"{name}.MLP_0"
     x = x.ravel()
-    for index in range(len(exported.settings["hidden_sizes"])):
+    for index in range(len(layers["hidden_sizes"])):
         x = activation(dense(exported, f"{name}.Dense_{index}", x))
     return x
 
 
-def patches(channels, x):
-    """[H - 2, W - 2, 9 * C]."""
-    x = {"last": lambda: x, "first": lambda: np.moveaxis(x, 0, -1), "none": lambda: x[..., None]}[
-        channels
-    ]()
-    height, width = x.shape[0] - 2, x.shape[1] - 2
-    return np.concatenate(
-        [x[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=-1
-    )
+def channels_last(channels, x):
+    if channels == "first":
+        return np.moveaxis(x, 0, -1)
+    return x if channels == "last" else x[..., None]
+
+
+def patches(x, width, stride):
+    """[(H - K) // S + 1, (W - K) // S + 1, K * K * C]."""
+    rows = range(0, x.shape[0] - width + 1, stride)
+    columns = range(0, x.shape[1] - width + 1, stride)
+    return np.array([[x[i : i + width, j : j + width].ravel() for j in columns] for i in rows])
 
 
 def core(exported, memory, x):

@@ -227,6 +227,22 @@ WIDE = Wide(features=13)
     [
         ({"network": "mpl"}, spec_of(), ValueError, "unknown network 'mpl': did you mean mlp"),
         ({"network": "cnn"}, spec_of(), ValueError, "network = 'cnn': an env has .*(4,)"),
+        ({"network": "nature"}, spec_of(), ValueError, "images .* of at least 36 x 36"),
+        ({"network": "nature"}, spec_of((4, 84, 35)), ValueError, "'nature': .* at least 36 x 36"),
+        ({"network": "a3c"}, spec_of((19, 84, 3)), ValueError, "'a3c': .* at least 20 x 20"),
+        (
+            {"network": "nature", "activation": "elu"},
+            spec_of((4, 84, 84)),
+            ValueError,
+            "activation = 'elu': network = 'nature' has 'relu'",
+        ),
+        (
+            {"network": "a3c", "hidden_sizes": (512,)},
+            spec_of((4, 84, 84)),
+            ValueError,
+            r"hidden_sizes = \(512,\): network = 'a3c' has \(256,\)",
+        ),
+        ({"network": "natur"}, spec_of(), ValueError, "unknown network 'natur': did you mean nat"),
         ({"network": "math:pi"}, spec_of(), TypeError, "network = 'math:pi': no flax.linen module"),
         ({"network": dict}, spec_of(), TypeError, "no flax.linen module"),
         ({"network": 64}, spec_of(), TypeError, "network = 64: no flax.linen module"),
@@ -259,6 +275,61 @@ def test_the_cnn_is_a_convolution():
     expected = np.asarray(apply(nn.Conv(16, (3, 3), padding="VALID"), conv, obs))
     found = apply(cnn, params, obs)
     np.testing.assert_allclose(found, expected.reshape(2, -1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "width", "stride"),
+    [
+        ((9, 10, 2), 3, 3, 1),  # as products of patches, fewer channels than it gives
+        ((9, 10, 5), 3, 3, 1),  # as sums of products
+        ((13, 16, 2), 3, 4, 2),  # rows and columns that no patch reaches
+        ((13, 16, 1), 5, 4, 2),
+        ((12, 15, 2), 3, 8, 4),
+        ((8, 8, 2), 3, 4, 4),  # patches side by side
+    ],
+)
+def test_convolutions_are_those_of_xla(shape, size, width, stride):
+    """And their gradients, those of the images, too; also where acting recorded the output."""
+    obs, weights = normal(2, *shape), normal(width * width * shape[-1], size)
+    conv = layers.Conv(size, 1.0, width, stride)
+    kernel = weights.reshape(width, width, shape[-1], size)
+    how = dict(window_strides=(stride, stride), padding="VALID")
+    axes = ("NHWC", "HWIO", "NHWC")
+
+    def usual(obs, kernel, bias):
+        return jax.lax.conv_general_dilated(obs, kernel, **how, dimension_numbers=axes) + bias
+
+    def ours(obs, kernel, bias, recorded=None):
+        variables = {"params": {"kernel": kernel.reshape(-1, size), "bias": bias}}
+        return conv.apply(layers.reuse(variables, recorded), obs)
+
+    bias = np.arange(size, dtype=np.float32)
+    with jax.numpy_rank_promotion("allow"):
+        expected, pulled = jax.vjp(usual, obs, kernel, bias)
+        gradient = normal(*expected.shape)
+        expected_gradients = pulled(gradient)
+    variables = {"params": {"kernel": weights, "bias": bias}}
+    _, recorded = conv.apply(variables, obs, mutable=["recorded"])
+    for known in (None, recorded):
+        found, pulled = jax.vjp(partial(ours, recorded=known), obs, kernel, bias)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+        for x, y in zip(pulled(gradient), expected_gradients):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+
+
+def test_the_networks_of_atari_have_their_layers():
+    spec = spec_of((4, 84, 84), Discrete(6))
+    for name, sizes in {
+        "nature": {"conv_0": (256, 32), "conv_1": (512, 64), "conv_2": (576, 64), 0: (3136, 512)},
+        "a3c": {"conv_0": (256, 16), "conv_1": (256, 32), 0: (2592, 256)},
+    }.items():
+        config = Config(network=name)
+        network = networks.make(config, spec)
+        made = jax.eval_shape(partial(networks.init, config, network, spec), jax.random.key(0))
+        torso = made["params"]["actor_torso"]
+        torso[0] = torso.pop("MLP_0")["Dense_0"]
+        assert {layer: torso[layer]["kernel"].shape for layer in torso} == sizes
+        assert networks.describe(config, spec)["channels"] == "first"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,11 @@ def parts():
     return Sampling(observed, MultiDiscrete([[2], [4]]))
 
 
+def atari():
+    """Images of the least size, and a row and a column more, which no patch reaches."""
+    return Sampling(Box(0, 255, (4, 37, 36), np.uint8), Discrete(6))
+
+
 def number():
     return Sampling(Box(-2, 2, (), np.float32), Box(-1, np.inf, (2, 1), np.float32))
 
@@ -48,6 +53,8 @@ RUNS = {
     "tanh": ("Pendulum-v1", dict(action_bounds="tanh", normalize_observations=True)),
     "clip": (number, dict(activation="gelu", frame_stack=3, shared_torso=True)),
     "cnn": (pictures, dict(activation="elu", frame_stack=2, normalize_observations=True)),
+    "nature": (atari, dict(network="nature", hidden_sizes=(64, 64), activation="tanh")),
+    "a3c": (atari, dict(network="a3c", hidden_sizes=(64, 64), activation="tanh")),
     "first": (
         "erratic_envs:InJax",
         dict(env_kwargs={"kind": "first"}, normalize_observations=True),
