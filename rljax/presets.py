@@ -1,5 +1,6 @@
 """Tuned settings, by algorithm and environment. Like `config`, it needs no JAX."""
 
+import fnmatch
 import re
 
 from rljax.config import Config
@@ -8,6 +9,7 @@ from rljax.utils.lookup import unknown
 _NORMALIZED = dict(total_timesteps=1_000_000, normalize_observations=True, normalize_rewards=True)
 _LANDER = dict(_NORMALIZED, num_steps=8, gamma=0.999, gae_lambda=0.98, hidden_sizes=(128, 128))
 _DENSE = dict(hidden_sizes=(128,), activation="relu", shared_torso=True)
+_ATARI = dict(total_timesteps=10_000_000, shared_torso=True, ent_coef=0.01)
 _MINATAR = dict(_DENSE, total_timesteps=2_500_000, num_steps=8)
 _STICKY = dict(total_timesteps=5_000_000)
 _MEMORY = dict(optimizer="adam", hidden_sizes=(64,), learning_rate=3e-3)
@@ -194,6 +196,8 @@ PRESETS: dict[tuple[str, str], dict] = {
     # 2 points, 3 seeds, at a length of 40: ent_coef=0,0.01
     # As the maze; with the entropy bonus one seed in three had not learnt it.
     ("a2c", "MemoryChain-bsuite"): dict(_CHAIN, total_timesteps=400_000, num_steps=128, gamma=1.0),
+    # Not searched for: the RL zoo's settings, which are those of OpenAI baselines.
+    ("a2c", "ALE/*"): dict(_ATARI, network="nature", vf_coef=0.25),
     # A3C's were found in one vmapped program, in which four workers take turns and act with
     # parameters eight versions old, as four processes on two cores do: random points, t_max 5.
     #
@@ -209,6 +213,8 @@ PRESETS: dict[tuple[str, str], dict] = {
     # 15 points: learning rate in [3e-4, 1e-2], gamma 0.9 or 0.95, ent_coef 0 or 0.003, lambda 0.9
     # or 1, log_std_init -0.5 or 0; 2 to 3 seeds each. As in A2C's preset, the horizon is short.
     ("a3c", "Pendulum-v1"): dict(_NORMALIZED, gamma=0.95, ent_coef=0.003, learning_rate=5e-3),
+    # Not searched for: the paper's network and settings, and a learning rate in its range.
+    ("a3c", "ALE/*"): dict(_ATARI, network="a3c"),
 }
 
 # With sticky actions (pgx) as without them (gymnax), and longer; not searched for anew.
@@ -248,14 +254,16 @@ def preset(algorithm: str, name: str) -> Config:
 
     Args:
         name: the environment's id, such as "CartPole-v1" or "gymnasium/CartPole-v1", or a
-            variant's: one preset serves gymnax's and gymnasium's environments of a name.
+            variant's: one preset serves gymnax's and gymnasium's environments of a name, and that
+            of "ALE/*" all of Atari's.
 
     Raises:
         ValueError: there is no such preset; the message offers the nearest names.
     """
     prefix, bare = re.fullmatch("((?:gymnax/|gymnasium/)?)(.*)", name, re.DOTALL).groups()
-    if (algorithm, bare) not in PRESETS:
-        names = [env for algo, env in PRESETS if algo == algorithm]
+    names = [env for algo, env in PRESETS if algo == algorithm]
+    found = [env for env in names if env == bare or fnmatch.fnmatchcase(name, env)]
+    if not found:
         raise ValueError(unknown(f"{algorithm} preset", bare, names))
-    settings = {"env": bare} | BASES.get(algorithm, {}) | PRESETS[algorithm, bare]
+    settings = {"env": bare} | BASES.get(algorithm, {}) | PRESETS[algorithm, found[0]]
     return Config(**settings | {"env": prefix + settings["env"]})

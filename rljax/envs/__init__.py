@@ -16,7 +16,8 @@ ops         what wrappers compute with, in JAX and in Python
 frames      the last observations as one
 tmaze       a T-maze, in gymnax's form: a hint to remember
 guarded     one open gymnasium environment, its answers checked and its errors reported
-vectorized  several of those: in this process, or each in its own
+vectorized  several of those: in this process, or spread over others
+atari       the Arcade Learning Environment, with its preprocessing
 spaces      action and observation spaces, and masks of valid actions
 encoding    observations as arrays; actions as the environment takes them
 render      CartPole as images

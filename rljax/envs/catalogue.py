@@ -1,7 +1,7 @@
 """What an environment's id or path names, and which ids there are.
 
 Ids are gymnax's, those of this package or, where neither has one of that name, gymnasium's; the
-prefixes "gymnax/" and "gymnasium/" choose, and those of `suites` name theirs.
+prefixes "gymnax/" and "gymnasium/" choose, those of `suites` name theirs, and "ALE/" is `atari`.
 "package.module:attribute" is the path of an environment, of its class or of a function that makes
 it.
 """
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
-from rljax.envs import jax_envs, suites
+from rljax.envs import atari, jax_envs, suites
 from rljax.utils.lookup import load_attribute, load_module, near, unknown
 
 _DOWNLOADS = "MNISTBandit-bsuite"
@@ -25,10 +25,10 @@ _LISTED = "rljax.envs.available() lists them"
 _OWN = {"TMaze": "rljax.envs.tmaze:TMaze"}  # this package's own environments
 _PLUGINS = {
     "gymnasium.envs.box2d": ("Box2D", "rljax[box2d]"),
-    "gymnasium.envs.mujoco": ("mujoco", "gymnasium[mujoco]"),
+    "gymnasium.envs.mujoco": ("mujoco", "rljax[mujoco]"),
     "gymnasium.envs.phys2d": ("pygame", "gymnasium[classic-control]"),
-    "ALE/": ("ale_py", "gymnasium[atari]"),
-    "ale_py": ("ale_py", "gymnasium[atari]"),
+    "ALE/": ("ale_py", "rljax[atari]"),
+    "ale_py": ("ale_py", "rljax[atari]"),
     "MiniGrid-": ("minigrid", "minigrid"),
     "dm_control/": ("shimmy", "shimmy[dm-control]"),
 }
@@ -73,6 +73,8 @@ def find(env: Any) -> Any:
         return _gymnasium_factory(env.removeprefix("gymnasium/"))
     if ":" in env:
         return load_attribute(env)
+    if env.startswith(atari.PREFIX):
+        return atari.factory(env, _registration(env))
     return suites.factory(env) if suites.prefix(env) else _gymnax_factory(env)
 
 
@@ -92,7 +94,7 @@ def _gymnax_factory(env):
         return load_attribute(_OWN[env])
     if env.startswith("gymnax/"):
         raise _unknown(name, _of_gymnax())
-    if name in gymnasium.registry or name.startswith("ALE/"):
+    if name in gymnasium.registry:
         return _gymnasium_factory(name)
     raise _unknown(name, _all_for(name))
 
@@ -102,12 +104,7 @@ def _gymnasium_factory(env):
     module, _, name = env.rpartition(":")
     if module:
         load_module(env, module)
-    elif name.startswith("ALE/"):
-        with contextlib.suppress(ValueError):
-            load_module(env, "ale_py")
-    spec = gymnasium.registry.get(name)
-    if spec is None:
-        raise _unknown(name, list(gymnasium.registry))
+    spec = _registration(name)
 
     # The specification instead of the id, which another process may not know; without the wrapper
     # that checks that it was reset, which it always is.
@@ -128,6 +125,18 @@ def _gymnasium_factory(env):
 
     build.__registration__ = spec
     return build
+
+
+def _registration(name):
+    if name.startswith(atari.PREFIX):
+        with contextlib.suppress(ValueError):
+            load_module(name, "ale_py")  # registers its ids
+        if _is_missing("ale_py"):
+            raise ValueError(f"env = {name!r}: {suites.MISSING}pip install 'rljax[atari]'")
+    spec = gymnasium.registry.get(name)
+    if spec is None:
+        raise _unknown(name, list(gymnasium.registry))
+    return spec
 
 
 def _has_display():

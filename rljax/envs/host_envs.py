@@ -43,6 +43,9 @@ class HostEnv(NamedTuple):
     log_info: tuple[str, ...] = ()  # what its info must have where an episode ends
     options: Callable[[int], dict] | None = None  # of each reset, from its index
     differ: bool = False  # whether what is made of it depends on the index
+    together: Callable[[int, int], Any] | None = None
+    """(number, threads) -> as many of them, as one `vectorized.SyncEnvs`, if there is a faster one
+    where nothing is around them."""
     first: int = 0  # index of the first of the `num_envs`
 
     @property

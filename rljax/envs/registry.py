@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ import jax
 
 from rljax.config import KeyValues
 from rljax.envs import (
+    atari,
     autoreset,
     by_index,
     catalogue,
@@ -18,6 +20,7 @@ from rljax.envs import (
     parameters,
     wrapping,
 )
+from rljax.envs.atari import Atari
 from rljax.envs.autoreset import Env
 from rljax.envs.guarded import close
 from rljax.envs.host_envs import HostEnv
@@ -73,7 +76,7 @@ def make(
     key = _key(env, found, settings, functions)
     made = known.get(key)
     if made is None:
-        made = _make(env, found, *own, env_params, chosen, log_info)
+        made = _make(env, found, *own, env_params, chosen, frame_stack, log_info)
         made = wrapping.wrap(made, chosen, frame_stack)
         made = made if isinstance(made, HostEnv) else autoreset.make(made, reset)
         known.keep(key, made, (found, functions))
@@ -101,7 +104,7 @@ def _key(env, found, settings, functions):
     return env, *map(id, named), repr(settings)
 
 
-def _make(env, found, env_kwargs, reset_options, env_params, wrappers, log_info):
+def _make(env, found, env_kwargs, reset_options, env_params, wrappers, frame_stack, log_info):
     before = forkserver.children()
     kwargs = by_index.of_index("env_kwargs", env_kwargs)
     options = by_index.of_index("reset_options", reset_options) if reset_options else None
@@ -110,6 +113,9 @@ def _make(env, found, env_kwargs, reset_options, env_params, wrappers, log_info)
     if isinstance(source, gymnasium.Env):
         with forkserver.children_ended(before):
             name = _check_host_env(env, found, source, env_params)
+            if isinstance(source, Atari):
+                names = [wrapper.text for wrapper in wrappers if not wrapper.is_own]
+                atari.check_wrappers(name, source.settings, names, frame_stack)
 
             def build(index):
                 return wrapping.outside(found(**kwargs(index)), wrappers)
@@ -121,6 +127,9 @@ def _make(env, found, env_kwargs, reset_options, env_params, wrappers, log_info)
                 raise
             made = host_envs.make(name, source, build, options)
             differ = any(map(env_settings.is_function, (env_kwargs, reset_options)))
+            together = getattr(found, "together", None)
+            if together and not (differ or wrappers or frame_stack > 1 or log_info):
+                made = made._replace(together=partial(together, kwargs(0)))
             return made._replace(log_info=log_info, differ=differ)
     _check_alike(env, env_kwargs, reset_options)
     with jax.ensure_compile_time_eval():

@@ -44,7 +44,7 @@ def start(host: Any, seeds: Sequence[int]) -> "SyncEnvs | AsyncEnvs":
         RefusedError: a process cannot be started, or the environment cannot be sent to it.
     """
     if host.vectorization == "sync":
-        return SyncEnvs(host)
+        return _in_this_process(host, platform.cores())
     forkserver.start_server()
     name = f"env = {host.spec.name!r}"
     try:
@@ -64,6 +64,10 @@ def start(host: Any, seeds: Sequence[int]) -> "SyncEnvs | AsyncEnvs":
             text = f"{name}: a process with environments cannot be started: {error!r}"
             raise RefusedError(text) from error
         raise
+
+
+def _in_this_process(host, threads):
+    return host.together(host.num_envs, threads) if host.together else SyncEnvs(host)
 
 
 class SyncEnvs:
@@ -253,9 +257,10 @@ def _work(settings, packed, share, seeds, pipe, memory):
     host = cloudpickle.loads(packed)  # now that it can import what it needs
     _, actions, answer = _shared(host, memory)
     actions, answer = jax.tree.map(lambda x: x[share.start : share.stop], (actions, answer))
-    envs = SyncEnvs(host._replace(first=host.first + share.start, num_envs=len(share)))
+    host = host._replace(first=host.first + share.start, num_envs=len(share))
+    envs = _in_this_process(host, threads=1)
     with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
-        pipe.send_bytes(pickle.dumps(envs.errors))
+        pipe.send_bytes(pickle.dumps(list(envs.errors)))
         while True:
             message, error = pipe.recv_bytes(), b""
             try:
