@@ -19,7 +19,10 @@ from rljax.envs import host_envs
 from rljax.envs.interface import EnvSpec
 from rljax.networks import distributions
 from rljax.types import ActorState, AgentState, Metrics
-from rljax.utils import forkserver, pytrees, seeds
+from rljax.utils import forkserver, pytrees, seeds, sharding
+
+LARGE = 2**17
+"""Parameters of a large network, which is not passed as a vector."""
 
 
 def chunks(
@@ -51,7 +54,8 @@ def train(config: Config, key: jax.Array, log_interval: int) -> tuple[AgentState
 class _Programs(NamedTuple):
     """What is jitted. The whole state is two vectors between the calls, as passing dozens of arrays
     takes as long as what they compute; the parameters are one vector within them too, so that the
-    optimiser is a few operations. The key is apart: XLA on a CPU computes what is independent in
+    optimiser is a few operations. A large state is itself, as copying it takes longer. The key is
+    apart: XLA on a CPU computes what is independent in
     another thread, and handing over such short work takes longer than one more call."""
 
     begin: Callable
@@ -59,9 +63,10 @@ class _Programs(NamedTuple):
     draw: Callable
     """The key's data -> (the next key's data, noise for a rollout)."""
     act: Callable
-    """(vectors, noise, t, obs, mask, before) -> (actions, carry) as `rollout.act` gives them."""
+    """(vectors, noise, t, obs, mask, before) -> (actions, carry, recorded) as `rollout.act` gives
+    them."""
     learn: Callable
-    """(the config's floats, vectors, rollout) -> vectors."""
+    """(the config's floats, vectors, rollout, what was recorded at each step) -> vectors."""
     look: Callable
     """(vectors, the key's data, whether a row ends) -> (AgentState without episodes, Metrics,
     vectors)."""
@@ -80,17 +85,21 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         empty = a2c.empty_row(zero_losses, rollout.no_info(config))
         return AgentState(train_state, actor, empty, empty)
 
+    # Of images a CPU reuses what acting computed; of vectors, handing it over takes longer.
+    records = len(spec.obs_shape) > 1 and sharding.on_cpu()
     whole = jax.eval_shape(fresh, jax.random.key(0))
     network, raveled, unraveled = _vectors(network, whole.learner)
     like = whole._replace(learner=jax.eval_shape(raveled, whole.learner))
+    is_large = pytrees.size(whole.learner.params) > LARGE
+    by_kind = (lambda state: state) if is_large else pytrees.by_kind
 
     def state_of(vectors):
-        return pytrees.of_kinds(vectors, like)
+        return vectors if is_large else pytrees.of_kinds(vectors, like)
 
     def begin(state):
         key = jax.random.key_data(state.actor.key)
         actor = state.actor._replace(key=())
-        return pytrees.by_kind(state._replace(learner=raveled(state.learner), actor=actor)), key
+        return by_kind(state._replace(learner=raveled(state.learner), actor=actor)), key
 
     def draw(key):
         key, key_action = jax.random.split(jax.random.wrap_key_data(key))
@@ -100,17 +109,19 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
     def act(vectors, noise, t, obs, mask, before):
         state = state_of(vectors)
         how = noise, t, state.actor.carry, before
-        return rollout.act(network, state.learner, obs, mask, *how)
+        return rollout.act(network, state.learner, obs, mask, *how, records=records)
 
-    def learn(floats, vectors, batch):
-        return pytrees.by_kind(a2c.learn(config_of(floats), network, state_of(vectors), batch))
+    def learn(floats, vectors, batch, recorded):
+        if records:
+            batch = batch._replace(recorded=jax.tree.map(lambda *x: jnp.stack(x), *recorded))
+        return by_kind(a2c.learn(config_of(floats), network, state_of(vectors), batch))
 
     def look(vectors, key, ends_row):
         state = state_of(vectors)
         following = a2c.begin_row(state, ends_row)
         actor = rollout.unopened(jax.random.wrap_key_data(key))
         unopened = following._replace(learner=unraveled(state.learner), actor=actor)
-        return unopened, a2c.row(state), pytrees.by_kind(following)
+        return unopened, a2c.row(state), by_kind(following)
 
     return _Programs(*map(jax.jit, (begin, draw, act, learn, look)))
 
@@ -123,10 +134,10 @@ def _actor(config, network, key):
 
 def _vectors(network, learner):
     """(a network whose parameters are one vector, a function that puts such vectors in the place of
-    pytrees like the parameters, its inverse) for a learner's shapes. Parameters that are not all
-    float32 stay as they are."""
-    structure = jax.tree.structure(learner.params)
-    if any(leaf.dtype != np.float32 for leaf in jax.tree.leaves(learner.params)):
+    pytrees like the parameters, its inverse) for a learner's shapes. Parameters that are many, or
+    not all float32, stay as they are."""
+    structure, is_large = jax.tree.structure(learner.params), pytrees.size(learner.params) > LARGE
+    if is_large or any(leaf.dtype != np.float32 for leaf in jax.tree.leaves(learner.params)):
         return network, lambda learner: learner, lambda learner: learner
 
     def is_like_params(tree):
@@ -159,13 +170,15 @@ def _chunks(config, state, log_interval):
 
     def update(vectors, key, noise, obs, mask):
         """One rollout and one gradient step, of which only the actions are waited for."""
+        kept = []
 
         def act(t, obs, mask, before):
-            actions, carry = programs.act(vectors, noise, numbers[t], obs, mask, before)
+            actions, carry, recorded = programs.act(vectors, noise, numbers[t], obs, mask, before)
+            kept.append(recorded)
             return rollout.on_host(env, actions), carry
 
         obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps, first)
-        return programs.learn(floats, vectors, batch), *programs.draw(key), obs, mask
+        return programs.learn(floats, vectors, batch, kept), *programs.draw(key), obs, mask
 
     def look(ends_row):
         nonlocal now

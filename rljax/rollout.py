@@ -94,27 +94,36 @@ def act(
     t: jax.Array,
     first: Any = (),
     before: tuple = (),
-) -> tuple[tuple[jax.Array, ...], Any]:
+    *,
+    records: bool = False,
+) -> tuple[tuple[jax.Array, ...], Any, Any]:
     """Samples actions for environments that Python steps, at step t of a rollout.
 
     Args:
         noise: [T, B, ...] of the rollout.
         first: the carry at the rollout's first step; () without a core.
         before: as `loop` gives it.
+        records: whether to record the outputs of the actor's layers, as `layers.record` does.
 
     Returns:
         ((sampled actions [B, ...],), followed by the actions for the environments if they differ;
-        the carry, for `loop`).
+        the carry, for `loop`; what was recorded, or None).
     """
     carry = first
     if before:
         now = cores.resumed(network, *before)
         carry = jax.tree.map(lambda first, now: jnp.where(t == 0, first, now), first, now)
-    distribution, carries = policy(network, learner, obs, mask, carry)
+    recorded = None
+    if records:
+        inputs = blocks.inputs(network, learner.obs_moments, obs)
+        of = network, learner.params, inputs, mask, carry
+        (distribution, carries), recorded = layers.record(*of, method="actor")
+    else:
+        distribution, carries = policy(network, learner, obs, mask, carry)
     action = distribution.sample(noise[t])
     env_action = distribution.to_env(action)
     carry = cores.after(network, carry, carries, action)
-    return (action,) if env_action is action else (action, env_action), carry
+    return (action,) if env_action is action else (action, env_action), carry, recorded
 
 
 def choose(

@@ -145,7 +145,7 @@ def _host_step(job, env, network, running) -> Callable:
     @jax.jit
     def act(vector, noise, t, obs, mask, first, before):
         state = messages.learner_of(vector, published)
-        return rollout.act(network, state, obs, mask, noise, t, first, before)
+        return rollout.act(network, state, obs, mask, noise, t, first, before)[:2]
 
     def compute_gradients(floats, vector, episodes, batch, carry=()):
         state, config = messages.learner_of(vector, published), config_of(floats)

@@ -202,8 +202,7 @@ class HostVectorEnv(contextlib.AbstractContextManager):
     def close(self) -> None:
         """Closes the environments and ends their processes."""
         try:
-            if self._end.still_active():  # at exit it is not, and modules are gone
-                self._envs.ask_to_end()
+            self._envs.ask_to_end()
         finally:
             self._end()
 

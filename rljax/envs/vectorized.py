@@ -184,11 +184,12 @@ class AsyncEnvs:
 
     def ask_to_end(self) -> None:
         """Lets processes close their environments, for `GRACE` seconds at most."""
-        deadline = time.monotonic() + GRACE
         for pipe in self.pipes:
             pipe.close()
-        for process in self.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
+        if self.processes:  # at exit there are none, and modules are gone
+            deadline = time.monotonic() + GRACE
+            for process in self.processes:
+                process.join(max(0.0, deadline - time.monotonic()))
 
     def end(self) -> None:
         """Kills the processes."""
@@ -196,6 +197,7 @@ class AsyncEnvs:
             pipe.close()
             process.kill()
             process.join()
+        self.pipes, self.processes = [], []
 
     def _ask(self, *messages):
         try:

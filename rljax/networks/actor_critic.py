@@ -1,6 +1,6 @@
 """The actor-critic network: a torso, a policy head and a value head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax
@@ -153,8 +153,12 @@ class Raveled(NamedTuple):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.network, name)
 
-    def apply(self, vector: jax.Array, *args: Any, **kwargs: Any) -> Any:
-        return self.network.apply(self._unravel(vector), *args, **kwargs)
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        recorded = {}  # of `layers.reuse`
+        if isinstance(variables, Mapping):
+            recorded = {n: x for n, x in variables.items() if n != "raveled"}
+            variables = variables["raveled"]
+        return self.network.apply({**self._unravel(variables), **recorded}, *args, **kwargs)
 
     def _unravel(self, vector):
         """`pytrees.unravel`, whose gradient is one concatenation instead of a sum of padded

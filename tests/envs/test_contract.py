@@ -170,7 +170,7 @@ def test_one_environment_in_both_forms_gives_the_same_transitions():
     assert isinstance(env, HostEnv)
     key_action = jax.random.split(actor.key, 3)[1]
     noise = distributions.noise(env.spec.action_space, key_action, (config.num_steps, 2))
-    act = jax.jit(lambda *args: rollout.act(network, learning, *args))
+    act = jax.jit(lambda *args: rollout.act(network, learning, *args)[:2])
 
     def choose(t, obs, mask, before):
         actions, carry = act(obs, mask, noise, t)

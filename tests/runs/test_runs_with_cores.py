@@ -180,7 +180,7 @@ def test_actings_own_step_replays_a_rollout_to_the_bit(core):
 
     @jax.jit
     def step(t, obs, mask, before):
-        return rollout.act(network, state, obs, mask, noise, t, first, before)
+        return rollout.act(network, state, obs, mask, noise, t, first, before)[:2]
 
     seen = []
 
