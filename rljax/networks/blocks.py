@@ -6,7 +6,7 @@ outputs of one block alone (Chen et al. 2016, arXiv 1604.06174).
 """
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -105,11 +105,11 @@ def apply(
     if rows is None or len(obs) <= rows:
         return whole(params, obs, mask, recorded, carry)
     number, rest = divmod(len(obs), rows)
-    of_block = jax.checkpoint(whole)
 
+    @partial(jax.checkpoint, static_argnums=2)  # of its slices, too, which would be kept
     def block(params, start, size):
         take = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)  # noqa: E731
-        return of_block(params, *jax.tree.map(take, (obs, mask, recorded, carry)))
+        return whole(params, *jax.tree.map(take, (obs, mask, recorded, carry)))
 
     starts = rows * jnp.arange(number)
     _, out = jax.lax.scan(lambda _, start: (None, block(params, start, rows)), None, starts)
