@@ -179,7 +179,8 @@ def successor_values(value, values, final, truncated):
     """The values V(s'_t) of the true successors, computed only where they are not known yet.
 
     The next row of `values` has them wherever the episode continues. Those of the last row and of
-    the first truncated step in each environment are computed at once; should an environment have
+    the first truncated step in each environment are computed at once, or on a CPU, of images, those
+    of truncated steps only if there are any; should an environment have
     been truncated twice before the last row, all are. At terminations the result is arbitrary (and
     finite): it is not to be used.
 
@@ -196,8 +197,20 @@ def successor_values(value, values, final, truncated):
     wanted = truncated.at[-1].set(False)
     first = jnp.argmax(wanted, axis=0)  # where none is wanted, the first step
     at_cut = jax.tree.map(lambda x: x[first, jnp.arange(num_envs)], final)
-    both = jax.tree.map(lambda x, cut: jnp.concatenate([x[-1], cut]), final, at_cut)
-    last, cut = jnp.split(value(*both), 2)
+    at_last = jax.tree.map(lambda x: x[-1], final)
+
+    def evaluate_both(at_last, at_cut):
+        both = jax.tree.map(lambda *x: jnp.concatenate(x), at_last, at_cut)
+        return jnp.split(value(*both), 2)
+
+    def evaluate_needed(at_last, at_cut):
+        """Of images, each takes a CPU longer than the question does."""
+        none = partial(jnp.zeros, num_envs)
+        cut = jax.lax.cond(pytrees.anywhere(wanted), lambda: value(*at_cut), none)
+        return [value(*at_last), cut]
+
+    on_cpu = evaluate_needed if final[0].ndim > 3 else evaluate_both
+    last, cut = jax.lax.platform_dependent(at_last, at_cut, cpu=on_cpu, default=evaluate_both)
     next_values = jnp.concatenate([values[1:], last[None]])
     is_first = jnp.logical_and(wanted, jnp.arange(num_steps)[:, None] == first[None])
     next_values = jnp.where(is_first, cut[None], next_values)

@@ -9,6 +9,7 @@ from rljax.utils.lookup import unknown
 _NORMALIZED = dict(total_timesteps=1_000_000, normalize_observations=True, normalize_rewards=True)
 _LANDER = dict(_NORMALIZED, num_steps=8, gamma=0.999, gae_lambda=0.98, hidden_sizes=(128, 128))
 _DENSE = dict(hidden_sizes=(128,), activation="relu", shared_torso=True)
+_MUJOCO = dict(_NORMALIZED, num_steps=8, gae_lambda=0.9, learning_rate=1e-3, log_std_init=-1.0)
 _ATARI = dict(total_timesteps=10_000_000, shared_torso=True, ent_coef=0.01)
 _MINATAR = dict(_DENSE, total_timesteps=2_500_000, num_steps=8)
 _STICKY = dict(total_timesteps=5_000_000)
@@ -144,6 +145,21 @@ PRESETS: dict[tuple[str, str], dict] = {
         learning_rate=1.5e-3,
         log_std_init=-1.0,
     ),
+    # MuJoCo's, around the RL zoo's settings (rollouts of 8 steps, lambda 0.9, rate 1e-3).
+    #
+    # 8 points by hand, one seed, 500,000 or 1,000,000 steps: num_envs 4, 8, 16, learning_rate 7e-4,
+    # 1e-3, 3e-3, log_std_init -1, -2, gae_lambda 0.9, 0.95, normalize_advantage. Four environments
+    # have four times the updates; a smaller initial standard deviation learnt nothing.
+    ("a2c", "HalfCheetah-v5"): dict(_MUJOCO, num_envs=4),
+    # 6 points by hand, one seed: num_envs 4, 8, 16, learning_rate 1e-3, 3e-3, log_std_init -1, -2,
+    # gamma 0.99, 0.999. Most stay where it stands for the whole episode (1,000).
+    ("a2c", "Hopper-v5"): dict(_MUJOCO, num_envs=8),
+    # 7 points by hand, one seed: as above, and gae_lambda 0.95.
+    ("a2c", "Walker2d-v5"): dict(_MUJOCO),
+    # 5 points by hand, one seed, 500,000 or 1,000,000 steps: none swam (43 at best).
+    ("a2c", "Swimmer-v5"): dict(_MUJOCO, num_envs=8, num_steps=32, gae_lambda=0.95, gamma=0.999),
+    # One point, one seed.
+    ("a2c", "Ant-v5"): dict(_MUJOCO, num_envs=8),
     # Those that need a memory: velocities take one of few steps, mazes and chains one of many, for
     # which the forget gate is open at first.
     #

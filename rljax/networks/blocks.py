@@ -26,10 +26,10 @@ the time, and smaller batches run the same program as before there were blocks."
 BLOCK = 512 * 2**20
 """Bytes of the layers' outputs for a block, at most. An update of 32,768 such images then needs 1.6
 GiB on an H100 and 2.6 on a CPU, of which 1.1 are observations."""
-LARGE_FOR_CACHE = 12 * 2**20
-"""As LARGE, for the cache of a CPU's core. On two cores, at 16 MiB, blocks make 1.33 times the
-steps/s (CartPole 2048x16 sharded over both, Breakout-MinAtar 256x32), at half the bytes 1.04 times,
-at a quarter 0.95. Of a rollout 16x5 of Atari the Nature network gives out 15 MiB."""
+LARGE_FOR_CACHE = 16 * 2**20
+"""As LARGE, for the cache of a CPU's core. On two cores, blocks then make 1.33 times the steps/s
+(CartPole 2048x16 sharded over both, Breakout-MinAtar 256x32), at half the bytes 1.04 times, at a
+quarter 0.95."""
 BLOCK_FOR_CACHE = 2 * 2**20
 FEWEST_IN_CACHE = 16  # rows of a block: fewer make products small
 

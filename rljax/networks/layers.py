@@ -159,10 +159,8 @@ def of_kernel(rows: jax.Array, columns: jax.Array, precision: Any = None) -> jax
 
     On a CPU, XLA hands a product to its fast kernels only if neither matrix is transposed, and they
     take as long for one column as for 16. So the matrix of inputs is transposed first (of [80, 4]
-    and [80, 64]: 0.8 us instead of 12.4; of [8192, 64] twice: 870 instead of 1,010), or that of
-    gradients and the result, where these are smaller (of [3920, 576] and [3920, 64]: 3.1 ms instead
-    of 4.4), and few outputs are taken one by one (of [8192, 64] and [8192, 2]: 59 us instead of
-    650).
+    and [80, 64]: 0.8 us instead of 12.4; of [8192, 64] twice: 870 instead of 1,010), and few
+    outputs are taken one by one (of [8192, 64] and [8192, 2]: 59 us instead of 650).
     """
     matmul = partial(jnp.matmul, precision=precision)
 
@@ -173,16 +171,10 @@ def of_kernel(rows: jax.Array, columns: jax.Array, precision: Any = None) -> jax
     def transposed(rows, columns):
         return matmul(jax.lax.optimization_barrier(rows.T), columns)
 
-    def result_transposed(rows, columns):
-        return matmul(jax.lax.optimization_barrier(columns.T), rows).T
-
     def usual(rows, columns):
         return matmul(rows.T, columns)
 
-    (number, inputs), outputs = rows.shape, columns.shape[1]
-    is_smaller = (number + inputs) * outputs < number * inputs
-    on_cpu = result_transposed if is_smaller else transposed
-    on_cpu = by_column if outputs <= 8 else on_cpu
+    on_cpu = by_column if columns.shape[1] <= 8 else transposed
     return jax.lax.platform_dependent(rows, columns, cpu=on_cpu, default=usual)
 
 
@@ -214,7 +206,48 @@ def _convolution(stride, x, kernel, bias):
     return out + jnp.broadcast_to(bias, out.shape)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _convolution_on_cpu(number, stride, x, kernel):
+    """`_dense_convolution`, its gradient in blocks of images that fit a CPU's cache."""
+    return _dense_convolution(number, stride, x, kernel)
+
+
+def _convolution_forward(number, stride, x, kernel):
+    return _dense_convolution(number, stride, x, kernel), (x, kernel)
+
+
+def _convolution_backward(number, stride, saved, gradient):
+    x, kernel = saved
+    pixels = x.shape[1] // stride * (x.shape[2] // stride)
+    channels = min(kernel.shape[1], x.shape[3] * stride**2)
+    rows = max(1, IN_CACHE // (4 * pixels * number**2 * channels))
+
+    def of_block(x, gradient):
+        return jax.vjp(partial(_dense_convolution, number, stride), x, kernel)[1](gradient)
+
+    whole = len(x) - len(x) % rows
+    if whole <= rows:
+        return of_block(x, gradient)
+
+    def step(of_kernel, block):
+        of_x, more = of_block(*block)
+        return of_kernel + more, of_x
+
+    blocks = [y[:whole].reshape(-1, rows, *y.shape[1:]) for y in (x, gradient)]
+    of_kernel, of_x = jax.lax.scan(step, jnp.zeros_like(kernel), blocks)
+    of_x = of_x.reshape(whole, *x.shape[1:])
+    if whole < len(x):
+        of_rest, more = of_block(x[whole:], gradient[whole:])
+        of_x, of_kernel = jnp.concatenate([of_x, of_rest]), of_kernel + more
+    return of_x, of_kernel
+
+
+_convolution_on_cpu.defvjp(_convolution_forward, _convolution_backward)
+IN_CACHE = 2**20
+"""Bytes of a block's patches or products."""
+
+
+def _dense_convolution(number, stride, x, kernel):
     """As `_convolution`, with a kernel `number` strides wide.
 
     Squares of stride x stride pixels become single ones of more channels; then the stride is 1.
