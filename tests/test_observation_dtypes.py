@@ -13,7 +13,7 @@ import tiny
 from small_runs import contents, results, stop_at_update, train
 
 import rljax
-from rljax import a2c, envs, evaluation, rollout
+from rljax import a2c, a2c_host, envs, evaluation, rollout
 from rljax.config import Config
 from rljax.envs.spaces import Numbers
 from rljax.networks import blocks
@@ -115,6 +115,23 @@ def test_gymnasium_s_bytes_are_kept(vectorization):
                 assert (obs.dtype, step.obs.dtype, step.final_obs.dtype) == ("uint8",) * 3
     with pytest.raises(ValueError, match="observation of float64 is not of uint8, as its space"):
         envs.make(Fractions)
+
+
+@pytest.mark.parametrize("other", ["nothing is recorded", "the state is passed whole"])
+def test_however_images_are_handed_to_the_update_it_is_the_same(other, monkeypatch):
+    """On a CPU, acting records what the update reuses; a small state is a vector in between."""
+    config = Config(env=Bytes, num_envs=2, num_steps=4, total_timesteps=64, hidden_sizes=(4,))
+    found = []
+    for changes in (False, True):
+        a2c_host._programs.cache_clear()
+        if changes and other == "nothing is recorded":
+            monkeypatch.setattr(a2c_host.sharding, "on_cpu", lambda: False)
+        elif changes:
+            monkeypatch.setattr(a2c_host, "LARGE", 10)
+        state, metrics = a2c.train(config, jax.random.key(0), log_interval=8)
+        found.append((state.learner, metrics))
+    a2c_host._programs.cache_clear()
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), *found)
 
 
 def test_gymnasium_s_bytes_train_as_the_same_numbers_in_float32():

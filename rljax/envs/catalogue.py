@@ -202,7 +202,8 @@ def _is_missing(module):
 
 def _unknown(name, known):
     plugin = _plugin(name)
-    hint = f" ({name} comes with pip install '{plugin[1]}')" if plugin else ""
+    is_there = plugin is None or not _is_missing(plugin[0])
+    hint = "" if is_there else f" ({name} comes with pip install '{plugin[1]}')"
     return ValueError(unknown("environment", name, known, _LISTED) + hint)
 
 

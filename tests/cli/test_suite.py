@@ -110,12 +110,14 @@ def test_bad_input(default, argv, message, capsys):
 
 
 def test_the_suites_have_presets():
-    for name in ("classic_control", "minatar", "gymnasium_envs", "a3c_classic_control"):
+    for name in ("classic_control", "minatar", "gymnasium_envs", "a3c_classic_control", "mujoco"):
         for env in script(name).ENVS:
             presets.preset(name[:3] if name.startswith("a3c") else "a2c", env).validate()
-    tasks = suite.Suite("a2c", script("jax_suites").TASKS, {"": {}})
-    for task in tasks.tasks:
-        suite.started(tasks, task, "").config.validate()
+    for name in ("jax_suites", "atari", "a3c_atari"):
+        algorithm = "a3c" if name.startswith("a3c") else "a2c"
+        tasks = suite.Suite(algorithm, script(name).TASKS, {"": {}})
+        for task in tasks.tasks:
+            suite.started(tasks, task, "").config.validate()
 
 
 def test_the_tasks_for_a_memory_have_presets_with_a_core():

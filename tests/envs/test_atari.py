@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+import rljax
 from rljax import envs, presets
 from rljax.envs import atari
 from rljax.envs.vectorized import AsyncEnvs, SyncEnvs
@@ -162,3 +163,32 @@ def test_one_preset_serves_all_games():
         assert (config.env, config.network) == ("ALE/Asterix-v5", network)
     with pytest.raises(ValueError, match="unknown a2c preset 'ALE/Pong-v5'"):
         presets.preset("a2c", "gymnasium/ALE/Pong-v5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["a2c", "a3c"])
+def test_agents_train_on_games(algorithm, tmp_path):
+    """A run is stopped by its length and resumed; its games are cut, and their scores logged."""
+    own = dict(num_envs=4, env_kwargs={"max_num_frames_per_episode": 80})
+    if algorithm == "a3c":
+        own |= dict(num_envs=1, num_workers=2, lockstep=True)
+    run = rljax.train(
+        algorithm,
+        env="ALE/Pong-v5",
+        network="a3c",
+        total_timesteps=200,
+        num_seeds=1,
+        eval_episodes=2,
+        run_dir=tmp_path / "run",
+        quiet=True,
+        **own,
+    )
+    assert run.status == "completed"
+    assert run.metrics["episodic_length"].dropna().eq(20).all()
+    assert run.metrics["episodic_return"].dropna().between(-1, 0).all()
+    assert run.summary["final_return"]["episodes"] == 2
+    again = rljax.resume(run.run_dir, total_timesteps=400, quiet=True)
+    assert again.env_steps == [400]
+    assert np.isfinite(again.metrics["policy_loss"]).all()
+    action = again.policy(0, greedy=True)(np.zeros((4, 84, 84), np.uint8))
+    assert 0 <= action < 6

@@ -264,11 +264,14 @@ def test_actions_become_those_of_the_declared_space(space, action, own):
     [
         *("CartPole-v1", "Acrobot-v1", "Pendulum-v1"),
         *("LunarLander-v3", "LunarLanderContinuous-v3", "BipedalWalker-v3"),
+        *("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5", "Ant-v5"),
     ],
 )
 def test_presets_fit_their_environments(name):
     if name.startswith(("Lunar", "Bipedal")):
         pytest.importorskip("Box2D")
+    if name.endswith("v5"):
+        pytest.importorskip("mujoco")
     config = presets.preset("a2c", f"gymnasium/{name}")
     assert config.validate().env == f"gymnasium/{name}"
     state = jax.eval_shape(a2c.init, config, jax.random.key(0))
