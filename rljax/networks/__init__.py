@@ -6,7 +6,9 @@ cells          LSTM and GRU
 replay         what acting computed, once more over a rollout
 torsos         MLP, CNN, and which torso a config names
 blocks         the network on observations as rollouts keep them, in blocks where they are large
-layers         Dense, whose outputs acting records and the update reuses; initialisation
+layers         Dense, Conv: outputs that acting records and the update reuses; initialisation
+convolutions   of images; on a CPU as products of matrices
+products       of matrices, with gradients in the form that a CPU is fast at
 distributions  over actions
 """
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.networks import layers
+from rljax.networks import layers, products
 from rljax.networks.layers import orthogonal
 
 
@@ -76,7 +76,7 @@ class Cell(nn.RNNCellBase):
         def bias(key, shape, dtype):
             return jnp.zeros(shape, dtype).at[size : 2 * size].set(self.forget_bias)
 
-        make = partial(nn.Dense, columns * size, dot_general=layers.fast_dot_general)
+        make = partial(nn.Dense, columns * size, dot_general=products.fast_dot_general)
         self.inputs = make(kernel_init=orthogonal(columns**0.5), bias_init=bias)
         init = _of_each_gate(orthogonal(1.0))
         self.recurrent = make(kernel_init=init, use_bias=KINDS[self.kind].bias)
@@ -120,7 +120,9 @@ def _unroll_forward(kind, x, weights, first, done, known):
 
         def step(carry, row):
             x, done = row
-            z = kind.join(x, layers.affine(None, carry[-1], weights["kernel"], weights.get("bias")))
+            z = kind.join(
+                x, products.affine(None, carry[-1], weights["kernel"], weights.get("bias"))
+            )
             after = kind.gates(z, carry)
             return _to_zeros(done, after), (z, after)
 
@@ -150,7 +152,7 @@ def _unroll_backward(kind, saved, gradient):
     of_first, gradient_z = jax.lax.scan(step, end, rows, reverse=True)
     to_inputs, to_recurrent = _split(kind, kernel, done.shape)(gradient_z)
     merged = [a.reshape(-1, a.shape[-1]) for a in (carried[-1], to_recurrent)]
-    of_weights = {"kernel": layers.of_kernel(*merged), "bias": merged[1].sum(axis=0)}
+    of_weights = {"kernel": products.of_kernel(*merged), "bias": merged[1].sum(axis=0)}
     return to_inputs, {name: of_weights[name] for name in weights}, of_first, None, None
 
 

@@ -28,7 +28,7 @@ def usual_parallel(trial: Trial) -> int:
     """How many trials keep all cores busy."""
     each = max([getattr(options, "num_workers", 1) for options in trial.own], default=1)
     if trial.config.vectorization == "async":
-        each = trial.config.num_envs
+        each = min(trial.config.env_processes or platform.cores(), trial.config.num_envs)
     return max(1, platform.cores() // each)
 
 
