@@ -110,7 +110,13 @@ def test_bad_input(default, argv, message, capsys):
 
 
 def test_the_suites_have_presets():
-    for name in ("classic_control", "minatar", "gymnasium_envs", "a3c_classic_control", "mujoco"):
+    for name in (
+        "classic_control",
+        "minatar",
+        "gymnasium_envs",
+        "a3c_classic_control",
+        "mujoco_envs",
+    ):
         for env in script(name).ENVS:
             presets.preset(name[:3] if name.startswith("a3c") else "a2c", env).validate()
     for name in ("jax_suites", "atari", "a3c_atari"):

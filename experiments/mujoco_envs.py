@@ -1,7 +1,7 @@
 """Trains A2C on MuJoCo's environments, each with its preset; needs the extra mujoco.
 
-python experiments/mujoco.py
-python experiments/mujoco.py --envs HalfCheetah-v5 --num-seeds 1
+python experiments/mujoco_envs.py
+python experiments/mujoco_envs.py --envs HalfCheetah-v5 --num-seeds 1
 """
 
 import sys
