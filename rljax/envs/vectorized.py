@@ -58,6 +58,7 @@ def start(host: Any, seeds: Sequence[int]) -> "SyncEnvs | AsyncEnvs":
     except BaseException as error:
         for process in forkserver.children() - before:
             process.kill()
+            process.join()
         if isinstance(error, Gone):
             raise RefusedError(f"{name}: {error.told()} as it started") from error
         if isinstance(error, OSError):

@@ -92,6 +92,14 @@ def test_a_suite_that_is_missing_is_told_with_its_command(name, wrong, without):
     assert suite not in found.ids
 
 
+@pytest.mark.parametrize("name", ["ALE/Pong-v5", "gymnasium/ALE/Pong-v5", "ALE/Pnog-v5"])
+def test_atari_is_missing_where_it_is_not_installed(name, without):
+    without("ale_py")
+    with pytest.raises(ValueError, match=r"a package is missing: pip install 'rljax\[atari\]'$"):
+        envs.make(name)
+    assert envs.available("ALE/*").missing["pip install 'rljax[atari]'"]
+
+
 def test_what_gymnasium_lacks_is_missing(without):
     without("Box2D")
     found = envs.available("lander")

@@ -523,7 +523,7 @@ def cartpole():
 
 def test_a_step_is_that_of_gymnax(cartpole):
     ours, theirs = cartpole
-    assert ours[5:] == (None,) * 3
+    assert ours[5:] == (None,) * 4
     for name, x, y in zip(Step._fields[:5], ours, theirs):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=name)
 

@@ -86,7 +86,6 @@ class OtherObservations(RewardByAction):
     [
         ("gymnasium/CartPol-v1", (), ValueError, "unknown environment 'CartPol-v1': did you mean"),
         ("LunarLandr-v3", (), ValueError, "did you mean LunarLander-v3"),
-        ("ALE/Pong-v5", (), ValueError, r"ALE/Pong-v5 comes with pip install 'gymnasium\[atari\]'"),
         ("gymnasium/no_module:Env-v0", (), ValueError, "No module named 'no_module'"),
         (Walk(), (), TypeError, "give its class or a function, to make several"),
         (Walk, (("x", 1),), ValueError, "gymnasium's environments have none"),

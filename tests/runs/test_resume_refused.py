@@ -103,8 +103,8 @@ def test_a_checkpoint_of_another_network_is_refused(stopped, monkeypatch):
 
     mlp = torsos.MLP
 
-    def MLP(hidden_sizes, *rest):  # noqa: N802  the name is recorded
-        return mlp((7,), *rest)
+    def MLP(hidden_sizes, **rest):  # noqa: N802  the name is recorded
+        return mlp((7,), **rest)
 
     monkeypatch.setattr(torsos, "MLP", MLP)
     jax.clear_caches()
