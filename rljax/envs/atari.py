@@ -158,7 +158,7 @@ def factory(env: str, spec: Any) -> Callable[..., Atari]:
         return Atari(rom, _settings(env, kwargs))
 
     def together(kwargs: Mapping[str, Any], number: int, threads: int) -> Together:
-        return Together(rom, _settings(env, kwargs), number, threads)
+        return Together(rom, _settings(env, kwargs), number, min(number, threads))
 
     build.__registration__ = spec
     build.together = together

@@ -44,7 +44,7 @@ SMALL = dict(
 )
 LONG = (
     "--preset none --num-envs 2 --num-steps 4 --hidden-sizes 4 --num-seeds 1 --eval-episodes 2"
-    " --env host_probes:Slow --vectorization async --total-timesteps 80000"
+    " --env host_probes:Slow --vectorization async --env-processes 2 --total-timesteps 80000"
 ).split()
 
 
