@@ -118,10 +118,14 @@ def test_gymnasium_s_bytes_are_kept(vectorization):
         envs.make(Fractions)
 
 
+@pytest.mark.parametrize("core", ["none", "gru"])
 @pytest.mark.parametrize("other", ["nothing is recorded", "the state is passed whole"])
-def test_however_images_are_handed_to_the_update_it_is_the_same(other, monkeypatch):
+def test_however_images_are_handed_to_the_update_it_is_the_same(other, core, monkeypatch):
     """On a CPU, acting records what the update reuses; a small state is a vector in between."""
-    config = Config(env=Bytes, num_envs=2, num_steps=4, total_timesteps=64, hidden_sizes=(4,))
+    how = dict(num_envs=2, num_steps=4, total_timesteps=64, hidden_sizes=(4,))
+    if core != "none":
+        how |= dict(core=core, core_size=4)
+    config = Config(env=Bytes, **how)
     found = []
     for changes in (False, True):
         a2c_host._programs.cache_clear()
