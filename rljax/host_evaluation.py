@@ -45,9 +45,7 @@ def run(
     watch(0, total, 0)
     env = env._replace(num_envs=min(env.num_envs, num_episodes))
     before = forkserver.children()
-    with forkserver.children_ended(before), contextlib.ExitStack() as stack:
-        opened = SyncEnvs(env)
-        stack.callback(opened.end)
+    with forkserver.children_ended(before), contextlib.closing(SyncEnvs(env)) as opened:
         try:
             host_envs.check_made(env.spec, opened.errors)
         except RefusedError as error:

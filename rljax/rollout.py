@@ -85,6 +85,12 @@ def policy(
     return network.apply(learner.params, inputs, mask, carry, method="actor")
 
 
+def _recorded_policy(network, learner, obs, mask, carry):
+    """(what `policy` gives, the outputs of the actor's layers for `layers.reuse`)."""
+    inputs = blocks.inputs(network, learner.obs_moments, obs)
+    return layers.record(network, learner.params, inputs, mask, carry, method="actor")
+
+
 def act(
     network: ActorCritic,
     learner: TrainState,
@@ -115,9 +121,7 @@ def act(
         carry = jax.tree.map(lambda first, now: jnp.where(t == 0, first, now), first, now)
     recorded = None
     if records:
-        inputs = blocks.inputs(network, learner.obs_moments, obs)
-        of = network, learner.params, inputs, mask, carry
-        (distribution, carries), recorded = layers.record(*of, method="actor")
+        (distribution, carries), recorded = _recorded_policy(network, learner, obs, mask, carry)
     else:
         distribution, carries = policy(network, learner, obs, mask, carry)
     action = distribution.sample(noise[t])
@@ -182,8 +186,7 @@ def collect(
         if rows is not None:
             of = network, learner.params, learner.obs_moments
             return blocks.apply(*of, obs, mask, carry=carry, method="actor", rows=rows), None
-        inputs = blocks.inputs(network, learner.obs_moments, obs)
-        return layers.record(network, learner.params, inputs, mask, carry, method="actor")
+        return _recorded_policy(network, learner, obs, mask, carry)
 
     def step(now, chance):
         env_state, obs, carry = now

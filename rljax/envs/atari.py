@@ -49,7 +49,9 @@ class Preprocessing:
 
 
 class Games:
-    """Games in threads of C++, each of which begins anew in the step in which it is over."""
+    """Games in threads of C++, otherwise as `vectorized.SyncEnvs`. `lives` [B] are those left."""
+
+    errors = ()
 
     def __init__(self, rom: str, settings: Preprocessing, number: int, threads: int):
         from ale_py.vector_env import AtariVectorEnv
@@ -65,15 +67,15 @@ class Games:
         shape = (shape[0] * (1 if self.grayscale else 3), *shape[1:])
         self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
 
-    def reset(self, seeds: Sequence[int] | None = None) -> np.ndarray:
-        """Begins new games; returns observations [B, *obs_shape]."""
+    def reset(self, seeds: Sequence[int] | None = None) -> tuple[np.ndarray, None]:
+        """Begins new games; returns (observations [B, *obs_shape], no mask)."""
         obs, info = self.games.reset(seed=None if seeds is None else np.array(seeds, np.int64))
-        self.before = _frames_before(info)
-        return self._images(obs)
+        self.before, self.lives = _frames_before(info), info["lives"]
+        return self._images(obs), None
 
-    def step(self, actions: np.ndarray) -> tuple[Step, np.ndarray]:
-        """(Step [B, ...], lives left [B])."""
-        obs, score, terminated, truncated, info = self.games.step(actions)
+    def step(self, actions: np.ndarray) -> Step:
+        """Takes actions [B]; a game that is over begins anew in the same step."""
+        obs, score, terminated, truncated, info = self.games.step(actions.astype(np.int64))
         obs, before = self._images(obs), _frames_before(info)
         over, self.before, final_obs = before != self.before, before, obs
         if over.any():
@@ -81,8 +83,16 @@ class Games:
             final_obs[over] = self._images(info["final_obs"][over])  # of others it is arbitrary
         score = score.astype(np.float32)
         reward = np.sign(score) if self.reward_clipping else score
+        self.lives = info["lives"]
         more = dict(score=score, over=over)
-        return Step(obs, reward, terminated, truncated, final_obs, **more), info["lives"]
+        return Step(obs, reward, terminated, truncated, final_obs, **more)
+
+    def ask_to_close(self) -> None:
+        """They close at once."""
+
+    def close(self) -> None:
+        """Closes the games."""
+        self.games.close()
 
     def _images(self, obs):
         """Colours become images, those of a frame side by side."""
@@ -114,39 +124,15 @@ class Atari(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         begun, self.begun = self.begun, None
         if begun is None or seed is not None:
-            begun = self.games.reset(None if seed is None else [seed])[0]
+            (begun,), _ = self.games.reset(None if seed is None else [seed])
         return begun, {}
 
     def step(self, action):
-        answer, lives = self.games.step(np.array([action], np.int64))
+        answer = self.games.step(np.array([action]))
         one = Step(*(None if x is None else x[0] for x in answer))
         self.begun = one.obs if one.over else None
-        info = {"score": one.score, "over": one.over, "lives": lives[0]}
+        info = {"score": one.score, "over": one.over, "lives": self.games.lives[0]}
         return one.final_obs, one.reward, one.terminated, one.truncated, info
-
-
-class Together:
-    """Games as `vectorized.SyncEnvs` are, but in threads."""
-
-    errors = ()
-
-    def __init__(self, rom: str, settings: Preprocessing, number: int, threads: int):
-        self.games = Games(rom, settings, number, threads)
-
-    def reset(self, seeds: Sequence[int]) -> tuple[np.ndarray, None]:
-        """(obs [B, *obs_shape], no mask)."""
-        return self.games.reset(seeds), None
-
-    def step(self, actions: np.ndarray) -> Step:
-        """Takes actions [B]."""
-        return self.games.step(actions.astype(np.int64))[0]
-
-    def ask_to_end(self) -> None:
-        """They end at once."""
-
-    def end(self) -> None:
-        """Closes the games."""
-        self.games.games.close()
 
 
 def factory(env: str, spec: Any) -> Callable[..., Atari]:
@@ -157,8 +143,8 @@ def factory(env: str, spec: Any) -> Callable[..., Atari]:
     def build(**kwargs: Any) -> Atari:
         return Atari(rom, _settings(env, kwargs))
 
-    def together(kwargs: Mapping[str, Any], number: int, threads: int) -> Together:
-        return Together(rom, _settings(env, kwargs), number, min(number, threads))
+    def together(kwargs: Mapping[str, Any], number: int, threads: int) -> Games:
+        return Games(rom, _settings(env, kwargs), number, min(number, threads))
 
     build.__registration__ = spec
     build.together = together

@@ -119,9 +119,8 @@ def _gymnasium_factory(env):
         try:
             return gymnasium.make(quick, disable_env_checker=True, **kwargs)
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            plugin = _plugin(str(spec.entry_point))
-            text = f"{suites.MISSING}pip install '{plugin[1]}'" if plugin else error
-            raise ValueError(f"env = {name!r}: {text}") from error
+            how = _how_to_install(str(spec.entry_point))
+            raise ValueError(f"env = {name!r}: {how or error}") from error
 
     build.__registration__ = spec
     return build
@@ -129,14 +128,18 @@ def _gymnasium_factory(env):
 
 def _registration(name):
     if name.startswith(atari.PREFIX):
-        with contextlib.suppress(ValueError):
-            load_module(name, "ale_py")  # registers its ids
+        _register_atari()
         if _is_missing("ale_py"):
-            raise ValueError(f"env = {name!r}: {suites.MISSING}pip install 'rljax[atari]'")
+            raise ValueError(f"env = {name!r}: {_how_to_install(name)}")
     spec = gymnasium.registry.get(name)
     if spec is None:
         raise _unknown(name, list(gymnasium.registry))
     return spec
+
+
+def _register_atari():
+    with contextlib.suppress(ValueError):
+        load_module(atari.PREFIX, "ale_py")
 
 
 def _has_display():
@@ -180,8 +183,7 @@ def _of_gymnax():
 
 def _of_gymnasium():
     """The ids that can be made, and by what installs them those that cannot."""
-    with contextlib.suppress(ValueError):
-        load_module("ALE/", "ale_py")
+    _register_atari()
     gymnax, ids, missing = _of_gymnax(), [], {}
     for name, spec in gymnasium.registry.items():
         entry = spec.entry_point
@@ -215,6 +217,12 @@ def _all_for(name):
     if not near(name, ids, cutoff=0.8):
         ids += itertools.chain(*available().ids.values())
     return ids
+
+
+def _how_to_install(name):
+    """The message where a plugin's package is missing; None if it is no plugin's."""
+    plugin = _plugin(name)
+    return f"{suites.MISSING}pip install '{plugin[1]}'" if plugin else None
 
 
 def _plugin(name):

@@ -159,7 +159,7 @@ class HostVectorEnv(contextlib.AbstractContextManager):
         self.no_info = np.zeros(shape, np.float32) if env.log_info else None
         self._envs = vectorized.start(env, seeds)
         # If nobody closes it: before multiprocessing waits for its processes.
-        self._end = Finalize(self, self._envs.end, exitpriority=10)
+        self._end = Finalize(self, self._envs.close, exitpriority=10)
         try:
             check_made(self.spec, self._envs.errors)
         except RefusedError:
@@ -202,7 +202,7 @@ class HostVectorEnv(contextlib.AbstractContextManager):
     def close(self) -> None:
         """Closes the environments and ends their processes."""
         try:
-            self._envs.ask_to_end()
+            self._envs.ask_to_close()
         finally:
             self._end()
 

@@ -81,7 +81,7 @@ class SyncEnvs:
             for index in host.indices:
                 self.envs.append(Guarded(host, index))
         except BaseException:  # a signal
-            self.end()
+            self.close()
             raise
 
     @property
@@ -108,24 +108,24 @@ class SyncEnvs:
         score = np.array([i["score"] for i in infos], np.float32) if has_score else None
         logged = np.zeros((len(obs), self.num_info), np.float32) if self.num_info else None
         flags = np.array(terminated, bool), np.array(truncated, bool)
-        final_obs, ends = obs, None
+        final_obs, is_over, ends = obs, None, flags[0] | flags[1]
         if self.spec.has_over:
-            ends = np.array(["goes_on" not in info for info in infos]) & (flags[0] | flags[1])
-        if True in terminated or True in truncated:
+            is_over = ends = ends & ["goes_on" not in info for info in infos]
+        if ends.any():
             final_obs, infos = obs.copy(), list(infos)
-            for i in np.flatnonzero(flags[0] | flags[1] if ends is None else ends):
+            for i in np.flatnonzero(ends):
                 if logged is not None:
                     logged[i] = infos[i]["logged"]
                 obs[i], infos[i] = self.envs[i].reset()
             self._check(infos)
         reward = np.array(reward, np.float32)
-        more = dict(mask=self._mask(infos), info=logged, score=score, over=ends)
+        more = dict(mask=self._mask(infos), info=logged, score=score, over=is_over)
         return Step(obs, reward, *flags, final_obs, **more)
 
-    def ask_to_end(self) -> None:
-        """They end at once."""
+    def ask_to_close(self) -> None:
+        """They close at once."""
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Closes the environments."""
         for env in self.envs:
             env.close()
@@ -166,7 +166,6 @@ class AsyncEnvs:
     def reset(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
         """As `SyncEnvs.reset`. The seeds of a process's environments also seed its global
         generators. Raises `Gone`, too."""
-        seeds = [int(seed) for seed in seeds]
         self._ask(*(pickle.dumps([seeds[i] for i in share]) for share in self.shares))
         mask = self.answer.mask
         return self.answer.obs.copy(), None if mask is None else mask.copy()
@@ -183,7 +182,7 @@ class AsyncEnvs:
             final_obs[ends] = shared.final_obs[ends]
         return answer._replace(final_obs=final_obs)
 
-    def ask_to_end(self) -> None:
+    def ask_to_close(self) -> None:
         """Lets processes close their environments, for `GRACE` seconds at most."""
         for pipe in self.pipes:
             pipe.close()
@@ -192,7 +191,7 @@ class AsyncEnvs:
             for process in self.processes:
                 process.join(max(0.0, deadline - time.monotonic()))
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kills the processes."""
         for pipe, process in zip(self.pipes, self.processes):
             pipe.close()
@@ -277,7 +276,7 @@ def _work(settings, packed, share, seeds, pipe, memory):
             except Failed as failed:
                 error = pickle.dumps(failed.args)
             pipe.send_bytes(error)
-    envs.end()
+    envs.close()
 
 
 def _put(into, answer):

@@ -31,7 +31,7 @@ LARGE_FOR_CACHE = 16 * 2**20
 (CartPole 2048x16 sharded over both, Breakout-MinAtar 256x32), at half the bytes 1.04 times, at a
 quarter 0.95."""
 BLOCK_FOR_CACHE = 2 * 2**20
-FEWEST_IN_CACHE = 16  # rows of a block: fewer make products small
+FEWEST_IN_CACHE = 32  # rows of a block: fewer make products small
 
 
 def inputs(network: ActorCritic | Raveled, moments: Moments | None, obs: jax.Array) -> jax.Array:

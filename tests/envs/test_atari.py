@@ -52,7 +52,7 @@ def test_games_are_those_of_gymnasiums_wrappers():
 def test_however_games_are_stepped_they_are_the_same(kwargs):
     """In threads, one by one, and in processes; at random, and with frames in colour."""
     together, obs, taken = played("ALE/Breakout-v5", 3, env_kwargs=kwargs)
-    assert together is atari.Together
+    assert together is atari.Games
     ways = {SyncEnvs: dict(wrappers=("time_limit=9999",))}
     ways[AsyncEnvs] = dict(vectorization="async", env_processes=2)
     for kind, settings in ways.items():
