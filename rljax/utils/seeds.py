@@ -155,6 +155,8 @@ def take(states: Any, index: Any) -> Any:
 
 def put(states: Any, index: int, state: Any) -> Any:
     """The states with another state of one seed."""
+    if len(states.learner.updates) == 1:
+        return jax.tree.map(lambda x: x[None] if pytrees.is_key(x) else np.asarray(x)[None], state)
 
     def replaced(everyone, one):
         if pytrees.is_key(everyone):
