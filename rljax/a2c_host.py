@@ -62,11 +62,14 @@ class _Programs(NamedTuple):
     """AgentState -> (its vectors, its key's data)."""
     draw: Callable
     """The key's data -> (the next key's data, noise for a rollout)."""
+    blank: Callable | None
+    """(vectors, noise, t, obs, mask, before) -> zeros [T, B, ...] in the place of what acting
+    records; None if it records nothing."""
     act: Callable
-    """(vectors, noise, t, obs, mask, before) -> (actions, carry, recorded) as `rollout.act` gives
-    them."""
+    """(vectors, noise, t, obs, mask, before, recorded) -> (actions, carry, recorded) as
+    `rollout.act` gives them; what is recorded at step t is written into `recorded` [T, B, ...]."""
     learn: Callable
-    """(the config's floats, vectors, rollout, what was recorded at each step) -> vectors."""
+    """(the config's floats, vectors, rollout, recorded) -> vectors."""
     look: Callable
     """(vectors, the key's data, whether a row ends) -> (AgentState without episodes, Metrics,
     vectors)."""
@@ -106,14 +109,22 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         shape = (config.num_steps, config.num_envs)
         return jax.random.key_data(key), distributions.noise(spec.action_space, key_action, shape)
 
-    def act(vectors, noise, t, obs, mask, before):
+    def act_once(vectors, noise, t, obs, mask, before):
         state = state_of(vectors)
         how = noise, t, state.actor.carry, before
         return rollout.act(network, state.learner, obs, mask, *how, records=records)
 
+    def blank(*given):
+        *_, recorded = jax.eval_shape(act_once, *given)
+        return jax.tree.map(lambda x: jnp.zeros((config.num_steps, *x.shape), x.dtype), recorded)
+
+    def act(vectors, noise, t, obs, mask, before, recorded):
+        actions, carry, now = act_once(vectors, noise, t, obs, mask, before)
+        put = partial(jax.lax.dynamic_update_index_in_dim, index=t, axis=0)
+        return actions, carry, jax.tree.map(put, recorded, now)
+
     def learn(floats, vectors, batch, recorded):
-        if records:
-            batch = batch._replace(recorded=jax.tree.map(lambda *x: jnp.stack(x), *recorded))
+        batch = batch._replace(recorded=recorded)
         return by_kind(a2c.learn(config_of(floats), network, state_of(vectors), batch))
 
     def look(vectors, key, ends_row):
@@ -123,7 +134,9 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         unopened = following._replace(learner=unraveled(state.learner), actor=actor)
         return unopened, a2c.row(state), by_kind(following)
 
-    return _Programs(*map(jax.jit, (begin, draw, act, learn, look)))
+    act = jax.jit(act, donate_argnames="recorded")  # which is written where it is
+    begin, draw, blank, learn, look = map(jax.jit, (begin, draw, blank, learn, look))
+    return _Programs(begin, draw, blank if records else None, act, learn, look)
 
 
 def _actor(config, network, key):
@@ -168,17 +181,20 @@ def _chunks(config, state, log_interval):
     # As arrays of JAX's they are passed in a fraction of the time.
     floats, *numbers = map(jnp.asarray, (floats, *np.arange(config.num_steps, dtype=np.int32)))
 
-    def update(vectors, key, noise, obs, mask):
+    def update(vectors, key, noise, recorded, obs, mask):
         """One rollout and one gradient step, of which only the actions are waited for."""
-        kept = []
 
-        def act(t, obs, mask, before):
-            actions, carry, recorded = programs.act(vectors, noise, numbers[t], obs, mask, before)
-            kept.append(recorded)
+        def act(t, *seen):
+            nonlocal recorded
+            given = vectors, noise, numbers[t], *seen
+            if programs.blank and recorded is None:
+                recorded = programs.blank(*given)
+            actions, carry, recorded = programs.act(*given, recorded)
             return rollout.on_host(env, actions), carry
 
         obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps, first)
-        return programs.learn(floats, vectors, batch, kept), *programs.draw(key), obs, mask
+        vectors = programs.learn(floats, vectors, batch, recorded)
+        return vectors, *programs.draw(key), recorded, obs, mask
 
     def look(ends_row):
         nonlocal now
@@ -193,7 +209,7 @@ def _chunks(config, state, log_interval):
         actor = _actor(config, network, key)
         first = jax.tree.map(jnp.asarray, actor.carry)
         vectors, key = programs.begin(state._replace(actor=actor))
-        now = vectors, *programs.draw(key), *begun
+        now = vectors, *programs.draw(key), None, *begun
         done, end = int(state.learner.updates), -math.inf  # the first chunk is one update
         given = done
         while done < config.num_updates:
