@@ -62,10 +62,10 @@ def metrics_rows(
             "seed": seeds[i],
             "env_steps": int(metrics.updates[i]) * batch_size,
             "updates": metrics.updates[i],
-            "wall_seconds": wall_seconds,
+            "wall_seconds": round(wall_seconds, 3),
             "episodes": int(metrics.episodes[i]),
             **{name: x[i] for name, x in columns.items()},
-            "steps_per_second": steps_per_second,
+            "steps_per_second": round(steps_per_second),
             **{name: x[i] for name, x in extra.items()},
         }
         for i in which
@@ -145,6 +145,38 @@ def append_evaluations(
         for seed, env_steps, updates, returns, *info in rows
     )
     atomic_io.append(path, header * (not path.exists()) + "".join(lines))
+
+
+def evaluation_rows(rows: Iterable[tuple[Any, ...]], log_info: Sequence[str] = ()) -> list[dict]:
+    """An evaluation, as `append_evaluations` takes it, as rows for loggers."""
+    names = [f"eval/{name}" for name in ("episodes", "episodic_return", *info_columns(log_info))]
+    return [
+        {
+            "seed": seed,
+            "env_steps": env_steps,
+            **dict(zip(names, (len(returns), returns.mean(), *info))),
+        }
+        for seed, env_steps, _, returns, *info in rows
+    ]
+
+
+def final_rows(summary: Mapping) -> list[dict]:
+    """The final evaluation of a summary as rows for loggers."""
+    final, at = summary.get("final_return") or {}, summary["env_steps"]
+    returns = zip(summary["seeds"], final.get("per_seed", ()))
+    return [{"seed": seed, "env_steps": at, "eval/final_return": x} for seed, x in returns]
+
+
+def logged(run_dir: Path) -> list[dict]:
+    """All rows of a run's tables as loggers were given them; raises ValueError as `read_metrics`
+    does."""
+    rows = read_metrics(run_dir).to_dict("records")
+    if (path := Path(run_dir) / "evaluations.csv").exists():
+        table = csv.DictReader(io.StringIO(atomic_io.read(path, atomic_io.LARGEST).decode()))
+        for row in table:
+            of_episodes = {f"eval/{name}": float(x) for name, x in [*row.items()][3:]}
+            rows.append({**{n: int(row[n]) for n in ("seed", "env_steps")}, **of_episodes})
+    return sorted(rows, key=lambda row: row["env_steps"])
 
 
 def _joined(info):

@@ -19,7 +19,7 @@ interrupts          Ctrl-C and SIGTERM
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def train(
     config: Config | None = None,
     run_dir: str | os.PathLike | None = None,
     on_log: Callable | None = None,
+    loggers: Sequence[Any] = (),
     **settings: Any,
 ) -> Run:
     """Trains; Ctrl-C, or a notebook's stop button, ends the run in order. A3C, and
@@ -51,6 +52,8 @@ def train(
             dicts, one for each seed, and `row.states` the algorithm's states [S], which an
             accelerator deletes in the next chunk: copy what you keep. If it returns "stop" the run
             ends in order, with the status "stopped".
+        loggers: objects that are given the rows, as `rljax.loggers.trackers` describes them; those
+            of the setting `log` are given by name.
         settings: fields of `Config`, of `options.RunOptions` and, for A3C, of `WorkerConfig`.
 
     Returns:
@@ -71,14 +74,20 @@ def train(
     if settings.get("resume"):
         raise TypeError("resume: use rljax.resume(run_dir)")
     path = None if run_dir is None else Path(run_dir)
-    return _execute(asked.replace({**settings, "run_dir": path}), on_log, resume=False)
+    return _execute(asked.replace({**settings, "run_dir": path}), on_log, False, loggers)
 
 
-def resume(run_dir: str | os.PathLike, *, on_log: Callable | None = None, **changes: Any) -> Run:
+def resume(
+    run_dir: str | os.PathLike,
+    *,
+    on_log: Callable | None = None,
+    loggers: Sequence[Any] = (),
+    **changes: Any,
+) -> Run:
     """Resumes a run from its newest whole checkpoint, to the bits of an undisturbed run.
 
     Args:
-        on_log: as for `train`.
+        on_log, loggers: as for `train`. Loggers are given the rows of the whole run.
         changes: `total_timesteps`, which may be raised, and options that change nothing of what is
             learned: `checkpoint_every`, `keep_checkpoints`, `stop_at_return`, `device`, `quiet`,
             `max_worker_restarts`.
@@ -93,13 +102,13 @@ def resume(run_dir: str | os.PathLike, *, on_log: Callable | None = None, **chan
     before = settings_module.saved(Path(run_dir))
     after = before.replace(changes)
     settings_module.check_resumable(before, after)
-    return _execute(after, on_log, resume=True)
+    return _execute(after, on_log, True, loggers)
 
 
-def _execute(asked, on_log, resume):
+def _execute(asked, on_log, resume, loggers):
     from rljax.runs import training
 
-    run = training.execute(asked, on_log, resume)
+    run = training.execute(asked, on_log, resume, loggers)
     for text in divergences(run.summary):
         warnings.warn(text, stacklevel=3)
     if run.error:

@@ -27,6 +27,7 @@ def finish(plan: Any, now: Any) -> Run:
     if run.run_dir:
         run.plot(run.run_dir / "learning_curve.png")
         atomic_io.write_json(run.run_dir / "summary.json", summary)  # last: then all is there
+    plan.recorder.feed.end(summary)
     print_summary(plan.display.console, summary, run.run_dir)
     return run
 

@@ -124,7 +124,7 @@ def _take(plan, now, clock, states, metrics):
         if not now.diverged and _env_steps(plan, now) != now.saved:
             _save(plan, now)  # before the row, for it belongs to whole rows alone
         if len(advanced):
-            _log(plan, now, rows(advanced))
+            _log(plan, now, rows(advanced), are_whole=False)
     _show(plan, now, clock)
     return stops
 
@@ -149,9 +149,9 @@ def _end_row(plan, now, clock, ended, rows):
     return is_stopped
 
 
-def _log(plan, now, rows):
+def _log(plan, now, rows, are_whole=True):
     """Writes rows and gives them to `on_log`; returns whether that says "stop"."""
-    plan.recorder.add_rows(rows)
+    plan.recorder.add_rows(rows, are_whole)
     try:
         return plan.on_log is not None and plan.on_log(LogRow(rows, now.states)) == "stop"
     except BaseException:  # a KeyboardInterrupt too, which a notebook can raise in it

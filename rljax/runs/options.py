@@ -17,7 +17,7 @@ FIXED = (
     *("eval_episodes", "eval_mode", "eval_every", "eval_envs", "eval_max_steps"),
 )
 # Options that a resumed run has from its record, unless it is given others.
-KEPT = (*FIXED, "checkpoint_every", "keep_checkpoints", "device", "stop_at_return")
+KEPT = (*FIXED, "checkpoint_every", "keep_checkpoints", "device", "stop_at_return", "log")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +56,18 @@ class RunOptions:
     By default ten times in a run."""
     keep_checkpoints: int = 3
     """The newest checkpoints that are kept."""
+    log: tuple[str, ...] = ()
+    """Also log to tensorboard, wandb, trackio or mlflow, each an extra, or to a logger of your own,
+    package.module:attribute."""
     resume: Path | None = None
     """Resume the run in this directory from its newest whole checkpoint, with its settings;
     --total-timesteps may be raised."""
     quiet: bool = False
     """Print nothing but errors and warnings."""
+
+    def __post_init__(self):
+        names = (self.log,) if isinstance(self.log, str) else tuple(self.log)
+        object.__setattr__(self, "log", names)
 
     def validate(self) -> "RunOptions":
         """Raises ValueError or TypeError if an option is out of its range or of another type."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rljax.loggers import tables
+from rljax.loggers.trackers.feed import Feed
 from rljax.runs import checkpoints
 from rljax.utils import atomic_io
 
@@ -19,9 +20,10 @@ class Recorder:
     thread. What went wrong is raised by the next call. A context: leaving it waits for the thread.
     """
 
-    def __init__(self, run_dir: Path | None, keep: int):
-        """Keeps the newest `keep` checkpoints; without a `run_dir` only rows, in memory."""
-        self.run_dir, self.keep = run_dir, keep
+    def __init__(self, run_dir: Path | None, keep: int, feed: Feed):
+        """Keeps the newest `keep` checkpoints; without a `run_dir` only rows, in memory. What is
+        written into tables goes to the feed, too."""
+        self.run_dir, self.keep, self.feed = run_dir, keep, feed
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.under_way: Future | None = None
         self.text = io.StringIO()
@@ -32,8 +34,9 @@ class Recorder:
     def __exit__(self, *exception):
         self.thread.shutdown()
 
-    def add_rows(self, rows: Sequence[Mapping]) -> None:
-        """Adds rows of metrics, as `tables.metrics_rows` gives them."""
+    def add_rows(self, rows: Sequence[Mapping], are_whole: bool = True) -> None:
+        """Adds rows of metrics, as `tables.metrics_rows` gives them. Those that a signal has cut
+        short are taken back when the run is resumed, which trackers cannot do."""
         if self.run_dir:
             (self.run_dir / "summary.json").unlink(missing_ok=True)  # of a run that now continues
             tables.append_metrics(self.run_dir, rows)
@@ -42,11 +45,14 @@ class Recorder:
             header = self.text.readline()
             self.text.seek(0, io.SEEK_END)
             self.text.write(tables.metrics_text(rows, header))
+        if are_whole:
+            self.feed.write(rows)
 
     def add_evaluations(self, rows: Sequence[tuple], log_info: Sequence[str]) -> None:
         """Adds an evaluation, as `tables.append_evaluations` takes it."""
         if self.run_dir:
             tables.append_evaluations(self.run_dir, rows, log_info)
+        self.feed.write(tables.evaluation_rows(rows, log_info))
 
     def save(self, env_steps: int, trees: Mapping[str, Any], facts: Mapping) -> None:
         """Saves a checkpoint of the tables as they are now, and removes the oldest ones."""

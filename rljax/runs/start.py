@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,7 @@ def fresh(asked: Settings, states: Any, device: str) -> Iterator[Training]:
         return
     network = networks.describe(asked.config, rollout.make_env_and_network(asked.config)[0].spec)
     record = {**settings.record(asked), **directory.provenance(device), "network": network}
+    record["id"] = secrets.token_hex(4)  # for trackers, in which another run may have its name
     directory.create(run_dir, record, "metrics.csv")
     with directory.lock(run_dir):
         yield _beginning(states)
@@ -187,6 +189,7 @@ def _note_resume(record, asked, device, updates):
     directory.warn_of_changes(record, now)
     again = {"env_steps": int(updates.max()) * asked.config.batch_size, **now}
     names = ("checkpoint_every", "keep_checkpoints", "stop_at_return", "device", "log_interval")
+    names += ("log",)
     record = {
         **record,
         "config": records.config_record(asked.config),

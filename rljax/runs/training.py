@@ -3,12 +3,16 @@
 import contextlib
 import dataclasses
 import itertools
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from rljax import algorithms, envs
+from rljax.loggers import tables, trackers
 from rljax.loggers.display import Display
-from rljax.runs import finish, interrupts, loop, start
+from rljax.loggers.trackers.feed import Feed
+from rljax.runs import directory, finish, interrupts, loop, settings, start
 from rljax.runs.clock import Clock
 from rljax.runs.recorder import Recorder
 from rljax.runs.run import Run, load
@@ -16,22 +20,31 @@ from rljax.runs.settings import Settings
 from rljax.utils import forkserver, platform, seeds
 
 
-def execute(asked: Settings, on_log: Callable | None = None, resume: bool = False) -> Run:
+def execute(
+    asked: Settings,
+    on_log: Callable | None = None,
+    resume: bool = False,
+    loggers: Sequence[Any] = (),
+) -> Run:
     """Does a run, or resumes one; whatever ends it after it has begun, this returns the `Run`.
     Arguments and errors are those of `prepared`."""
-    with prepared(asked, on_log, resume) as run:
+    with prepared(asked, on_log, resume, loggers) as run:
         return run()
 
 
 @contextlib.contextmanager
 def prepared(
-    asked: Settings, on_log: Callable | None = None, resume: bool = False
+    asked: Settings,
+    on_log: Callable | None = None,
+    resume: bool = False,
+    loggers: Sequence[Any] = (),
 ) -> Iterator[Callable[[], Run]]:
     """A run, checked as far as possible, in a locked directory: yields a function that does it, to
     be called once. It raises RefusedError, a ValueError, if a process cannot make the environment.
 
     Args:
         on_log: called with a `loop.LogRow` at each row of metrics; "stop" ends the run.
+        loggers: objects beside the `log` of the options, as `loggers.trackers` describes them.
 
     Raises:
         ValueError, TypeError: a setting is wrong, or the run cannot be resumed; nothing is left.
@@ -43,6 +56,7 @@ def prepared(
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
         asked = _settled(asked, algorithm)
         options = asked.options
+        feed = _feed(options, loggers)
         if algorithm.in_processes or asked.config.vectorization == "async":
             platform.set_xla_flags(options.device)  # the server takes them over
             forkserver.start_server()  # it imports while this process does
@@ -65,7 +79,7 @@ def prepared(
         else:
             together, begun = module.in_one_program(asked.config), begun - now.progress.wall_seconds
             plan = loop.Plan(asked, module, keys, together, device, on_log, signals, begun, making)
-            yield lambda: _run(plan, now, is_new=not resume)
+            yield lambda: _run(plan, now, feed, is_new=not resume)
 
 
 def fits_one_thread(asked: Settings) -> bool:
@@ -89,15 +103,23 @@ def _complete(options):
     return load(options.run_dir)
 
 
-def _run(plan, now, is_new):
+def _feed(options, loggers):
+    """What rows are given to; raises as `trackers.make` does."""
+    made = trackers.make((*options.log, *loggers))
+    export = f"python experiments/export.py {shlex.quote(str(options.run_dir))} --to {{}}"
+    return Feed(made, f"write it all with {export}" if options.run_dir else "")
+
+
+def _run(plan, now, feed, is_new):
     options = plan.asked.options
     batch, title = plan.asked.config.batch_size, _title(plan, now.updates)
     done, total = int(now.updates.sum()), plan.asked.config.num_updates * options.num_seeds
     with (
         Display(title, done * batch, total * batch, options.quiet) as display,
-        Recorder(options.run_dir, options.keep_checkpoints) as recorder,
+        Recorder(options.run_dir, options.keep_checkpoints, feed) as recorder,
     ):
         plan = dataclasses.replace(plan, display=display, recorder=recorder)
+        _begin(feed, plan, now)
         try:
             loop.train(plan, now, Clock(now.progress, plan.making))
         except forkserver.RefusedError:
@@ -105,6 +127,20 @@ def _run(plan, now, is_new):
                 recorder.discard()
             raise
         return finish.finish(plan, now)
+
+
+def _begin(feed, plan, now):
+    """Gives loggers the record of the run and, of one that is resumed, the rows so far."""
+    if not feed.threads:
+        return
+    options, rows = plan.asked.options, []
+    if options.run_dir:
+        record = directory.read_record(options.run_dir)
+        rows = tables.logged(options.run_dir) if now.updates.any() else []
+    else:
+        record = settings.record(plan.asked)
+    started = time.time() - (time.perf_counter() - plan.begun)
+    feed.begin(trackers.described(record, options.run_dir, options.seeds, started), rows)
 
 
 def _settled(asked, algorithm):
