@@ -1,8 +1,7 @@
-"""Trained policies: as plain functions, and evaluated over full episodes."""
+"""Trained policies evaluated over full episodes; `policy` makes one a plain function."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -12,14 +11,17 @@ import numpy as np
 
 from rljax import host_evaluation, networks, rollout
 from rljax.config import MAX_EPISODE_STEPS, Config
-from rljax.envs import host_envs, interface, spaces
+from rljax.envs import interface
 from rljax.envs.host_envs import HostEnv
 from rljax.host_evaluation import Watch
 from rljax.networks import cores, distributions
+from rljax.policies import policy
 from rljax.runs import checkpoints
 from rljax.types import Moments, TrainState
 from rljax.utils import pytrees, seeds, sharding
 from rljax.utils.forkserver import EnvError
+
+__all__ = ["Evaluation", "evaluate", "evaluation_keys", "learners", "policy"]
 
 MAX_ENVS = 16  # by default the most environments that Python steps in an evaluation
 CHUNK_STEPS = 500  # steps of an evaluation in one call of its program
@@ -59,88 +61,6 @@ def learners(config: Config, state: Mapping) -> TrainState:
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(updates), *x.shape), x.dtype), like)
     params = checkpoints.restore(dict(pytrees.named_leaves(saved["params"])), like)
     return TrainState(params, (), updates, Moments(**moments) if moments else None, None)
-
-
-def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callable:
-    """The learner's policy as a plain function `policy(obs, key=None, mask=None) -> action`; with a
-    core `policy(obs, key, carry, mask=None, reward=0.0) -> (action, carry)`, where the first carry
-    of an episode is `policy.initial_carry(B)`, with B = 1 for one observation.
-
-    For an environment in JAX it takes one encoded observation [*obs_shape] or a batch
-    [B, *obs_shape], float32 or in the dtype in which `envs.make` gives them, and returns one
-    action, numbered from 0, or a batch. For an environment that
-    Python steps it takes an observation as the environment returns it, or a batch [B, ...] if its
-    space is a Box, and returns what the environment's `step` takes. The mask, [*mask_shape] or in
-    gymnasium's form, says which actions are valid; by default all are. The reward [B], or a number,
-    is that of the step before, for a core that takes it; by default 0.
-
-    With the config's `frame_stack` an observation is a stack: in JAX as the environment gives it,
-    else the last N observations as a sequence, the oldest first, such as the array [N, ...] that
-    gymnasium's FrameStackObservation gives.
-
-    Args:
-        learner: of one agent, such as a member of a vmapped state, trained with this config.
-        greedy: the mode rather than a sample; sampling without a key is a ValueError.
-    """
-    env, network = rollout.make_env_and_network(config)
-    spec, space = env.spec, env.spec.action_space
-
-    @jax.jit
-    def act(obs, key, mask, carry, reward):
-        lead = obs.shape[: obs.ndim - len(spec.obs_shape)]
-        obs = obs.reshape(-1, *spec.obs_shape)
-        if mask is not None:
-            mask = mask.reshape(-1, *space.mask_shape)
-        if "last_reward" in config.core_inputs:
-            carry = carry._replace(last_reward=jnp.broadcast_to(reward, obs.shape[:1]))
-        noise = None if greedy else distributions.noise(space, key, obs.shape[:1])
-        action, carry = rollout.choose(network, learner, obs, mask, noise, carry)
-        return action.reshape(*lead, *space.shape), carry
-
-    def act_on_host(obs, key, mask, carry, reward):
-        encode, axes = host_envs.given(env)
-        if axes is not None and np.ndim(obs) > axes:
-            _check_rows(carry, len(obs))
-            masks = [None] * len(obs) if mask is None else mask
-            keys = [None] * len(obs) if greedy else jax.random.split(key, len(obs))
-            carries = [jax.tree.map(lambda x, i=i: x[i][None], carry) for i in range(len(obs))]
-            rewards = np.broadcast_to(reward, len(obs))
-            rows = [act_on_host(*one) for one in zip(obs, keys, masks, carries, rewards)]
-            actions, carries = zip(*rows)
-            return np.stack(actions), jax.tree.map(lambda *x: jnp.concatenate(x), *carries)
-        mask = None if mask is None else spaces.mask(space, mask)
-        action, carry = act(encode(obs), key, mask, carry, reward)
-        return env.decode(np.asarray(action)), carry
-
-    def of_any(obs, key, mask, carry, reward):
-        if key is None and not greedy:
-            raise ValueError("key = None: only a greedy policy needs no key")
-        if isinstance(env, HostEnv):
-            return act_on_host(obs, key, mask, carry, reward)
-        kept = getattr(spec.observation, "dtype", "float32")
-        is_kept = getattr(obs, "dtype", None) == kept
-        obs = jnp.asarray(obs, kept if is_kept else jnp.float32)
-        _check_rows(carry, math.prod(obs.shape[: obs.ndim - len(spec.obs_shape)]))
-        return act(obs, key, mask, carry, reward)
-
-    def policy(obs, key=None, mask=None):
-        return of_any(obs, key, mask, (), np.float32(0))[0]
-
-    def with_core(obs, key=None, carry=None, mask=None, reward=0.0):
-        if not isinstance(carry, networks.Carry):
-            how = "give policy.initial_carry() at the first step, then what the policy returned"
-            raise ValueError(f"carry = {carry!r}: the agent has a core; {how}")
-        return of_any(obs, key, mask, carry, np.float32(reward))
-
-    with_core.initial_carry = lambda number=1: networks.initial_carry(network, number)
-    return with_core if network.make_core else policy
-
-
-def _check_rows(carry, number):
-    rows = {len(x) for x in jax.tree.leaves(carry)}
-    if rows - {number}:
-        what = f"carry of {max(rows)} rows: there are {number} observations"
-        raise ValueError(f"{what}; episodes begin with policy.initial_carry({number})")
 
 
 def evaluation_keys(keys: jax.Array, updates: int | np.ndarray) -> jax.Array:

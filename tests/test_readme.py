@@ -67,11 +67,15 @@ def test_examples(tmp_path, monkeypatch):
 def test_examples_of_experiments(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    parameters, save = map(textwrap.dedent, blocks("experiments/README.md"))
+    parameters, lines, save = map(textwrap.dedent, blocks("experiments/README.md"))
     exec(parameters, names)
     env_state = names["run"].state["actor"]["env_state"]
     drawn = env_state["params"]["length"]
     assert len(np.unique(drawn)) == drawn.size
+    exec(lines, names)
+    written = (tmp_path / "run.txt").read_text().splitlines()
+    assert len(written) == len(names["run"].metrics) + len(names["run"].seeds) + 1
+    assert written[-1] == "completed"
     exec(save, names)
     assert (names["states"].learner.updates == names["config"].num_updates).all()
     assert not names["problems"]

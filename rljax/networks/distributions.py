@@ -35,6 +35,11 @@ class Categorical(NamedTuple):
 
     logits: jax.Array
 
+    @property
+    def probs(self) -> jax.Array:
+        """The probabilities [..., A]."""
+        return jax.nn.softmax(self.logits)
+
     def sample(self, noise: jax.Array) -> jax.Array:
         """int32 [...], by inverting the distribution function at uniform noise [...].
 
@@ -83,6 +88,7 @@ class MultiCategorical(NamedTuple):
 
     logits: jax.Array
 
+    probs = Categorical.probs
     sample = Categorical.sample
     mode = Categorical.mode
     to_env = Categorical.to_env
