@@ -15,13 +15,11 @@ from rljax.envs import interface
 from rljax.envs.host_envs import HostEnv
 from rljax.host_evaluation import Watch
 from rljax.networks import cores, distributions
-from rljax.policies import policy
+from rljax.policies import policy  # noqa: F401  where users look for it
 from rljax.runs import checkpoints
 from rljax.types import Moments, TrainState
 from rljax.utils import pytrees, seeds, sharding
 from rljax.utils.forkserver import EnvError
-
-__all__ = ["Evaluation", "evaluate", "evaluation_keys", "learners", "policy"]
 
 MAX_ENVS = 16  # by default the most environments that Python steps in an evaluation
 CHUNK_STEPS = 500  # steps of an evaluation in one call of its program
@@ -33,7 +31,6 @@ _SETTINGS = (
     *("network", "channels", "hidden_sizes"),
     *("activation", "shared_torso", "action_bounds", "core", "core_size", "core_inputs"),
 )
-"""Settings that an evaluation depends on: runs that differ in others share its programs."""
 
 
 class Evaluation(NamedTuple):
@@ -113,7 +110,7 @@ def evaluate(
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} = {value}: must be at least 1")
-    settings = Config(**{name: getattr(config, name) for name in _SETTINGS})
+    shared = settings(config)
     learners = learners._replace(opt_state=(), return_moments=None)
     try:
         in_process = dict(num_envs=num_envs, vectorization="sync")
@@ -122,16 +119,16 @@ def evaluate(
         raise EnvError(f"in an evaluation: {error}") from error
     if isinstance(env, HostEnv):
         how = num_episodes, greedy, max_steps, watch
-        return Evaluation(*host_evaluation.run(settings, env, learners, keys, *how))
+        return Evaluation(*host_evaluation.run(shared, env, learners, keys, *how))
     number = len(keys)
     mesh = sharding.mesh(number)
-    begin, advance = _programs(mesh, num_episodes, greedy)
+    begin_all, advance = _programs(mesh, num_episodes, greedy)
     watch(0, number * num_episodes, 0)
     learners, keys = sharding.placed((learners, keys), mesh)
-    progress = begin(settings, keys)
+    progress = begin_all(shared, keys)
     while True:
         with sharding.failures_named(f"env = {config.env!r}, in an evaluation"):
-            progress = advance(settings, learners, progress, np.int32(max_steps))
+            progress = advance(shared, learners, progress, np.int32(max_steps))
             result, steps = jax.device_get((progress.result, progress.steps))
         result = seeds.take(result, slice(number))
         watch(int(result.finished.sum()), result.finished.size, int(result.lengths.sum()))
@@ -139,7 +136,15 @@ def evaluate(
             return result
 
 
-class _Progress(NamedTuple):
+def settings(config: Config) -> Config:
+    """Those that an evaluation depends on, alone, so that runs that differ in others share its
+    programs."""
+    return Config(**{name: getattr(config, name) for name in _SETTINGS})
+
+
+class Progress(NamedTuple):
+    """Of N episodes, or [S, N]."""
+
     env_state: Any
     obs: Any
     carry: Any
@@ -151,17 +156,18 @@ class _Progress(NamedTuple):
 @lru_cache(maxsize=8)
 def _programs(mesh, num_episodes, greedy):
     """(config, keys) -> progress; (config, learners, progress, max_steps) -> progress."""
-    begin = partial(_begin, num_episodes=num_episodes)
+    begin_all = partial(begin, num_episodes=num_episodes)
     advance = partial(_advance, greedy=greedy)
     whole, parts = sharding.WHOLE, sharding.SHARDED
-    begin = sharding.spread(begin, mesh, (whole, parts), parts)
-    return begin, sharding.spread(advance, mesh, (whole, parts, parts, whole), parts)
+    begin_all = sharding.spread(begin_all, mesh, (whole, parts), parts)
+    return begin_all, sharding.spread(advance, mesh, (whole, parts, parts, whole), parts)
 
 
-def _begin(config, keys, num_episodes):
+def begin(config: Config, keys: jax.Array, num_episodes: int) -> Progress:
+    """N episodes that have just begun for each of the keys [S], in environments in JAX."""
     env, network = rollout.make_env_and_network(config)
 
-    def begin(key):
+    def begin_one(key):
         key, key_reset = jax.random.split(key)
         index = jnp.arange(num_episodes, dtype=jnp.int32)
         env_state, obs = jax.vmap(env.mdp.reset)(jax.random.split(key_reset, num_episodes), index)
@@ -169,9 +175,9 @@ def _begin(config, keys, num_episodes):
         info = jnp.zeros((num_episodes, len(config.log_info))) if config.log_info else None
         result = Evaluation(zeros, zeros.astype(jnp.int32), zeros.astype(bool), info)
         carry = networks.initial_carry(network, num_episodes)
-        return _Progress(env_state, obs, carry, key, result, jnp.int32(0))
+        return Progress(env_state, obs, carry, key, result, jnp.int32(0))
 
-    return jax.vmap(begin)(keys)
+    return jax.vmap(begin_one)(keys)
 
 
 def _advance(config, learners, progress, max_steps, greedy):
@@ -182,7 +188,7 @@ def _advance(config, learners, progress, max_steps, greedy):
         end = jnp.minimum(progress.steps + CHUNK_STEPS, max_steps)
         return jax.lax.while_loop(
             lambda now: jnp.logical_not(jnp.all(now.result.finished)) & (now.steps < end),
-            partial(_step, env, network, learner, greedy),
+            partial(step, env, network, learner, greedy),
             progress,
         )
 
@@ -191,7 +197,8 @@ def _advance(config, learners, progress, max_steps, greedy):
     return progress._replace(steps=jnp.full_like(progress.steps, jnp.max(progress.steps)))
 
 
-def _step(env, network, learner, greedy, now):
+def step(env: Any, network: Any, learner: TrainState, greedy: bool, now: Progress) -> Progress:
+    """A step of the N episodes of one learner; those that have ended stay as they are."""
     num_episodes = len(now.obs)
     key, key_action, key_env = jax.random.split(now.key, 3)
     noise = distributions.noise(env.spec.action_space, key_action, (num_episodes,))
@@ -212,4 +219,4 @@ def _step(env, network, learner, greedy, now):
         info=kept(now.result.info, answer.info),
     )
     carry = cores.resumed(network, carry, answer.reward, done)
-    return _Progress(env_state, answer.obs, carry, key, result, now.steps + 1)
+    return Progress(env_state, answer.obs, carry, key, result, now.steps + 1)

@@ -11,6 +11,7 @@ from rljax import networks, rollout
 from rljax.config import Config
 from rljax.envs import host_envs
 from rljax.envs.host_envs import HostEnv
+from rljax.envs.interface import EnvSpec
 from rljax.envs.vectorized import SyncEnvs
 from rljax.networks import cores, distributions
 from rljax.types import TrainState
@@ -53,8 +54,8 @@ def run(
             raise EnvError(f"in an evaluation in {many}: {error}") from error
         for index, key in enumerate(keys):
             learner = jax.tree.map(lambda x, i=index: x[i], learners)
-            act = _policy(config, env.spec, learner, greedy)
-            episodes = _Episodes(env, opened.envs, key, num_episodes, max_steps)
+            act = policy(config, env.spec, learner, greedy)
+            episodes = Episodes(env, opened.envs, key, num_episodes, max_steps)
             for stepped in episodes.run(act):
                 steps += stepped
                 watch(index * num_episodes + episodes.ended, total, steps)
@@ -64,7 +65,7 @@ def run(
     return returns.astype(np.float32), lengths, finished, info if env.log_info else None
 
 
-class _Episodes:
+class Episodes:
     """The episodes of one learner."""
 
     def __init__(self, env, guarded, key, num_episodes, max_steps):
@@ -148,7 +149,7 @@ class _Episodes:
         return f"in an evaluation: {where} at {when} of episode {self.episode[i] + 1}"
 
 
-def _policy(config, spec, learner, greedy) -> Callable:
+def policy(config: Config, spec: EnvSpec, learner: TrainState, greedy: bool) -> Callable:
     """(obs, mask, keys, steps, reward of the step before, whether an episode begins), each
     [B, ...] -> actions for the environments [B, ...], in NumPy. The learner is passed as one
     vector, which takes a fraction of the time."""
@@ -158,7 +159,7 @@ def _policy(config, spec, learner, greedy) -> Callable:
     vector = pytrees.pack(learner)
     carry = None
 
-    def policy(obs, mask, keys, steps, reward, fresh):
+    def act_on(obs, mask, keys, steps, reward, fresh):
         nonlocal carry
         if carry is None:
             carry = networks.initial_carry(network, len(obs))
@@ -166,7 +167,7 @@ def _policy(config, spec, learner, greedy) -> Callable:
         action, carry = act(vector, obs, mask, keys, steps, *before)
         return np.asarray(action)
 
-    return policy
+    return act_on
 
 
 @lru_cache(maxsize=8)

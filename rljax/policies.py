@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,10 +63,7 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
         obs = obs.reshape(-1, *spec.obs_shape)
         if mask is not None:
             mask = mask.reshape(-1, *space.mask_shape)
-        distribution, _ = rollout.policy(network, learner, obs, mask, carry)
-        inputs = blocks.inputs(network, learner.obs_moments, obs)
-        values = network.apply(learner.params, inputs, carry, method="critic")
-        parts = distribution, values
+        parts = thoughts(network, learner, obs, mask, carry)
         return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), parts)
 
     def act_on_host(obs, key, mask, carry, reward):
@@ -124,6 +122,15 @@ def policy(config: Config, learner: TrainState, greedy: bool = False) -> Callabl
         made.distribution = lambda obs, mask=None: looked(obs, (), mask)[0]
         made.value = lambda obs: looked(obs, ())[1]
     return made
+
+
+def thoughts(
+    network: networks.ActorCritic, learner: TrainState, obs: Any, mask: Any = None, carry: Any = ()
+) -> tuple[Any, jax.Array]:
+    """(the distribution over actions, the values [B]) for encoded observations [B, *obs_shape]."""
+    distribution, _ = rollout.policy(network, learner, obs, mask, carry)
+    inputs = blocks.inputs(network, learner.obs_moments, obs)
+    return distribution, network.apply(learner.params, inputs, carry, method="critic")
 
 
 def _carry(carry):

@@ -20,10 +20,10 @@ class Recorder:
     thread. What went wrong is raised by the next call. A context: leaving it waits for the thread.
     """
 
-    def __init__(self, run_dir: Path | None, keep: int, feed: Feed):
+    def __init__(self, run_dir: Path | None, keep: int, feed: Feed | None = None):
         """Keeps the newest `keep` checkpoints; without a `run_dir` only rows, in memory. What is
         written into tables goes to the feed, too."""
-        self.run_dir, self.keep, self.feed = run_dir, keep, feed
+        self.run_dir, self.keep, self.feed = run_dir, keep, feed or Feed({})
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.under_way: Future | None = None
         self.text = io.StringIO()

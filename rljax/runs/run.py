@@ -92,6 +92,47 @@ class Run:
         title = f"{self.algorithm.upper()} on {self.config.env}"
         return analysis.plot_learning_curves({"": self.metrics}, title, *map(Path, paths))
 
+    def pictures(
+        self,
+        seed: int | None = None,
+        episodes: int = 1,
+        greedy: bool = True,
+        max_steps: int = 1_000,
+        bare: bool = False,
+    ) -> tuple[list, list[float]]:
+        """Pillow images of the first of the episodes that `evaluate` has with these arguments, and
+        their returns.
+
+        Args:
+            seed: as for `policy`.
+            bare: without return, step, action probabilities and value.
+
+        Raises:
+            ValueError: as `policy` does.
+            EnvError: as `evaluate` does.
+        """
+        import jax
+
+        from rljax import evaluation, watch
+        from rljax.utils import seeds
+
+        index = self._index(seed)
+        learner = jax.tree.map(lambda x: x[index], self.learners())
+        keys = evaluation.evaluation_keys(seeds.keys(self.seeds), evaluation.FRESH)
+        played = watch.episodes(self.config, learner, keys[index], episodes, greedy, max_steps)
+        images = [image for one in watch.drawn(self.config.env, played, bare) for image in one]
+        return images, [one.returns[-1] for one in played]
+
+    def watch(self, seed: int | None = None, episodes: int = 1, fps: float = 30.0, **how) -> Any:
+        """The agent playing, as a picture that moves in a notebook; further arguments and errors
+        are those of `pictures`."""
+        from IPython.display import Image
+
+        from rljax.envs import render
+
+        images, _ = self.pictures(seed, episodes, **how)
+        return Image(data=render.gif(images, fps), format="gif")
+
     def export_params(self, path: Path, seed: int | None = None) -> Path:
         """Writes a policy for programs without JAX: arrays as safetensors, settings as JSON.
         `runs.export` describes both files and a step of the policy.

@@ -1,0 +1,65 @@
+"""The command line that shows a run's agent playing."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rljax.cli import fail, flags, run_script
+from rljax.runs.run import load
+from rljax.utils import atomic_io, platform
+from rljax.utils.checks import check
+from rljax.utils.errors import TrainingError
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    run_dir: tyro.conf.Positional[Path]
+    """The run."""
+    seed: int | None = None
+    """One of the run's seeds; by default the first."""
+    episodes: int = 3
+    """Those that evaluate.py counts first."""
+    max_steps: int = 1_000
+    """An episode that has not ended after this number of steps is cut."""
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="last|best|STEP")] = "last"
+    """The newest; the best in evaluations during training; or after STEP steps."""
+    output: Path = Path("agent.gif")
+    """A .gif or, with the extra video, an .mp4."""
+    sampled: bool = False
+    """Sample from the policy instead of taking its mode."""
+    bare: bool = False
+    """Leave out return, step, action probabilities and value."""
+    fps: float = 30.0
+    """Pictures in a second."""
+
+
+def main(doc: str, argv: list[str] | None = None) -> int:
+    """Writes a film; returns the exit status."""
+
+    def run(argv, signals, stack):
+        # Pygame, with which many environments draw, looks for a screen and for loudspeakers.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+        try:
+            options = flags.parse_options(Options, doc.splitlines()[0], argv)
+            check(options, episodes=1, max_steps=1)
+            from rljax.watch import film
+
+            film.check(options.output)
+            if not 0 < options.fps <= 100:
+                raise ValueError(f"fps = {options.fps}: must be above 0 and at most 100")
+            loaded = load(options.run_dir, options.checkpoint)
+            stack.enter_context(platform.computing_on("cpu"))
+            how = (options.episodes, not options.sampled, options.max_steps, options.bare)
+            images, returns = loaded.pictures(options.seed, *how)
+            film.write(options.output, images, options.fps)
+        except (ValueError, TypeError, TrainingError, atomic_io.WriteError) as error:
+            return fail(error)
+        shown = ", ".join(f"{x:,.2f}" for x in returns)
+        print(f"{options.output}: {len(images):,} pictures, returns {shown}")
+        return 0
+
+    return run_script(run, argv)

@@ -1,0 +1,147 @@
+"""Episodes of an evaluation, played again with all that there is to see."""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rljax import evaluation, host_evaluation, networks, policies, rollout
+from rljax.config import Config
+from rljax.envs.host_envs import HostEnv, check_made
+from rljax.envs.vectorized import SyncEnvs
+from rljax.types import TrainState
+from rljax.utils.forkserver import EnvError, RefusedError
+
+
+class Episode(NamedTuple):
+    """Of T steps; lists are of the T + 1 moments between them."""
+
+    obs: list[np.ndarray]  # encoded
+    returns: list[float]  # so far
+    states: list[Any]  # of an environment in JAX, else None
+    pictures: list[Any]  # [H, W, 3] bytes as the environment draws itself, else None
+    distributions: list[Any]  # over the next action; None where it is not known
+    values: list[float | None]
+    finished: bool  # it ended by itself
+
+
+def episodes(
+    config: Config,
+    learner: TrainState,
+    key: jax.Array,
+    number: int,
+    greedy: bool = True,
+    max_steps: int = 10_000,
+) -> list[Episode]:
+    """The episodes that `evaluation.evaluate` has with these arguments, of one learner.
+
+    Raises:
+        EnvError: an environment could not be made, or failed.
+    """
+    learner = learner._replace(opt_state=(), return_moments=None)
+    if isinstance(rollout.make_env(config), HostEnv):
+        return _on_host(config, learner, key, number, greedy, max_steps)
+    return _in_jax(config, learner, key, number, greedy, max_steps)
+
+
+def _in_jax(config, learner, key, number, greedy, max_steps):
+    env, network = rollout.make_env_and_network(config)
+    policy = policies.policy(config, learner)
+    now = jax.jit(evaluation.begin, static_argnums=2)(config, key[None], number)
+    now = jax.tree.map(lambda x: x[0], now)
+
+    @jax.jit
+    def step(learner, now):
+        return evaluation.step(env, network, learner, greedy, now)
+
+    played = [Episode([], [], [], [], [], [], False) for _ in range(number)]
+    left = np.ones(number, bool)
+    for taken in range(max_steps + 1):
+        carry = (now.carry,) if network.make_core else ()
+        seen = policy.distribution(now.obs, *carry), policy.value(now.obs, *carry)
+        shown = jax.device_get((now.env_state, now.obs, now.result.returns, *seen))
+        for i in np.flatnonzero(left):
+            state, obs, so_far, distribution, value = jax.tree.map(lambda x, i=i: x[i], shown)
+            _add(played[i], obs, float(so_far), state, None, distribution, float(value))
+        left &= ~np.asarray(now.result.finished)
+        if not left.any() or taken == max_steps:
+            break
+        now = step(learner, now)
+    finished = np.asarray(now.result.finished)
+    return [one._replace(finished=bool(finished[i])) for i, one in enumerate(played)]
+
+
+def _add(episode, *moment):
+    for column, x in zip(episode, moment):
+        column.append(x)
+
+
+def _on_host(config, learner, key, number, greedy, max_steps):
+    """One after another in one environment, which draws itself where it can."""
+    env = rollout.make_env(_alone(config))
+    settings = evaluation.settings(config)
+    try:
+        opened = SyncEnvs(env)
+        check_made(env.spec, opened.errors)
+    except RefusedError as error:
+        raise EnvError(f"in an evaluation: {error}") from error
+    film = _Filmed(opened.envs[0])
+    try:
+        act = host_evaluation.policy(settings, env.spec, learner, greedy)
+        played = host_evaluation.Episodes(env, [film], key, number, max_steps)
+        for _ in played.run(act):
+            pass
+    finally:
+        opened.close()
+    network = networks.make(config, env.spec)
+    thoughts = jax.jit(partial(policies.thoughts, network))
+    found = []
+    for one, finished in zip(film.played, played.finished):
+        one = one._replace(finished=bool(finished))
+        if not network.make_core:  # else they depend on what was carried
+            distributions, values = jax.device_get(thoughts(learner, np.stack(one.obs)))
+            each = [jax.tree.map(lambda x, t=t: x[t], distributions) for t in range(len(one.obs))]
+            one = one._replace(distributions=each, values=values.tolist())
+        found.append(one)
+    return found
+
+
+def _alone(config):
+    """One environment in this process, which is asked to draw itself if it is known to be able."""
+    alone = dataclasses.replace(config, num_envs=1, vectorization="sync", env_processes=None)
+    kwargs = config.env_kwargs
+    if isinstance(kwargs, tuple) and "render_mode" not in dict(kwargs):
+        drawn = dataclasses.replace(alone, env_kwargs={**dict(kwargs), "render_mode": "rgb_array"})
+        try:
+            rollout.make_env(drawn)
+            return drawn
+        except (ValueError, TypeError, EnvError):  # it has no such mode
+            return alone
+    return alone
+
+
+class _Filmed:
+    """A guarded environment, whose every moment is kept."""
+
+    def __init__(self, guarded):
+        self.guarded, self.played = guarded, []
+
+    def reset(self, seed):
+        obs, info = self.guarded.reset(seed)
+        self.played.append(Episode([], [], [], [], [], [], False))
+        self._keep(obs, 0.0)
+        return obs, info
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = self.guarded.step(action)
+        so_far = self.played[-1].returns[-1] + np.float32(info.get("score", reward))
+        self._keep(obs, float(so_far))
+        return obs, reward, terminated, truncated, info
+
+    def _keep(self, obs, so_far):
+        picture = None
+        if getattr(self.guarded.env, "render_mode", None) == "rgb_array":
+            picture = np.array(self.guarded.env.render())
+        _add(self.played[-1], obs.copy(), so_far, None, picture, None, None)
