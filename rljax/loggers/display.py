@@ -1,8 +1,10 @@
-"""Shows the progress of a run or a sweep: live on a terminal or in a notebook, else in lines."""
+"""Shows the progress of a run or a sweep: live on a terminal or in a notebook, else in lines, of
+text or of JSON."""
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console, Group
@@ -10,27 +12,32 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rljax.utils import atomic_io
+
 EVALUATION_EVERY = 10.0  # seconds between two lines on an evaluation, without a live display
 SHOWN_EVERY = 0.5  # seconds between two pictures of a live display
 BAR = 28  # columns of the progress bar
+NOTHING = MappingProxyType({})
 WIDE = 120  # columns of a terminal on which all fits one line
 
 
 class Display:
     """Live on a terminal or in a notebook, lines elsewhere, nothing if quiet. A context. Steps are
-    environment steps over all seeds."""
+    environment steps over all seeds. `log_format`: "plain" for lines everywhere, "json" for one
+    JSON object in each, with its "event": begin, phase, progress, evaluation, summary."""
 
-    def __init__(self, title: str, done: int, total: int, quiet: bool):
+    def __init__(self, title: str, done: int, total: int, quiet: bool, log_format: str = "auto"):
         self.console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
-        self.console.print(title, soft_wrap=True)
+        self.is_json = log_format == "json"
+        self._tell(title, "begin", title=title, env_steps=done, total_env_steps=total)
         self.done, self.total, self.steps = done, total, done
         self.reported, self.start = 10 * done // total, None
         self.phase_name, self.text, self.below = "compiling", "", None
         self.shown_at, self.status = -SHOWN_EVERY, None
-        self.evaluation_line = evaluation_lines(self.console.print)
-        self.live = None if quiet else _live(self)
+        self.evaluation_due = _every(EVALUATION_EVERY)
+        self.live = None if quiet or log_format != "auto" else _live(self)
         if not self.live:
-            self.console.print(self.phase_name)
+            self._tell(self.phase_name, "phase", phase=self.phase_name)
 
     def __enter__(self) -> "Display":
         return self
@@ -44,10 +51,14 @@ class Display:
             self._show(at_once=True)
             self.live.stop()
 
-    def update(self, steps: int, speed: float, more: str = "", below: str = "") -> None:
-        """Shows the progress after a chunk: environment steps, steps per second, and more text."""
-        parts = (f"{steps:,}/{self.total:,} env steps", f"{speed:,.0f} steps/s", more)
-        self.text = " · ".join(filter(None, parts))
+    def update(
+        self, steps: int, speed: float, more: Mapping[str, float] = NOTHING, below: str = ""
+    ) -> None:
+        """Shows the progress after a chunk: environment steps, steps per second, further numbers
+        by name, and text."""
+        numbers = [f"{name} {x:,.2f}" for name, x in more.items()]
+        parts = (f"{steps:,}/{self.total:,} env steps", f"{speed:,.0f} steps/s", *numbers)
+        self.text = " · ".join(parts)
         self.steps, self.phase_name = steps, "training"
         self.below = below or self.below
         self.start = self.start or time.perf_counter()
@@ -56,22 +67,38 @@ class Display:
         if not self.live and tenth > self.reported:
             self.reported = tenth
             text = f"{10 * tenth:3d}% · {self.text}" + f" · {below}" * bool(below)
-            self.console.print(f"{text} · ETA {self._eta():.0f} s", soft_wrap=True)
+            facts = dict(env_steps=steps, total_env_steps=self.total, steps_per_second=speed)
+            facts |= {**more, "eta_seconds": self._eta()} | ({"status": below} if below else {})
+            self._tell(f"{text} · ETA {self._eta():.0f} s", "progress", **facts)
 
     def phase(self, name: str) -> None:
         """Shows what is done now, besides training."""
         self.phase_name = name
         self._show(at_once=True)
         if not self.live:
-            self.console.print(name)
+            self._tell(name, "phase", phase=name)
+
+    def result(self, summary: Mapping, show: Callable[[Any], None]) -> None:
+        """Ends with a summary, which `show` prints to a console."""
+        if self.is_json:
+            self._tell("", "summary", **summary)
+        else:
+            show(self.console)
+
+    def _tell(self, text, event, **facts):
+        """A line."""
+        if self.is_json:
+            text = atomic_io.json_bytes({"event": event, **facts}).decode().rstrip()
+        self.console.print(text, soft_wrap=True)
 
     def evaluating(self, ended: int, episodes: int, steps: int) -> None:
         """Shows the progress of an evaluation, between its steps."""
         if self.live:
             self.phase_name, self.text = "evaluating", _evaluation(ended, episodes, steps)
             self._show()
-        else:
-            self.evaluation_line(ended, episodes, steps)
+        elif self.evaluation_due(steps == 0):
+            facts = dict(episodes_ended=ended, episodes=episodes, env_steps=steps)
+            self._tell(f"evaluating: {_evaluation(ended, episodes, steps)}", "evaluation", **facts)
 
     def watch(self, label: str, status: Any) -> None:
         """Shows a table below the progress, such as of A3C's workers, from the method
@@ -111,18 +138,30 @@ class Display:
 
 def evaluation_lines(tell: Callable[[str], None]) -> Callable[[int, int, int], None]:
     """A function (ended, episodes, steps) that tells of a long evaluation, line by line."""
-    told_at = 0.0
+    is_due = _every(EVALUATION_EVERY)
 
     def show(ended, episodes, steps):
-        nonlocal told_at
-        now = time.perf_counter()
-        if steps == 0:
-            told_at = now
-        elif now - told_at >= EVALUATION_EVERY:
-            told_at = now
+        if is_due(steps == 0):
             tell(f"evaluating: {_evaluation(ended, episodes, steps)}")
 
     return show
+
+
+def _every(seconds):
+    """A function of whether something has just begun, which is true once in so many seconds."""
+    told_at = 0.0
+
+    def is_due(begins):
+        nonlocal told_at
+        now = time.perf_counter()
+        if begins:
+            told_at = now
+        elif now - told_at >= seconds:
+            told_at = now
+            return True
+        return False
+
+    return is_due
 
 
 def _evaluation(ended, episodes, steps):

@@ -28,7 +28,7 @@ def finish(plan: Any, now: Any) -> Run:
         run.plot(run.run_dir / "learning_curve.png")
         atomic_io.write_json(run.run_dir / "summary.json", summary)  # last: then all is there
     plan.recorder.feed.end(summary)
-    print_summary(plan.display.console, summary, run.run_dir)
+    plan.display.result(summary, lambda console: print_summary(console, summary, run.run_dir))
     return run
 
 

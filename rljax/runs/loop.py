@@ -249,8 +249,7 @@ def _save(plan, now):
 def _show(plan, now, clock):
     mean, info = now.progress.last_return, now.progress.last_info
     shown = {} if mean is None else {"return": mean, **info}
-    text = " · ".join(f"{name} {x:,.2f}" for name, x in shown.items())
-    plan.display.update(int(now.updates.sum()) * plan.asked.config.batch_size, clock.speed, text)
+    plan.display.update(int(now.updates.sum()) * plan.asked.config.batch_size, clock.speed, shown)
 
 
 def _watch(plan, status):

@@ -10,6 +10,7 @@ from rljax.utils.checks import check
 
 DEVICES = ("auto", "cpu", "gpu")
 EVAL_MODES = ("greedy", "sampled")
+LOG_FORMATS = ("auto", "plain", "json")
 
 # Options that change what the files of a run hold: a resumed run keeps them.
 FIXED = (
@@ -62,6 +63,9 @@ class RunOptions:
     resume: Path | None = None
     """Resume the run in this directory from its newest whole checkpoint, with its settings;
     --total-timesteps may be raised."""
+    log_format: Literal[LOG_FORMATS] = "auto"
+    """How progress is told: auto is live on a terminal and in a notebook; plain prints lines, json
+    one JSON object in each."""
     quiet: bool = False
     """Print nothing but errors and warnings."""
 

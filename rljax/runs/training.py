@@ -113,9 +113,10 @@ def _feed(options, loggers):
 def _run(plan, now, feed, is_new):
     options = plan.asked.options
     batch, title = plan.asked.config.batch_size, _title(plan, now.updates)
-    done, total = int(now.updates.sum()), plan.asked.config.num_updates * options.num_seeds
+    total = plan.asked.config.num_updates * options.num_seeds
+    steps = int(now.updates.sum()) * batch, total * batch
     with (
-        Display(title, done * batch, total * batch, options.quiet) as display,
+        Display(title, *steps, options.quiet, options.log_format) as display,
         Recorder(options.run_dir, options.keep_checkpoints, feed) as recorder,
     ):
         plan = dataclasses.replace(plan, display=display, recorder=recorder)

@@ -169,7 +169,8 @@ def _train(asked, groups, folder, journal, finals, signals, device, begun):
     size = " x ".join(report.plural(number, what) for what, number in numbers.items())
     title = f"Sweep · {options.algorithm.upper()} · {asked.envs} · {size}"
     title += f" · from {len(journal.trials):,} trials" * bool(before)
-    with Display(f"{title} · {device}", before, total, options.quiet) as display:
+    how = options.quiet, options.log_format
+    with Display(f"{title} · {device}", before, total, *how) as display:
         follower = Follower(asked, groups, folder, journal, display, before, begun)
         if finals is not None:
             follower.note(finals)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rljax.algorithms import find
 from rljax.config import MAX_EPISODE_STEPS
-from rljax.runs.options import DEVICES, EVAL_MODES, check_shared
+from rljax.runs.options import DEVICES, EVAL_MODES, LOG_FORMATS, check_shared
 from rljax.utils.checks import check
 
 
@@ -41,6 +41,9 @@ class SweepOptions:
     """Where to compute; auto takes an accelerator if there is one."""
     resume: Path | None = None
     """Resume the sweep in this directory: trials that are finished stay as they are."""
+    log_format: Literal[LOG_FORMATS] = "auto"
+    """How progress is told: auto is live on a terminal and in a notebook; plain prints lines, json
+    one JSON object in each."""
     quiet: bool = False
     """Print nothing but errors and warnings."""
 

@@ -26,13 +26,16 @@ def finish(asked: Any, summary: dict, folder: Path, display: Any) -> None:
         summary["ranking"] = _records(ranking)
     atomic_io.write_json(folder / "sweep.json", summary)
     display.stop()
-    console = display.console
-    print_sweep(console, summary, ranking, SHOWN)
-    for path in figures:
-        console.print(f"figure: {path}", soft_wrap=True)
-    console.print(f"run directory: {folder}", soft_wrap=True)
-    if summary["status"] != "completed":
-        console.print(f"resume with: --resume {shlex.quote(str(folder))}", soft_wrap=True)
+
+    def show(console):
+        print_sweep(console, summary, ranking, SHOWN)
+        for path in figures:
+            console.print(f"figure: {path}", soft_wrap=True)
+        console.print(f"run directory: {folder}", soft_wrap=True)
+        if summary["status"] != "completed":
+            console.print(f"resume with: --resume {shlex.quote(str(folder))}", soft_wrap=True)
+
+    display.result(summary, show)
 
 
 def _records(ranking):

@@ -1,6 +1,7 @@
 """The display of a run: lines, a terminal, a notebook; and a table of workers."""
 
 import io
+import json
 import re
 
 import nbclient
@@ -56,7 +57,7 @@ def test_a_notebook_has_one_output_that_is_replaced_and_fits(notebook):
     """Text as wide as a cell, without escapes and without wrapped lines."""
     with display.Display("title", 0, 1_000_000_000, quiet=False) as progress:
         for steps in range(100_000_000, 1_000_000_001, 100_000_000):
-            progress.update(steps, 12345678.9, "return 1,234.56")
+            progress.update(steps, 12345678.9, {"return": 1234.56})
         progress.watch("seed 3", status(0, 0))
         progress.watch("seed 3", status(400, 3))
         progress.phase("evaluating")
@@ -154,7 +155,7 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr(display, "EVALUATION_EVERY", 0.0)
     with display.Display("A2C on [it]", 0, 1000, quiet=False) as progress:
         for steps in range(50, 1001, 50):
-            progress.update(steps, 1234.5, "return 1.00")
+            progress.update(steps, 1234.5, {"return": 1.0})
         progress.phase("evaluating")
         progress.evaluating(0, 3, 0)
         progress.evaluating(2, 3, 60)
@@ -172,3 +173,37 @@ def test_nothing_where_it_is_quiet(capsys):
         progress.phase("evaluating")
         progress.evaluating(2, 3, 60)
     assert capsys.readouterr() == ("", "")
+
+
+def test_json_is_one_object_in_each_line(capsys):
+    with display.Display("title", 0, 1000, quiet=False, log_format="json") as progress:
+        progress.update(100, 50.0, {"return": 1.5})
+        progress.update(150, 50.0, {"return": float("nan")}, below="so far")
+        progress.update(200, 50.0, {"return": float("nan")}, below="so far")
+        progress.phase("evaluating")
+        progress.result({"status": "completed", "final": np.float32(2.0)}, show=None)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.pop("event") for line in lines] == [
+        *("begin", "phase", "progress", "progress", "phase", "summary")
+    ]
+    begin, compiling, first, second, _, summary = lines
+    assert begin == {"title": "title", "env_steps": 0, "total_env_steps": 1000}
+    assert compiling == {"phase": "compiling"}
+    assert first.pop("eta_seconds") >= 0
+    assert first == {
+        "env_steps": 100,
+        "total_env_steps": 1000,
+        "steps_per_second": 50.0,
+        "return": 1.5,
+    }
+    assert (second["return"], second["status"]) == ("nan", "so far")
+    assert summary == {"status": "completed", "final": 2.0}
+
+
+def test_plain_lines_are_told_on_a_terminal_too(monkeypatch, capsys):
+    monkeypatch.setattr(display, "_live", lambda shown: pytest.fail("it is live"))
+    with display.Display("title", 0, 1000, quiet=False, log_format="plain") as progress:
+        progress.update(500, 50.0)
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["title", "compiling"]
+    assert told[2].startswith(" 50% · 500/1,000 env steps · 50 steps/s · ETA")
