@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -141,8 +142,10 @@ def _end_row(plan, now, clock, ended, rows):
     wanted = plan.asked.options.stop_at_return
     if stops or (wanted is not None and now.last_returns.mean() >= wanted):
         now.status = "stopped"
-    elif not plan.interrupts.received and _evaluate_if_due(plan, now, ended):
-        clock.pause()
+    elif not plan.interrupts.received:
+        is_evaluated = _evaluate_if_due(plan, now, ended)
+        if _render_if_due(plan, now, ended) or is_evaluated:
+            clock.pause()
     is_stopped = now.status == "stopped"
     if is_stopped or plan.interrupts.received or _is_save_due(plan, now, ended):
         _save(plan, now)
@@ -186,6 +189,30 @@ def _evaluate_if_due(plan, now, ended):
     now.best = best.updated(now.best, now.states.learner, which, returns.mean(axis=1), steps[which])
     for i in which:
         now.progress.evaluated[i] = int(steps[i])
+    return True
+
+
+def _render_if_due(plan, now, ended):
+    """Draws an episode of a seed at the end of a row that has passed a multiple of `render_every`;
+    whether it was due. An environment that cannot be played again is a warning."""
+    options, config, index = plan.asked.options, plan.asked.config, int(ended[0])
+    steps, every = int(now.updates[index]) * config.batch_size, options.render_every
+    if not every or steps // every == (steps - options.log_interval * config.batch_size) // every:
+        return False
+    from rljax import evaluation, watch
+
+    plan.display.phase("drawing")
+    seed, learner = options.seeds[index], seeds.take(now.states.learner, index)
+    key = evaluation.evaluation_keys(plan.keys[index : index + 1], now.updates[index])[0]
+    how = options.eval_mode == "greedy", options.eval_max_steps
+    try:
+        played = watch.episodes(config, learner, key, 1, *how)
+        (images,) = watch.drawn(config.env, played)
+        folder = options.run_dir / "videos"
+        folder.mkdir(exist_ok=True)
+        watch.write(folder / f"seed_{seed}_{steps:012d}.gif", images, watch.FPS)
+    except TrainingError as error:
+        warnings.warn(f"no video after {steps:,} steps: {error}", stacklevel=2)
     return True
 
 

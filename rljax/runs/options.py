@@ -18,7 +18,10 @@ FIXED = (
     *("eval_episodes", "eval_mode", "eval_every", "eval_envs", "eval_max_steps"),
 )
 # Options that a resumed run has from its record, unless it is given others.
-KEPT = (*FIXED, "checkpoint_every", "keep_checkpoints", "device", "stop_at_return", "log")
+KEPT = (
+    *(*FIXED, "render_every", "checkpoint_every", "keep_checkpoints"),
+    *("device", "stop_at_return", "log"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,9 @@ class RunOptions:
     by default --num-envs, at most 16."""
     eval_max_steps: int = MAX_EPISODE_STEPS
     """An evaluation's episode that has not ended after this number of steps is cut."""
+    render_every: int = 0
+    """Also draw an episode of the seed in training, the first of several, into videos/, about every
+    this number of environment steps; 0 never."""
     checkpoint_every: int | None = None
     """Save a checkpoint about every this number of environment steps of a seed; 0 only at the end.
     By default ten times in a run."""
@@ -75,10 +81,13 @@ class RunOptions:
 
     def validate(self) -> "RunOptions":
         """Raises ValueError or TypeError if an option is out of its range or of another type."""
-        check(self, log_interval=1, keep_checkpoints=1, eval_every=0, checkpoint_every=0)
+        check(self, log_interval=1, keep_checkpoints=1)
+        check(self, eval_every=0, render_every=0, checkpoint_every=0)
         check_shared(self)
         if self.eval_every and not self.eval_episodes:
             raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")
+        if self.render_every and self.run_dir is None:
+            raise ValueError(f"render_every = {self.render_every}: needs a run_dir for its videos")
         if self.stop_at_return is not None and not math.isfinite(self.stop_at_return):
             raise ValueError(f"stop_at_return = {self.stop_at_return}: must be finite")
         return self

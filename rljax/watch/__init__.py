@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from rljax.watch import panel, pictures
-from rljax.watch.film import write
+from rljax.watch.film import FPS, write
 from rljax.watch.play import Episode, episodes
 
-__all__ = ["Episode", "drawn", "episodes", "write"]
+__all__ = ["FPS", "Episode", "drawn", "episodes", "write"]
 
 
 def drawn(env: Any, played: Sequence[Episode], bare: bool = False) -> list[list]:

@@ -10,6 +10,7 @@ import numpy as np
 from rljax.envs import render
 from rljax.utils import atomic_io
 
+FPS = 30.0  # pictures in a second
 ENDINGS = (".gif", ".mp4")
 
 

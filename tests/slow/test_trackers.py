@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def of_wandb(run_dir, seed):
             message.ParseFromString(data)
             items = {i.key or "/".join(i.nested_key): i.value_json for i in message.history.item}
             for tag, x in items.items():
-                if "/" in tag and not tag.startswith("learning_curve"):
+                if "/" in tag and not tag.startswith(("learning_curve", "video")):
                     point = tag, message.history.step.num
                     assert found.setdefault(point, float(x)) == float(x)
     return found
@@ -133,11 +134,24 @@ def assert_all_there(name, run_dir):
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_tracker_holds_every_number_live_and_after_a_resume(name, tmp_path):
-    train(tmp_path / "live", **SHORT, log=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="logger")
+        train(tmp_path / "live", **SHORT, log=name, render_every=320)
     assert_all_there(name, tmp_path / "live")
     run_dir = train_half(tmp_path / "resumed", log=name)
     rljax.resume(run_dir, quiet=True)
     assert_all_there(name, run_dir)
+
+
+def test_tensorboard_has_the_curve_and_the_newest_video(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path / "run", **SHORT, log="tensorboard", render_every=320)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "seed_5")).Reload()
+    (curve,), (video,) = map(events.Images, ("learning_curve", "video"))
+    assert curve.encoded_image_string == (tmp_path / "run" / "learning_curve.png").read_bytes()
+    newest = tmp_path / "run" / "videos" / "seed_5_000000000640.gif"
+    assert video.encoded_image_string == newest.read_bytes()
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -9,6 +9,7 @@ from small_runs import train
 from rljax import evaluation
 from rljax.cli import watch as watch_cli
 from rljax.utils import seeds
+from rljax.utils.forkserver import EnvError
 from rljax.watch import episodes, film, panel, pictures
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -115,3 +116,28 @@ def test_vectors_are_bars():
     assert image.getpixel((80, middle - 40)) == pictures.COLORS[0]  # up
     assert image.getpixel((240, middle + 40)) == pictures.COLORS[1]  # down
     assert image.getpixel((240, middle - 40)) == (255, 255, 255)
+
+
+def test_videos_are_drawn_while_a_run_trains(tmp_path):
+    undisturbed = train(**SHORT)
+    run = train(tmp_path / "run", **SHORT, render_every=200)
+    names = [path.name for path in sorted((tmp_path / "run" / "videos").iterdir())]
+    assert names == [f"seed_5_{steps:012d}.gif" for steps in (208, 400, 608)]
+    jax.tree.map(np.testing.assert_array_equal, undisturbed.state, run.state)
+
+
+def test_an_environment_that_cannot_be_played_again_stops_nothing(tmp_path, monkeypatch):
+    from rljax import watch
+
+    def failing(*_):
+        raise EnvError("it is gone")
+
+    monkeypatch.setattr(watch, "episodes", failing)
+    with pytest.warns(UserWarning, match="no video after 400 steps: it is gone"):
+        run = train(tmp_path / "run", **SHORT, render_every=400)
+    assert run.status == "completed"
+
+
+def test_videos_need_a_directory():
+    with pytest.raises(ValueError, match="render_every = 400: needs a run_dir for its videos"):
+        train(**SHORT, render_every=400)

@@ -68,6 +68,6 @@ class MLflow:
     def end(self, summary: Mapping) -> None:
         status = "FINISHED" if summary["status"] in ("completed", "stopped") else "FAILED"
         for run in self.runs.values():
-            for path in media(self.run_dir) if self.run_dir else ():
+            for path in media(self.run_dir).values():
                 self.client.log_artifact(run, str(path))
             self.client.set_terminated(run, status)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
 from rljax.loggers.trackers import tags
@@ -47,20 +47,30 @@ class TensorBoard:
             writer.close()
 
     def _add_media(self, writer, env_steps):
-        for path in media(self.folder.parent):
-            writer.add_image(path.stem, _pixels(path), env_steps, dataformats="HWC")
+        for name, path in media(self.folder.parent).items():
+            writer.file_writer.add_summary(_image(name, path), env_steps)
 
 
-def media(run_dir: Path) -> list[Path]:
-    """The pictures of a run, for trackers."""
-    return [path for path in [run_dir / "learning_curve.png"] if path.exists()]
+def media(run_dir: Path | None) -> dict[str, Path]:
+    """The pictures of a run by name, for trackers: its learning curve, and its newest video."""
+    if run_dir is None:
+        return {}
+    videos = sorted(run_dir.glob("videos/*.gif"), key=lambda path: path.name.rpartition("_")[2])
+    found = {"learning_curve": run_dir / "learning_curve.png"}
+    if videos:
+        found["video"] = videos[-1]
+    return {name: path for name, path in found.items() if path.exists()}
 
 
-def _pixels(path):
+def _image(name, path):
+    """As it is in its file: a GIF moves."""
     from PIL import Image
 
     with Image.open(path) as image:
-        return np.array(image.convert("RGB"))
+        width, height = image.size
+    encoded = path.read_bytes()
+    kind = dict(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+    return Summary(value=[Summary.Value(tag=name, image=Summary.Image(**kind))])
 
 
 def _hparam(x: Any) -> Any:

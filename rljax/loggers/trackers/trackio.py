@@ -41,9 +41,10 @@ class Trackio:
 
     def end(self, summary: Mapping) -> None:
         first = next(iter(self.runs.values()))
-        for path in media(self.run_dir) if self.run_dir else ():
-            picture = {path.stem: trackio.Image(str(path))}
-            first.log(picture, step=summary["env_steps"])
+        for name, path in media(self.run_dir).items():
+            is_video = path.suffix == ".gif"
+            made = trackio.Video(str(path)) if is_video else trackio.Image(str(path))
+            first.log({name: made}, step=summary["env_steps"])
         for run in self.runs.values():
             run.finish()
 

@@ -42,7 +42,9 @@ class WandB:
         for run in self.runs.values():
             run.summary["status"] = summary["status"]
         first = next(iter(self.runs.values()))
-        for path in media(self.run_dir) if self.run_dir else ():
-            first.log({path.stem: wandb.Image(str(path))})
+        for name, path in media(self.run_dir).items():
+            is_video = path.suffix == ".gif"
+            made = wandb.Video(str(path), format="gif") if is_video else wandb.Image(str(path))
+            first.log({name: made})
         for run in self.runs.values():
             run.finish(0 if summary["status"] in ("completed", "stopped") else 1)
