@@ -27,7 +27,10 @@ def finish(plan: Any, now: Any) -> Run:
     if run.run_dir:
         run.plot(run.run_dir / "learning_curve.png")
         atomic_io.write_json(run.run_dir / "summary.json", summary)  # last: then all is there
-    plan.recorder.feed.end(summary)
+    if seconds := plan.recorder.feed.end(summary):
+        summary["logger_seconds"] = seconds
+        if run.run_dir:
+            atomic_io.write_json(run.run_dir / "summary.json", summary)
     plan.display.result(summary, lambda console: print_summary(console, summary, run.run_dir))
     return run
 

@@ -13,7 +13,7 @@ import numpy as np
 from rljax.loggers import tables
 from rljax.utils import errors
 
-WAITING = 100_000  # rows that wait for a slow logger; later ones are left out
+WAITING = 10_000  # log points that wait for a slow logger; after more it is left behind
 PATIENCE = 60.0  # seconds that loggers have to end
 
 
@@ -23,7 +23,7 @@ class Feed:
 
     def __init__(self, loggers: Mapping[str, Any], again: str = ""):
         """`again`: how rows that a logger lacks can be written to it, where {} is its name."""
-        self.again = again
+        self.again, self.seconds = again, 0.0
         self.threads = [_Thread(name, logger) for name, logger in loggers.items()]
 
     def begin(self, record: Mapping, rows: Sequence[Mapping] = ()) -> None:
@@ -34,26 +34,27 @@ class Feed:
         self.write(rows)
 
     def write(self, rows: Sequence[Mapping]) -> None:
-        """Writes rows, whose numbers may be NumPy's."""
-        if self.threads:
-            for row in [{name: _plain(x) for name, x in row.items()} for row in rows]:
-                for thread in self.threads:
-                    thread.put("write", row)
-            self._tell()
+        """Writes rows, whose numbers may be NumPy's, and which stay as they are."""
+        begun = time.perf_counter()
+        for thread in self.threads if rows else ():
+            thread.put("write", rows)
+        self._tell()
+        self.seconds += time.perf_counter() - begun
 
-    def end(self, summary: Mapping) -> dict[str, dict[str, float]]:
+    def end(self, summary: Mapping) -> dict[str, Any]:
         """Writes the final evaluation, ends, and waits for the loggers; returns the seconds that
-        each took to begin and to end, and of the training thread's in between."""
+        the thread which called spent in between, and those that each took to begin and to end."""
         self.write(tables.final_rows(summary))
         for thread in self.threads:
-            thread.put("end", summary, at_once=False)
+            thread.put("end", {**summary}, at_once=False)
         deadline = time.monotonic() + PATIENCE
         for thread in self.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 thread.problem = thread.problem or f"has not ended after {PATIENCE:.0f} s"
         self._tell()
-        return {thread.name: thread.seconds for thread in self.threads}
+        each = {thread.name: thread.seconds for thread in self.threads}
+        return {"training_thread": self.seconds, **each} if each else {}
 
     def _tell(self):
         for thread in self.threads:
@@ -69,17 +70,15 @@ class _Thread(threading.Thread):
     def __init__(self, name, logger):
         super().__init__(name=name, daemon=True)
         self.logger, self.calls = logger, queue.Queue(WAITING)
-        self.seconds = {"begin": 0.0, "training_thread": 0.0, "end": 0.0}
+        self.seconds = {"begin": 0.0, "end": 0.0}
         self.problem, self.is_told = None, False
 
     def put(self, method, given, at_once=True):
-        begun = time.perf_counter()
         if not self.problem:
             try:
                 self.calls.put((method, given), block=not at_once, timeout=PATIENCE)
             except queue.Full:
-                self.problem = f"is too slow: more than {WAITING:,} rows wait for it"
-        self.seconds["training_thread"] += time.perf_counter() - begun
+                self.problem = f"is too slow: more than {WAITING:,} log points wait for it"
 
     def run(self):
         method = None
@@ -87,7 +86,11 @@ class _Thread(threading.Thread):
             method, given = self.calls.get()
             begun = time.perf_counter()
             try:
-                getattr(self.logger, method)(given)
+                if method == "write":
+                    for row in given:
+                        self.logger.write({name: _plain(x) for name, x in row.items()})
+                else:
+                    getattr(self.logger, method)(given)
             except BaseException as error:  # whatever it does, exits among it
                 self.problem = f"{method} failed: {errors.in_a_line(error)}"
             if method in self.seconds:
