@@ -1,7 +1,6 @@
 """Loggers: what they are given, and that none of them stops or slows a run."""
 
 import threading
-import time
 import warnings
 
 import numpy as np
@@ -116,17 +115,19 @@ def test_a_logger_that_hangs_is_left_behind(monkeypatch):
 def test_a_logger_that_is_too_slow_is_left_behind(monkeypatch):
     monkeypatch.setattr(feed, "WAITING", 3)
     monkeypatch.setattr(feed, "PATIENCE", 0.2)
-    forever = threading.Event()
+    begun, forever = threading.Event(), threading.Event()
 
     class Slow(Notes):
         def write(self, row):
+            begun.set()
             forever.wait()
 
     slow = feed.Feed({"slow": Slow()})
     slow.begin({})
-    for _ in range(4):  # one more than there is room for, of which one is being written
+    slow.write([{"seed": 0}])
+    begun.wait()
+    for _ in range(3):
         slow.write([{"seed": 0}])
-        time.sleep(0.01)
     with pytest.warns(UserWarning, match="logger slow: is too slow: more than 3 log points wait"):
         slow.write([{"seed": 0}])
     with warnings.catch_warnings():
