@@ -14,12 +14,7 @@ from rljax.watch import episodes, film, panel, pictures
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SHORT = dict(total_timesteps=640, eval_every=0, eval_episodes=0)
-RUNS = {
-    "in JAX": {},
-    "in JAX with a core": dict(core="gru", core_size=4),
-    "on the host": dict(env="host_probes:RewardByAction"),
-    "on the host with a core": dict(env="host_probes:RewardByAction", core="gru", core_size=4),
-}
+ON_HOST, CORE = dict(env="host_probes:RewardByAction"), dict(core="gru", core_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +24,17 @@ def run_dir(tmp_path_factory):
     return run_dir
 
 
-@pytest.mark.parametrize("greedy", [True, False])
-@pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize(
+    ("settings", "greedy"),
+    [
+        ({}, False),
+        (ON_HOST, False),
+        pytest.param({}, True, marks=pytest.mark.slow),
+        pytest.param(ON_HOST, True, marks=pytest.mark.slow),
+        pytest.param(CORE, False, marks=pytest.mark.slow),
+        pytest.param({**ON_HOST, **CORE}, False, marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_drawn_is_what_an_evaluation_plays(settings, greedy):
     run = train(**SHORT | settings)
     learners = run.learners()
