@@ -11,6 +11,7 @@ it had leaves out what it knows.
 
 feed         hands rows to loggers, in threads of their own
 tags         the names of numbers in trackers
+media        the pictures of a run
 tensorboard, wandb, trackio, mlflow    the loggers, each of the package of its name
 """
 

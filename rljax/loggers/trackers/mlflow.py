@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from rljax.loggers.trackers import tags
-from rljax.loggers.trackers.tensorboard import media
+from rljax.loggers.trackers.media import media
 
 EXPERIMENT = "rljax"  # unless MLFLOW_EXPERIMENT_NAME says otherwise
 _ID = "rljax.id"
@@ -22,11 +22,8 @@ class MLflow:
 
     def begin(self, record: Mapping) -> None:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        self.client, self.run_dir, self.started = (
-            MlflowClient(),
-            record["run_dir"],
-            record["started"],
-        )
+        self.client, self.run_dir = MlflowClient(), record["run_dir"]
+        self.started = record["started"]
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         found = self.client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self.client.create_experiment(name)

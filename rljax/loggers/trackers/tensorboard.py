@@ -9,6 +9,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
 from rljax.loggers.trackers import tags
+from rljax.loggers.trackers.media import media
 
 FLUSH_SECONDS = 5
 
@@ -49,17 +50,6 @@ class TensorBoard:
     def _add_media(self, writer, env_steps):
         for name, path in media(self.folder.parent).items():
             writer.file_writer.add_summary(_image(name, path), env_steps)
-
-
-def media(run_dir: Path | None) -> dict[str, Path]:
-    """The pictures of a run by name, for trackers: its learning curve, and its newest video."""
-    if run_dir is None:
-        return {}
-    videos = sorted(run_dir.glob("videos/*.gif"), key=lambda path: path.name.rpartition("_")[2])
-    found = {"learning_curve": run_dir / "learning_curve.png"}
-    if videos:
-        found["video"] = videos[-1]
-    return {name: path for name, path in found.items() if path.exists()}
 
 
 def _image(name, path):

@@ -11,7 +11,7 @@ import trackio.utils
 from trackio.sqlite_storage import SQLiteStorage
 
 from rljax.loggers.trackers import tags
-from rljax.loggers.trackers.tensorboard import media
+from rljax.loggers.trackers.media import media
 
 PROJECT = "rljax"  # unless TRACKIO_PROJECT says otherwise
 for module in (trackio, trackio.run, trackio.utils):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import wandb
 
 from rljax.loggers.trackers import tags
-from rljax.loggers.trackers.tensorboard import media
+from rljax.loggers.trackers.media import media
 
 PROJECT = "rljax"  # unless WANDB_PROJECT says otherwise
 

@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -178,6 +180,15 @@ def test_trials_of_a_sweep_are_exported(tmp_path):
             at = row["env_steps"]
             assert np.isclose(found["losses/loss", at], row["loss"], rtol=1e-5)
         assert found["eval/episodic_return", at] == row["eval_return"]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_tracker_needs_no_package_of_another(name):
+    packages = {"tensorboard": "tensorboardX", **{n: n for n in READERS if n != "tensorboard"}}
+    others = [package for other, package in packages.items() if other != name]
+    absent = f"import sys; sys.modules.update(dict.fromkeys({others}))"
+    program = f"{absent}; from rljax.loggers import trackers; trackers.make([{name!r}])"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_wandb_without_a_login_is_one_line_and_training_goes_on(tmp_path, monkeypatch):
