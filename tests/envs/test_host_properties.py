@@ -149,7 +149,7 @@ def check_evaluating(plan, num_envs):
     fault = plan.fault
     reached = fault and fault.where == "constructor" and fault.when <= min(num_envs, 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host_evaluation, "_policy", policy)
+        patch.setattr(host_evaluation, "policy", policy)
         patch.setattr(host_envs, "seeds", lambda key, number: np.arange(1, number + 1))
         try:
             env = envs.make(builder(plan), num_envs=num_envs)
