@@ -14,8 +14,8 @@ _HOMES = dict(Config="config", WorkerConfig="config", preset="presets")
 _HOMES |= dict.fromkeys(("load", "resume", "train"), "runs")
 _SUBMODULES = (
     *("a2c", "a3c", "analysis", "config", "envs", "evaluation", "learner", "loggers", "losses"),
-    *("networks", "normalization", "optimizers", "presets", "returns", "rollout", "runs", "sweep"),
-    *("types", "utils"),
+    *("networks", "normalization", "optimizers", "presets", "report", "returns", "rollout", "runs"),
+    *("sweep", "types", "utils"),
 )
 
 __all__ = [*_HOMES, *_SUBMODULES]

@@ -44,6 +44,7 @@ MACHINE = (
     "no GPU",
     "there is a GPU",
     "needs a display",
+    "no Chromium",
     "needs root",
     "not allowed here",
     "another JAX",

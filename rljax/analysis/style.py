@@ -55,7 +55,7 @@ def mark_points(lines: Iterable[Any]) -> None:
 def dress(axes: Any, title: str) -> None:
     """Sets the title, the grid and short numbers on the horizontal axis."""
     axes.set(title=escaped(title))
-    axes.xaxis.set_major_formatter(_short_number)
+    axes.xaxis.set_major_formatter(short_number)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -78,7 +78,8 @@ def _image(figure, kind):
     return image.getvalue()
 
 
-def _short_number(x, _=None):
+def short_number(x: float, _: Any = None) -> str:
+    """A number with k, M or B for thousands, millions and billions; a matplotlib formatter."""
     for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(x) >= unit:
             return f"{x / unit:g}{letter}"

@@ -7,6 +7,7 @@ evaluation  a run's policies over fresh episodes
 plot        learning curves of several runs
 export      tables of runs and sweeps to a tracker
 watch       a run's agent playing
+report      a page about runs and sweeps
 sweep       many settings and seeds
 benchmark   tables of speeds, and a line of JSON with all results
 suite       a run for each of several environments, and their table

@@ -40,9 +40,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
     """Writes a film; returns the exit status."""
 
     def run(argv, signals, stack):
-        # Pygame, with which many environments draw, looks for a screen and for loudspeakers.
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+        without_screen()
         try:
             options = flags.parse_options(Options, doc.splitlines()[0], argv)
             check(options, episodes=1, max_steps=1)
@@ -63,3 +61,9 @@ def main(doc: str, argv: list[str] | None = None) -> int:
         return 0
 
     return run_script(run, argv)
+
+
+def without_screen() -> None:
+    """Pygame, with which many environments draw, looks for a screen and for loudspeakers."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")

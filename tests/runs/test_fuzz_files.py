@@ -28,11 +28,11 @@ from saved_runs import CONFIG, SEEDS
 
 import rljax
 from rljax import analysis, networks, rollout, sweep
-from rljax.cli import plot, space, suite
+from rljax.cli import space, suite
 from rljax.cli import sweep as sweep_flags
 from rljax.cli import training as flags
 from rljax.loggers import tables
-from rljax.runs import checkpoints, directory, records, settings, start
+from rljax.runs import checkpoints, directory, labels, records, settings, start
 from rljax.runs.options import RunOptions
 from rljax.sweep import directory as sweep_directory
 from rljax.sweep import points as spaces
@@ -120,8 +120,8 @@ def resume(path):
 
 def draw(path):
     records, metrics = [directory.read_record(path)] * 2, tables.read_metrics(path)
-    plot.labels([path] * 2, records)
-    plot.title(records)
+    labels.of_runs([path] * 2, records)
+    labels.title(records)
     analysis.learning_curve(metrics)
     analysis.without_return(metrics)
 
@@ -181,12 +181,14 @@ RUN_READERS = {
     "policy": lambda path: rljax.load(path).policy(greedy=True),
     "export": lambda path: rljax.load(path, "best").export_params(path / "p.safetensors", 6),
     "plot": draw,
+    "page": lambda path: rljax.report.page([path], animated=False),
     "suite": summarise,
     "settings": settings.saved,
     "resume": resume,
 }
 SWEEP_READERS = {
     "sweep.read": read_and_rank,
+    "sweep page": lambda path: rljax.report.page([path]),
     "journal": sweep.Journal,
     "resume sweep": resume_sweep,
     "points": list_points,
@@ -194,12 +196,12 @@ SWEEP_READERS = {
 
 
 _OF_CHECKPOINTS = ["newest", "resume", "load", "policy", "load best", "export", "load 160"]
-_OF_SWEEPS = ["sweep.read", "journal", "resume sweep"]
+_OF_SWEEPS = ["sweep.read", "journal", "resume sweep", "sweep page"]
 READERS_OF = {
-    "config.json": ["read_record", "settings", "load", "policy", "plot", "suite", "resume"],
-    "metrics.csv": ["read_metrics", "load", "plot", "resume"],
-    "evaluations.csv": ["load", "resume"],
-    "summary.json": ["suite", "load", "resume"],
+    "config.json": ["read_record", "settings", "load", "policy", "plot", "suite", "resume", "page"],
+    "metrics.csv": ["read_metrics", "load", "plot", "resume", "page"],
+    "evaluations.csv": ["load", "resume", "page"],
+    "summary.json": ["suite", "load", "resume", "page"],
     ".lock": ["resume"],
     "manifest.json": _OF_CHECKPOINTS,
     "state.safetensors": _OF_CHECKPOINTS,

@@ -1,0 +1,176 @@
+"""The parts of a page about a sweep."""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rljax import analysis
+from rljax.analysis.statistics import interval, iqm
+from rljax.analysis.style import short_number
+from rljax.report import recipes, runs
+from rljax.report.charts import Line, Ticks, chart, heat_map
+from rljax.report.html import Element, folded, table, tag
+from rljax.runs import directory, labels
+from rljax.sweep import results
+from rljax.utils import atomic_io
+
+SHOWN = 10  # points of the ranking that are not folded away
+CURVES = 5  # points whose learning curves are drawn
+MOST_CELLS = 400  # of a heat map
+MOST_MAPS = 6
+
+
+class Told(NamedTuple):
+    """What a sweep left in its directory."""
+
+    run_dir: Path
+    record: dict
+    metrics: Any  # a `pandas.DataFrame`: results.csv
+    summary: dict  # sweep.json; empty while it is in progress
+
+
+def is_one(record: Mapping) -> bool:
+    """Whether a config.json is that of a sweep."""
+    return "points" in record
+
+
+def read(run_dir: Path) -> Told:
+    """Raises ValueError if it is no sweep's directory, or damaged."""
+    record, found = directory.read_record(run_dir), results.read(run_dir)
+    try:
+        summary = atomic_io.read_json(Path(run_dir) / "sweep.json")
+    except (OSError, ValueError):
+        summary = {}
+    return Told(Path(run_dir), record, found, summary if isinstance(summary, dict) else {})
+
+
+def title(sweep: Told) -> str:
+    algorithm = str(sweep.record["run"].get("algorithm", "")).upper()
+    envs = sweep.metrics["env"].unique() if "env" in sweep.metrics else [_env(sweep)]
+    names = ", ".join(_varied(sweep)) or "seeds"
+    return f"{algorithm} on {', '.join(map(str, envs))}: a sweep over {names}"
+
+
+def sections(sweep: Told) -> list[Element]:
+    """All about one sweep."""
+    if not len(sweep.metrics):
+        return [tag("p", "No trial has ended.", class_="soft")]
+    ranking, varied = analysis.rank(sweep.metrics), _varied(sweep)
+    pairs = [*itertools.combinations(varied, 2)][:MOST_MAPS]
+    maps = [part for pair in pairs if (part := _map(sweep, *pair)) is not None]
+    return [
+        _tiles(sweep, ranking),
+        *_ranking(sweep, ranking),
+        *_learning(sweep, ranking),
+        tag("h3", "Sensitivity"),
+        tag("div", [_sensitivity(sweep, name) for name in varied], class_="charts"),
+        *([tag("h3", "Two settings together")] if maps else []),
+        tag("div", maps, class_="charts"),
+        tag("h3", "What was run"),
+        *recipes.chosen(sweep.record),
+        folded("Run it again", *recipes.again(sweep.record)),
+        folded("Versions and machine", recipes.origin(sweep.record)),
+    ]
+
+
+def _env(sweep):
+    return sweep.record["config"].get("env")
+
+
+def _varied(sweep):
+    return [n for n in analysis.axes(sweep.metrics) if sweep.metrics[n].nunique() > 1]
+
+
+def _tiles(sweep, ranking):
+    best, status = ranking.iloc[0], sweep.summary.get("status", "not ended")
+    trials = sweep.metrics["trial"].nunique()
+    diverged = int(ranking["diverged"].sum())
+    found = [
+        (runs.number(best["iqm"]), f"best: {_named(best, _varied(sweep))}", False),
+        (f"{len(ranking):,}", "points", False),
+        (f"{trials:,}", "trials", False),
+        (f"{diverged:,}", "diverged", diverged > 0),
+        (status, "status", status != "completed"),
+    ]
+    if failed := sweep.summary.get("agents_failed"):
+        found.insert(4, (f"{failed:,}", "failed", True))
+    return runs.in_tiles(found)
+
+
+def _named(row, names):
+    return " ".join(f"{name}={labels.value(row[name])}" for name in names) or "the only point"
+
+
+def _ranking(sweep, ranking):
+    varied = _varied(sweep)
+    known = ranking[["low", "high", "iqm"]].to_numpy(float)
+    scale = (np.nanmin([*known.ravel(), 0.0]), np.nanmax([*known.ravel(), 0.0]))
+    rows = []
+    for place, (_, row) in enumerate(ranking.iterrows(), 1):
+        ends = row["low"], row["high"]
+        between = "-" if np.isnan(ends).any() else " … ".join(map(runs.number, ends))
+        figures = [runs.number(row["iqm"]), between, runs.number(row["lowest"])]
+        bar = runs.track(scale, row["iqm"], ends)
+        settings = [labels.value(row[name]) for name in varied]
+        rows.append([str(place), *settings, *figures, bar, str(row["diverged"] or "")])
+    head = ["", *varied, "IQM", "95% interval", "lowest seed", "", "diverged"]
+    parts = [tag("h3", "Ranking"), table(head, rows[:SHOWN])]
+    if len(rows) > SHOWN:
+        parts.append(folded(f"The other {len(rows) - SHOWN:,}", table(head, rows[SHOWN:])))
+    return parts
+
+
+def _learning(sweep, ranking):
+    varied, lines = _varied(sweep), []
+    for i, (_, row) in enumerate(ranking.head(CURVES).iterrows()):
+        rows = sweep.metrics[sweep.metrics["point"] == row["point"]]
+        lines.append(runs.curve(rows, _named(row, varied), i))
+    which = f"the best {CURVES} points" if len(ranking) > CURVES else "all points"
+    drawn = chart(f"Return per episode, in training, {which}", lines)
+    return [tag("h3", "Learning"), tag("div", drawn, class_="wide")]
+
+
+def _sensitivity(sweep, name):
+    finals = analysis.tidy.counted(sweep.metrics)
+    groups = [*finals.groupby(name, sort=True)]
+    values, kinds = [x for x, _ in groups], finals[name].dtype.kind
+    places, ticks = _places(values, kinds in "iuf")
+    at = dict(zip(values, places))
+    trials = [(at[x], y) for x, rows in groups for y in rows["final_return"]]
+    lines = [Line("trials", *np.array(trials, float).T, kind="points")]
+    lost = finals[finals["diverged"]]
+    if len(lost):
+        x, y = [at[x] for x in lost[name]], lost["final_return"].to_numpy()
+        lines.append(Line("diverged", np.array(x, float), y, number=1, kind="points"))
+    if len(finals) > len(groups):
+        returns = [rows["final_return"].to_numpy() for _, rows in groups]
+        low, high = np.array([interval(x) for x in returns]).T
+        middle = np.array([iqm(x) for x in returns])
+        lines.append(Line("IQM and 95% interval", np.array(places, float), middle, low, high))
+    names = {x: labels.value(value) for value, x in at.items()}
+    return chart(f"Final return against {name}", lines, name, ticks, names)
+
+
+def _places(values, are_numbers):
+    """Where values stand on an axis, and its ticks: side by side where they are names, or few."""
+    if not are_numbers or len(values) <= 6 or not np.isfinite(values).all():
+        places = [float(i) for i in range(len(values))]
+        return places, Ticks(places, [labels.value(x) for x in values])
+    values = np.array(values, float)
+    if values.min() <= 0 or values.max() < 10 * values.min():
+        return values, None
+    places = np.log10(values)
+    whole = np.arange(np.ceil(places.min()), np.floor(places.max()) + 1)
+    return places, Ticks(whole, [short_number(10**x) for x in whole])
+
+
+def _map(sweep, one, other):
+    finals = analysis.tidy.counted(sweep.metrics)
+    y, x = sorted((one, other), key=lambda name: finals[name].nunique())
+    cells = finals.groupby([y, x])["final_return"].agg(iqm).unstack()
+    if cells.size > MOST_CELLS or cells.isna().to_numpy().mean() > 0.5:
+        return None  # of points that are no grid
+    return heat_map(f"IQM of the final return, {y} and {x}", cells, x, y)
