@@ -40,11 +40,11 @@ def run_dir(tmp_path_factory):
 def sweep_dir(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("sweeps") / "sweep"
     flags = "--axis learning_rate=1e-3,1e-2 --axis ent_coef=0,0.01 --num-seeds 2"
-    more = "--env probes:RewardByAction --total-timesteps 640 --num-envs 4 --num-steps 4 --hidden-sizes 8"
-    asked = [*flags.split(), *more.split(), "--eval-episodes", "2"]
+    flags += " --env probes:RewardByAction --num-envs 4 --num-steps 4 --hidden-sizes 8"
+    asked = f"{flags} --total-timesteps 640 --eval-episodes 2 --run-dir {run_dir} --quiet".split()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rljax.sweep.report._draw", lambda *_: [])
-        assert sweep_cli.main("Sweeps.", [*asked, "--run-dir", str(run_dir), "--quiet"]) == 0
+        assert sweep_cli.main("Sweeps.", asked) == 0
     return run_dir
 
 
