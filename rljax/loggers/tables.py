@@ -170,13 +170,33 @@ def final_rows(summary: Mapping) -> list[dict]:
 def logged(run_dir: Path) -> list[dict]:
     """All rows of a run's tables as loggers were given them; raises ValueError as `read_metrics`
     does."""
-    rows = read_metrics(run_dir).to_dict("records")
-    if (path := Path(run_dir) / "evaluations.csv").exists():
-        table = csv.DictReader(io.StringIO(atomic_io.read(path, atomic_io.LARGEST).decode()))
-        for row in table:
-            of_episodes = {f"eval/{name}": float(x) for name, x in [*row.items()][3:]}
-            rows.append({**{n: int(row[n]) for n in ("seed", "env_steps")}, **of_episodes})
+    rows = [*read_metrics(run_dir).to_dict("records"), *read_evaluations(run_dir)]
     return sorted(rows, key=lambda row: row["env_steps"])
+
+
+def read_evaluations(run_dir: Path) -> list[dict]:
+    """The rows of evaluations.csv, without an incomplete last line, as loggers were given them;
+    none if there is no such table. Raises ValueError if it is damaged."""
+    path = Path(run_dir) / "evaluations.csv"
+    if not path.exists():
+        return []
+    try:
+        text = atomic_io.read(path, atomic_io.LARGEST).decode().rpartition("\n")[0]
+        found = [*csv.DictReader(io.StringIO(text, newline=None), strict=True)]
+        return [_evaluation(row) for row in found]
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({' '.join(str(error).split())})") from error
+
+
+def _evaluation(row):
+    if None in row or None in row.values():
+        raise ValueError("a row is longer or shorter than the header")
+    of_episodes = {f"eval/{name}": float(x) for name, x in [*row.items()][3:]}
+    if "eval/episodic_return" not in of_episodes:
+        raise ValueError("it has no column episodic_return")
+    return {**{n: int(row[n]) for n in ("seed", "env_steps")}, **of_episodes}
 
 
 def _joined(info):

@@ -32,15 +32,14 @@ class Told(NamedTuple):
     run_dir: Path
     record: dict
     metrics: Any  # a `pandas.DataFrame`
-    evaluations: Any  # another, or None
+    evaluations: Any  # another, as loggers get its rows; empty if there were none
     summary: dict  # empty while it is in progress
 
 
 def read(run_dir: Path) -> Told:
     """Raises ValueError if it is no run directory, or damaged."""
     record, metrics = directory.read_record(run_dir), tables.read_metrics(run_dir)
-    rows = [row for row in tables.logged(run_dir) if "eval/episodic_return" in row]
-    evaluations = pd.DataFrame(rows) if rows else None
+    evaluations = pd.DataFrame(tables.read_evaluations(run_dir))
     return Told(Path(run_dir), record, metrics, evaluations, read_summary(run_dir))
 
 
@@ -132,7 +131,7 @@ def _learning(run):
 
 
 def _evaluations(run):
-    if run.evaluations is None:
+    if not len(run.evaluations):
         return None
     found = run.evaluations.rename(columns={"eval/episodic_return": "episodic_return"})
     lines = [curve(found, "IQM and 95% interval")]
@@ -163,13 +162,13 @@ def _final(run):
     if len(seeds) > 1:
         rows.append(["IQM", number(final["iqm"]), "", track(scale, final["iqm"], final["ci95"])])
         rows.append(["mean", number(final["mean"]), "", track(scale, final["mean"])])
-    how = f"{final['episodes']:,} {final['mode']} episodes of each seed"
-    cut = final.get("unfinished")
-    text = f"{how}; {cut:,} cut after {final['max_steps']:,} steps." if cut else f"{how}."
+    text = f"{number_of(final.get('episodes'))} {final.get('mode', '')} episodes of each seed"
+    if cut := final.get("unfinished"):
+        text += f"; {cut:,} cut after {number_of(final.get('max_steps'))} steps"
     parts = [
         tag("h3", "Evaluation after training"),
         table(["", "return", "last in training", ""], rows),
-        tag("p", text, class_="soft"),
+        tag("p", f"{text}.", class_="soft"),
     ]
     return parts + _fresh(run)
 
@@ -246,9 +245,9 @@ def _staleness(run):
     if found.get("histogram"):
         parts.append(bars("Gradients of each staleness", found["histogram"], "updates since"))
     rows = [
-        ["gradients applied", _count(run.summary.get("gradients_applied"))],
-        ["gradients rejected", _count(run.summary.get("gradients_rejected"))],
-        ["worker restarts", _count(run.summary.get("worker_restarts"))],
+        ["gradients applied", number_of(run.summary.get("gradients_applied"))],
+        ["gradients rejected", number_of(run.summary.get("gradients_rejected"))],
+        ["worker restarts", number_of(run.summary.get("worker_restarts"))],
         [
             "staleness: mean, 95%, max",
             ", ".join(number(found.get(n)) for n in ("mean", "p95", "max")),
@@ -261,8 +260,8 @@ def _staleness(run):
 def _speed(run):
     line = curve(run.metrics, "each seed's share", column="steps_per_second")
     known = {
-        "environment steps, all seeds": _count(run.summary.get("env_steps", 0) * _seeds(run)),
-        "steps per second": _count(run.summary.get("steps_per_second")),
+        "environment steps, all seeds": number_of(run.summary.get("env_steps", 0) * _seeds(run)),
+        "steps per second": number_of(run.summary.get("steps_per_second")),
         "compilation": _seconds(run.summary.get("compile_seconds")),
         "wall time": _seconds(run.summary.get("wall_seconds")),
     }
@@ -301,7 +300,8 @@ def number(x: float | None) -> str:
     return "-" if x is None or np.isnan(x) else f"{x:,.2f}"
 
 
-def _count(x):
+def number_of(x: float | None) -> str:
+    """Of what is counted."""
     return "-" if x is None else f"{x:,.0f}"
 
 
