@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -149,10 +150,20 @@ class Episodes:
         return f"in an evaluation: {where} at {when} of episode {self.episode[i] + 1}"
 
 
-def policy(config: Config, spec: EnvSpec, learner: TrainState, greedy: bool) -> Callable:
+def policy(
+    config: Config,
+    spec: EnvSpec,
+    learner: TrainState,
+    greedy: bool,
+    before: Callable[[Any, Any, Any], None] | None = None,
+) -> Callable:
     """(obs, mask, keys, steps, reward of the step before, whether an episode begins), each
     [B, ...] -> actions for the environments [B, ...], in NumPy. The learner is passed as one
-    vector, which takes a fraction of the time."""
+    vector, which takes a fraction of the time.
+
+    Args:
+        before: called before each action with observations, masks and what is carried to it.
+    """
     leaves, tree = jax.tree.flatten(learner)
     kinds = tuple((x.shape, np.dtype(x.dtype)) for x in leaves)
     network, act = _program(config, spec, tree, kinds, greedy)
@@ -163,8 +174,10 @@ def policy(config: Config, spec: EnvSpec, learner: TrainState, greedy: bool) -> 
         nonlocal carry
         if carry is None:
             carry = networks.initial_carry(network, len(obs))
-        before = (carry, reward, fresh) if carry else ()
-        action, carry = act(vector, obs, mask, keys, steps, *before)
+        carried = (carry, reward, fresh) if carry else ()
+        if before:
+            before(obs, mask, cores.resumed(network, *carried) if carried else ())
+        action, carry = act(vector, obs, mask, keys, steps, *carried)
         return np.asarray(action)
 
     return act_on
@@ -180,10 +193,10 @@ def _program(config, spec, tree, kinds, greedy):
         return distributions.noise(spec.action_space, key, ())
 
     @jax.jit
-    def act(vector, obs, mask, keys, steps, *before):
+    def act(vector, obs, mask, keys, steps, *carried):
         learner = pytrees.unpack(vector, like)
         chance = None if greedy else jax.vmap(noise)(keys, steps)
-        carry = cores.resumed(network, *before) if before else ()
+        carry = cores.resumed(network, *carried) if carried else ()
         action, carry = rollout.choose(network, learner, obs, mask, chance, carry)
         return action.reshape(len(obs), *spec.action_space.shape), carry
 

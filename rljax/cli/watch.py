@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -28,6 +28,8 @@ class Options:
     """The newest; the best in evaluations during training; or after STEP steps."""
     output: Path = Path("agent.gif")
     """A .gif or, with the extra video, an .mp4."""
+    render: Literal["film", "human"] = "film"
+    """Write a film, or show a gymnasium environment in a window."""
     sampled: bool = False
     """Sample from the policy instead of taking its mode."""
     bare: bool = False
@@ -37,33 +39,50 @@ class Options:
 
 
 def main(doc: str, argv: list[str] | None = None) -> int:
-    """Writes a film; returns the exit status."""
+    """Writes a film, or opens a window; returns the exit status."""
 
     def run(argv, signals, stack):
-        without_screen()
         try:
             options = flags.parse_options(Options, doc.splitlines()[0], argv)
             check(options, episodes=1, max_steps=1)
-            from rljax.watch import film
-
-            film.check(options.output)
-            if not 0 < options.fps <= 100:
-                raise ValueError(f"fps = {options.fps}: must be above 0 and at most 100")
-            loaded = load(options.run_dir, options.checkpoint)
-            stack.enter_context(platform.computing_on("cpu"))
-            how = (options.episodes, not options.sampled, options.max_steps, options.bare)
-            images, returns = loaded.pictures(options.seed, *how)
-            film.write(options.output, images, options.fps)
+            how = (options.episodes, not options.sampled, options.max_steps)
+            if options.render == "human":
+                loaded = load(options.run_dir, options.checkpoint)
+                without_sound()
+                stack.enter_context(platform.computing_on("cpu"))
+                played = loaded.play(options.seed, *how, render_mode="human")
+                what, returns = "shown in a window", [one.returns[-1] for one in played]
+            else:
+                what, returns = _film(options, how, stack)
         except (ValueError, TypeError, TrainingError, atomic_io.WriteError) as error:
             return fail(error)
-        shown = ", ".join(f"{x:,.2f}" for x in returns)
-        print(f"{options.output}: {len(images):,} pictures, returns {shown}")
+        print(f"{what}, returns {', '.join(f'{x:,.2f}' for x in returns)}")
         return 0
 
     return run_script(run, argv)
 
 
+def _film(options, how, stack):
+    """Writes it; returns (what, returns)."""
+    from rljax.watch import film
+
+    film.check(options.output)
+    if not 0 < options.fps <= 100:
+        raise ValueError(f"fps = {options.fps}: must be above 0 and at most 100")
+    without_screen()
+    loaded = load(options.run_dir, options.checkpoint)
+    stack.enter_context(platform.computing_on("cpu"))
+    images, returns = loaded.pictures(options.seed, *how, options.bare)
+    film.write(options.output, images, options.fps)
+    return f"{options.output}: {len(images):,} pictures", returns
+
+
 def without_screen() -> None:
-    """Pygame, with which many environments draw, looks for a screen and for loudspeakers."""
+    """Pygame, with which many environments draw, shall look for no screen."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    without_sound()
+
+
+def without_sound() -> None:
+    """Nor for loudspeakers, of which it complains where there are none."""
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")

@@ -7,16 +7,19 @@ preprocessing, is "gymnasium/ALE/Pong-v5".
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
+from rljax.envs import render
 from rljax.envs.interface import Step
 from rljax.utils.checks import check, check_range
 from rljax.utils.lookup import unknown
 
 PREFIX = "ALE/"
+FRAMES_PER_SECOND = 60
+RENDER_MODES = (None, "rgb_array", "human")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +115,16 @@ class Atari(gymnasium.Env):
     left, and `info["over"]` tells whether it must be reset, which it need not where it is
     terminated."""
 
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
     has_score = has_over = True
 
-    def __init__(self, rom: str, settings: Preprocessing):
+    def __init__(self, rom: str, settings: Preprocessing, render_mode: str | None = None):
         self.settings = settings
         self.games = Games(rom, settings, 1, threads=1)
+        self.render_mode, self.screen = render_mode, None
+        if render_mode == "rgb_array":
+            self.metadata = {**self.metadata, "render_fps": FRAMES_PER_SECOND / settings.frameskip}
+            self.screen = _Screen(rom, settings)
         self.observation_space = self.games.observation_space
         self.action_space = self.games.action_space
         self.begun = None  # the first observation of the next game, which has begun by itself
@@ -124,15 +132,43 @@ class Atari(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         begun, self.begun = self.begun, None
         if begun is None or seed is not None:
-            (begun,), _ = self.games.reset(None if seed is None else [seed])
+            seeds = None if seed is None else [seed]
+            (begun,), _ = self.games.reset(seeds)
+            if self.screen:
+                self.screen.reset(seeds)
         return begun, {}
 
     def step(self, action):
         answer = self.games.step(np.array([action]))
+        if self.screen:
+            self.screen.step(np.array([action]))
         one = Step(*(None if x is None else x[0] for x in answer))
         self.begun = one.obs if one.over else None
         info = {"score": one.score, "over": one.over, "lives": self.games.lives[0]}
         return one.final_obs, one.reward, one.terminated, one.truncated, info
+
+    def render(self) -> np.ndarray | None:
+        """The screen [210, 160, 3] in colours; None without a render_mode."""
+        return self.screen and self.screen.colors
+
+
+class _Screen:
+    """The same game once more, in colours and as large as it is: with the same seeds and actions it
+    goes the same way."""
+
+    def __init__(self, rom, settings):
+        whole = dict(img_height=210, img_width=160, grayscale=False, stack_num=1)
+        self.games = Games(rom, dataclasses.replace(settings, **whole), 1, threads=1)
+        self.colors = np.zeros((210, 160, 3), np.uint8)
+
+    def reset(self, seeds):
+        self._keep(self.games.reset(seeds)[0])
+
+    def step(self, actions):
+        self._keep(self.games.step(actions).final_obs)
+
+    def _keep(self, obs):
+        self.colors = np.moveaxis(obs[0], 0, -1)
 
 
 def factory(env: str, spec: Any) -> Callable[..., Atari]:
@@ -140,10 +176,16 @@ def factory(env: str, spec: Any) -> Callable[..., Atari]:
     several of them. Settings that are wrong are a ValueError or TypeError."""
     rom = spec.kwargs["game"]
 
-    def build(**kwargs: Any) -> Atari:
-        return Atari(rom, _settings(env, kwargs))
+    def build(render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
+        if render_mode not in RENDER_MODES:
+            known = [mode for mode in RENDER_MODES if mode]
+            raise ValueError(f"env = {env!r}: {unknown('render_mode', str(render_mode), known)}")
+        render.check_display(env, render_mode)
+        game = Atari(rom, _settings(env, kwargs), render_mode and "rgb_array")
+        return gymnasium.wrappers.HumanRendering(game) if render_mode == "human" else game
 
     def together(kwargs: Mapping[str, Any], number: int, threads: int) -> Games:
+        kwargs = {name: x for name, x in kwargs.items() if name != "render_mode"}
         return Games(rom, _settings(env, kwargs), number, min(number, threads))
 
     build.__registration__ = spec

@@ -11,13 +11,12 @@ import copy
 import fnmatch
 import importlib.util
 import itertools
-import os
-import sys
 from typing import Any, NamedTuple
 
 import gymnasium
 
 from rljax.envs import atari, jax_envs, suites
+from rljax.envs.render import check_display
 from rljax.utils.lookup import load_attribute, load_module, near, unknown
 
 _DOWNLOADS = "MNISTBandit-bsuite"
@@ -114,8 +113,7 @@ def _gymnasium_factory(env):
         quick.entry_point = load_attribute(spec.entry_point)
 
     def build(**kwargs):
-        if kwargs.get("render_mode") == "human" and not _has_display():  # MuJoCo would abort
-            raise ValueError(f"env = {name!r}: render_mode = 'human' needs a display: none is set")
+        check_display(name, kwargs.get("render_mode"))  # MuJoCo would abort
         try:
             return gymnasium.make(quick, disable_env_checker=True, **kwargs)
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
@@ -140,11 +138,6 @@ def _registration(name):
 def _register_atari():
     with contextlib.suppress(ValueError):
         load_module(atari.PREFIX, "ale_py")
-
-
-def _has_display():
-    names = "DISPLAY", "WAYLAND_DISPLAY"
-    return sys.platform != "linux" or any(os.environ.get(name) for name in names)
 
 
 def available(pattern: str | None = None) -> Available:

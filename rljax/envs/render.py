@@ -1,6 +1,8 @@
-"""CartPole as images."""
+"""CartPole as images, and windows."""
 
 import io
+import os
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +15,15 @@ def cartpole(observations: np.ndarray) -> list:
     """T Pillow images of observations [T, 4]: position and velocity of the cart, angle and angular
     velocity of the pole."""
     return [_cartpole(position, angle) for position, _, angle, _ in np.asarray(observations)]
+
+
+def check_display(env: str, render_mode: str | None) -> None:
+    """Raises a ValueError if an environment would open a window, and there is no display."""
+    names = "DISPLAY", "WAYLAND_DISPLAY"
+    is_there = sys.platform != "linux" or any(os.environ.get(name) for name in names)
+    if render_mode == "human" and not is_there:
+        why = f"needs a display: {' and '.join(names)} are not set"
+        raise ValueError(f"env = {env!r}: render_mode = 'human' {why}")
 
 
 def gif(images: Sequence, frames_per_second: float = 50.0) -> bytes:

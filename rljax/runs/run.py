@@ -111,6 +111,31 @@ class Run:
             ValueError: as `policy` does.
             EnvError: as `evaluate` does.
         """
+        from rljax import watch
+
+        played = self.play(seed, episodes, greedy, max_steps)
+        images = [image for one in watch.drawn(self.config.env, played, bare) for image in one]
+        return images, [one.returns[-1] for one in played]
+
+    def play(
+        self,
+        seed: int | None = None,
+        episodes: int = 1,
+        greedy: bool = True,
+        max_steps: int = 1_000,
+        render_mode: str = "rgb_array",
+    ) -> list:
+        """The first of the episodes that `evaluate` has with these arguments, as `watch.Episode`s:
+        observations, returns so far, distributions over actions, values.
+
+        Args:
+            seed: as for `policy`.
+            render_mode: "human" shows a gymnasium environment in a window meanwhile.
+
+        Raises:
+            ValueError: as `policy` does; there can be no window.
+            EnvError: as `evaluate` does.
+        """
         import jax
 
         from rljax import evaluation, watch
@@ -119,9 +144,8 @@ class Run:
         index = self._index(seed)
         learner = jax.tree.map(lambda x: x[index], self.learners())
         keys = evaluation.evaluation_keys(seeds.keys(self.seeds), evaluation.FRESH)
-        played = watch.episodes(self.config, learner, keys[index], episodes, greedy, max_steps)
-        images = [image for one in watch.drawn(self.config.env, played, bare) for image in one]
-        return images, [one.returns[-1] for one in played]
+        how = episodes, greedy, max_steps, render_mode
+        return watch.episodes(self.config, learner, keys[index], *how)
 
     def watch(self, seed: int | None = None, episodes: int = 1, fps: float = 30.0, **how) -> Any:
         """The agent playing, as a picture that moves in a notebook; further arguments and errors

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from rljax.envs import jax_envs, render
 
-SIZE = 320  # pixels of the longer side of a picture that is made here
+SIZE = 320  # pixels, at the least, of a picture's longer side
 COLORS = (
     *((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0)),
     *((86, 180, 233), (240, 228, 66), (120, 120, 120), (160, 82, 45), (75, 0, 130)),
@@ -24,7 +24,7 @@ def of_episode(env: Any, episode: Any) -> list[Image.Image]:
         env: the environment's id or object, as `Config.env`.
     """
     if episode.pictures[0] is not None:
-        return [Image.fromarray(picture).convert("RGB") for picture in episode.pictures]
+        return [_scaled(picture) for picture in episode.pictures]
     if drawn := _by_gymnax(env, episode.states):
         return drawn
     if str(env).removeprefix("gymnax/") == "CartPole-v1":
@@ -71,8 +71,8 @@ def _grey(obs, least, most):
 
 
 def _scaled(pixels):
-    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
-    factor = max(1, SIZE // max(image.size))
+    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).convert("RGB")
+    factor = -(-SIZE // max(image.size))
     return image.resize((image.width * factor, image.height * factor), Image.NEAREST)
 
 

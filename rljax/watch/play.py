@@ -22,8 +22,8 @@ class Episode(NamedTuple):
     returns: list[float]  # so far
     states: list[Any]  # of an environment in JAX, else None
     pictures: list[Any]  # [H, W, 3] bytes as the environment draws itself, else None
-    distributions: list[Any]  # over the next action; None where it is not known
-    values: list[float | None]
+    distributions: list[Any]  # over the next action; where there is none, None or any
+    values: list[float | None]  # as well
     finished: bool  # it ended by itself
 
 
@@ -34,21 +34,30 @@ def episodes(
     number: int,
     greedy: bool = True,
     max_steps: int = 10_000,
+    render_mode: str = "rgb_array",
 ) -> list[Episode]:
     """The episodes that `evaluation.evaluate` has with these arguments, of one learner.
 
+    Args:
+        render_mode: of a gymnasium environment, "human" for a window instead of pictures.
+
     Raises:
         EnvError: an environment could not be made, or failed.
+        ValueError: there can be no window.
     """
     learner = learner._replace(opt_state=(), return_moments=None)
     if isinstance(rollout.make_env(config), HostEnv):
+        config = _alone(config, render_mode)
         return _on_host(config, learner, key, number, greedy, max_steps)
+    if render_mode == "human":
+        what = f"{config.env} is written in JAX, and gymnasium's environments alone have windows"
+        raise ValueError(f"render_mode = 'human': {what}")
     return _in_jax(config, learner, key, number, greedy, max_steps)
 
 
 def _in_jax(config, learner, key, number, greedy, max_steps):
     env, network = rollout.make_env_and_network(config)
-    policy = policies.policy(config, learner)
+    policy, masks = policies.policy(config, learner), jax.jit(jax.vmap(env.mdp.mask))
     now = jax.jit(evaluation.begin, static_argnums=2)(config, key[None], number)
     now = jax.tree.map(lambda x: x[0], now)
 
@@ -59,8 +68,8 @@ def _in_jax(config, learner, key, number, greedy, max_steps):
     played = [Episode([], [], [], [], [], [], False) for _ in range(number)]
     left = np.ones(number, bool)
     for taken in range(max_steps + 1):
-        carry = (now.carry,) if network.make_core else ()
-        seen = policy.distribution(now.obs, *carry), policy.value(now.obs, *carry)
+        carry, mask = (now.carry,) if network.make_core else (), masks(now.env_state)
+        seen = policy.distribution(now.obs, *carry, mask=mask), policy.value(now.obs, *carry)
         shown = jax.device_get((now.env_state, now.obs, now.result.returns, *seen))
         for i in np.flatnonzero(left):
             state, obs, so_far, distribution, value = jax.tree.map(lambda x, i=i: x[i], shown)
@@ -80,46 +89,46 @@ def _add(episode, *moment):
 
 def _on_host(config, learner, key, number, greedy, max_steps):
     """One after another in one environment, which draws itself where it can."""
-    env = rollout.make_env(_alone(config))
+    env = rollout.make_env(config)
     settings = evaluation.settings(config)
     try:
         opened = SyncEnvs(env)
         check_made(env.spec, opened.errors)
     except RefusedError as error:
         raise EnvError(f"in an evaluation: {error}") from error
-    film = _Filmed(opened.envs[0])
+    film, network = _Filmed(opened.envs[0]), networks.make(config, env.spec)
+    thoughts = jax.jit(partial(policies.thoughts, network))
+
+    def think(*before_an_action):
+        distribution, (value,) = jax.device_get(thoughts(learner, *before_an_action))
+        film.think(jax.tree.map(lambda x: x[0], distribution), float(value))
+
     try:
-        act = host_evaluation.policy(settings, env.spec, learner, greedy)
+        act = host_evaluation.policy(settings, env.spec, learner, greedy, think)
         played = host_evaluation.Episodes(env, [film], key, number, max_steps)
         for _ in played.run(act):
             pass
     finally:
         opened.close()
-    network = networks.make(config, env.spec)
-    thoughts = jax.jit(partial(policies.thoughts, network))
-    found = []
-    for one, finished in zip(film.played, played.finished):
-        one = one._replace(finished=bool(finished))
-        if not network.make_core:  # else they depend on what was carried
-            distributions, values = jax.device_get(thoughts(learner, np.stack(one.obs)))
-            each = [jax.tree.map(lambda x, t=t: x[t], distributions) for t in range(len(one.obs))]
-            one = one._replace(distributions=each, values=values.tolist())
-        found.append(one)
-    return found
+    return [
+        one._replace(finished=bool(finished)) for one, finished in zip(film.played, played.finished)
+    ]
 
 
-def _alone(config):
+def _alone(config, render_mode):
     """One environment in this process, which is asked to draw itself if it is known to be able."""
     alone = dataclasses.replace(config, num_envs=1, vectorization="sync", env_processes=None)
-    kwargs = config.env_kwargs
-    if isinstance(kwargs, tuple) and "render_mode" not in dict(kwargs):
-        drawn = dataclasses.replace(alone, env_kwargs={**dict(kwargs), "render_mode": "rgb_array"})
-        try:
-            rollout.make_env(drawn)
-            return drawn
-        except (ValueError, TypeError, EnvError):  # it has no such mode
-            return alone
-    return alone
+    kwargs, is_window = config.env_kwargs, render_mode == "human"
+    if not isinstance(kwargs, tuple):
+        return alone  # of a function
+    drawn = dataclasses.replace(alone, env_kwargs={**dict(kwargs), "render_mode": render_mode})
+    try:
+        rollout.make_env(drawn)
+        return drawn
+    except (ValueError, TypeError, EnvError):  # it has no such mode
+        if is_window:
+            raise
+        return alone
 
 
 class _Filmed:
@@ -139,6 +148,10 @@ class _Filmed:
         so_far = self.played[-1].returns[-1] + np.float32(info.get("score", reward))
         self._keep(obs, float(so_far))
         return obs, reward, terminated, truncated, info
+
+    def think(self, distribution, value):
+        """Keeps what the agent thinks of the newest moment."""
+        self.played[-1].distributions[-1], self.played[-1].values[-1] = distribution, value
 
     def _keep(self, obs, so_far):
         picture = None

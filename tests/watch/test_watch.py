@@ -48,6 +48,20 @@ def test_what_is_drawn_is_what_an_evaluation_plays(settings, greedy):
         assert [one.finished for one in played] == wanted.finished[i].tolist()
 
 
+@pytest.mark.slow
+def test_what_the_agent_thinks_with_a_core_where_python_steps():
+    run = train(**SHORT | CORE | {"env": "gymnasium/CartPole-v1"})
+    (one,) = run.play(greedy=False, max_steps=6)
+    policy = run.policy()
+    carry = policy.initial_carry()
+    assert len(one.obs) == 7
+    for obs, distribution, value in list(zip(one.obs, one.distributions, one.values))[:-1]:
+        wanted = policy.distribution(obs, carry), policy.value(obs, carry)
+        np.testing.assert_allclose(distribution.probs, np.ravel(wanted[0].probs), rtol=1e-5)
+        np.testing.assert_allclose(value, wanted[1], rtol=1e-5)
+        _, carry = policy(obs, jax.random.key(0), carry)
+
+
 def test_an_episode_that_is_cut_has_as_many_steps():
     run = train(**SHORT | {"env": "CartPole-v1"})
     learner = jax.tree.map(lambda x: x[0], run.learners())
@@ -109,7 +123,7 @@ def test_channels_have_colors_and_frames_are_the_newest():
     frames = np.zeros((4, 84, 84), np.uint8)
     frames[-1] = 200
     image = pictures.of_observation(frames, frames, frames)
-    assert image.size == (252, 252)
+    assert image.size == (336, 336)
     assert image.getpixel((100, 100)) == (200, 200, 200)
 
 
