@@ -139,8 +139,8 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a2c", "LunarLanderContinuous-v3"): dict(_LANDER, ent_coef=0.003, learning_rate=2.5e-3),
     # By hand, around the RL zoo's settings (rollouts of 8 steps, lambda 0.9, a small initial
     # standard deviation). Of four runs of up to five million steps, at 1.2e-3 and 3e-3, three had
-    # reached 220 by two million, and three forgot it later. Annealed to 0 at three million, seven of
-    # ten seeds end above 245, one has forgotten it, and two learn late or never.
+    # reached 220 by two million, and three forgot it later. Annealed to 0 at three million, seven
+    # of ten seeds end above 245, one has forgotten it, and two learn late or never.
     ("a2c", "BipedalWalker-v3"): dict(
         _NORMALIZED | dict(total_timesteps=3_000_000, num_steps=8, gae_lambda=0.9),
         learning_rate=1.5e-3,

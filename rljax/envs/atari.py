@@ -136,6 +136,8 @@ class Atari(gymnasium.Env):
             (begun,), _ = self.games.reset(seeds)
             if self.screen:
                 self.screen.reset(seeds)
+        elif self.screen:
+            self.screen.reset_by_itself()
         return begun, {}
 
     def step(self, action):
@@ -162,13 +164,15 @@ class _Screen:
         self.colors = np.zeros((210, 160, 3), np.uint8)
 
     def reset(self, seeds):
-        self._keep(self.games.reset(seeds)[0])
+        self.colors = np.moveaxis(self.games.reset(seeds)[0][0], 0, -1)
+
+    def reset_by_itself(self):
+        self.colors = self.begun
 
     def step(self, actions):
-        self._keep(self.games.step(actions).final_obs)
-
-    def _keep(self, obs):
-        self.colors = np.moveaxis(obs[0], 0, -1)
+        answer = self.games.step(actions)
+        self.colors = np.moveaxis(answer.final_obs[0], 0, -1)
+        self.begun = np.moveaxis(answer.obs[0], 0, -1)  # of the next game, where this one is over
 
 
 def factory(env: str, spec: Any) -> Callable[..., Atari]:

@@ -9,6 +9,7 @@ import numpy as np
 
 WIDTH, HEIGHT, SMOOTH = 420, 180, 3
 """Pixels of an image; it is drawn SMOOTH times as large and scaled down."""
+_DISPLAYS = "DISPLAY", "WAYLAND_DISPLAY"
 
 
 def cartpole(observations: np.ndarray) -> list:
@@ -19,11 +20,14 @@ def cartpole(observations: np.ndarray) -> list:
 
 def check_display(env: str, render_mode: str | None) -> None:
     """Raises a ValueError if an environment would open a window, and there is no display."""
-    names = "DISPLAY", "WAYLAND_DISPLAY"
-    is_there = sys.platform != "linux" or any(os.environ.get(name) for name in names)
-    if render_mode == "human" and not is_there:
-        why = f"needs a display: {' and '.join(names)} are not set"
+    if render_mode == "human" and not has_display():
+        why = f"needs a display: {' and '.join(_DISPLAYS)} are not set"
         raise ValueError(f"env = {env!r}: render_mode = 'human' {why}")
+
+
+def has_display() -> bool:
+    """Whether a window could be opened."""
+    return sys.platform != "linux" or any(map(os.environ.get, _DISPLAYS))
 
 
 def gif(images: Sequence, frames_per_second: float = 50.0) -> bytes:

@@ -1,6 +1,7 @@
 """Episodes of an evaluation, played again with all that there is to see."""
 
 import dataclasses
+import os
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from rljax import evaluation, host_evaluation, networks, policies, rollout
 from rljax.config import Config
+from rljax.envs import render
 from rljax.envs.host_envs import HostEnv, check_made
 from rljax.envs.vectorized import SyncEnvs
 from rljax.types import TrainState
+from rljax.utils import errors
 from rljax.utils.forkserver import EnvError, RefusedError
 
 
@@ -42,7 +45,7 @@ def episodes(
         render_mode: of a gymnasium environment, "human" for a window instead of pictures.
 
     Raises:
-        EnvError: an environment could not be made, or failed.
+        EnvError: an environment could not be made, or drawn, or failed.
         ValueError: there can be no window.
     """
     learner = learner._replace(opt_state=(), return_moments=None)
@@ -96,7 +99,7 @@ def _on_host(config, learner, key, number, greedy, max_steps):
         check_made(env.spec, opened.errors)
     except RefusedError as error:
         raise EnvError(f"in an evaluation: {error}") from error
-    film, network = _Filmed(opened.envs[0]), networks.make(config, env.spec)
+    film, network = _Filmed(opened.envs[0], env.spec.name), networks.make(config, env.spec)
     thoughts = jax.jit(partial(policies.thoughts, network))
 
     def think(*before_an_action):
@@ -121,6 +124,8 @@ def _alone(config, render_mode):
     kwargs, is_window = config.env_kwargs, render_mode == "human"
     if not isinstance(kwargs, tuple):
         return alone  # of a function
+    if not render.has_display():
+        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo's default needs one
     drawn = dataclasses.replace(alone, env_kwargs={**dict(kwargs), "render_mode": render_mode})
     try:
         rollout.make_env(drawn)
@@ -134,8 +139,8 @@ def _alone(config, render_mode):
 class _Filmed:
     """A guarded environment, whose every moment is kept."""
 
-    def __init__(self, guarded):
-        self.guarded, self.played = guarded, []
+    def __init__(self, guarded, name):
+        self.guarded, self.name, self.played = guarded, name, []
 
     def reset(self, seed):
         obs, info = self.guarded.reset(seed)
@@ -156,5 +161,15 @@ class _Filmed:
     def _keep(self, obs, so_far):
         picture = None
         if getattr(self.guarded.env, "render_mode", None) == "rgb_array":
-            picture = np.array(self.guarded.env.render())
+            picture = self._picture()
         _add(self.played[-1], obs.copy(), so_far, None, picture, None, None)
+
+    def _picture(self):
+        try:
+            picture = np.array(self.guarded.env.render())
+        except Exception as error:
+            raise EnvError(f"{self.name} cannot be drawn: {errors.in_a_line(error)}") from error
+        if picture.ndim != 3 or picture.dtype != np.uint8:
+            what = f"an array {list(picture.shape)} of {picture.dtype}"
+            raise EnvError(f"{self.name} cannot be drawn: render gave {what}, no bytes [H, W, 3]")
+        return picture

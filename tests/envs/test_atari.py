@@ -7,7 +7,7 @@ import pytest
 
 import rljax
 from rljax import envs, presets
-from rljax.envs import atari
+from rljax.envs import atari, catalogue
 from rljax.envs.vectorized import AsyncEnvs, SyncEnvs
 
 ale_py = pytest.importorskip("ale_py")
@@ -97,6 +97,26 @@ def test_games_are_truncated_after_their_frames():
     assert [step.truncated[0] for step in taken] == ([False] * 9 + [True]) * 2 + [False]
     assert [step.over[0] for step in taken] == [step.truncated[0] for step in taken]
     assert not any(step.terminated[0] for step in taken)
+
+
+@pytest.mark.parametrize("game", ["ALE/Pong-v5", "ALE/Breakout-v5"])
+def test_what_is_drawn_is_the_game_that_is_played(game):
+    build, whole = catalogue.find(game), dict(img_height=210, img_width=160, maxpool=False)
+    drawn, plain = build(render_mode="rgb_array", **whole), build(**whole)
+    seen, actions = [env.reset(seed=3)[0] for env in (drawn, plain)], np.random.default_rng(0)
+    ended = 0
+    for _ in range(400):
+        assert (seen[0] == seen[1]).all()
+        grey = drawn.render() @ np.array([0.299, 0.587, 0.114])
+        assert np.abs(grey - seen[0][-1]).max() < 1
+        action = int(actions.integers(plain.action_space.n))
+        (seen[0], *answer), (seen[1], *other) = drawn.step(action), plain.step(action)
+        assert answer == other
+        if answer[-1]["over"]:
+            ended += 1
+            seen = [env.reset()[0] for env in (drawn, plain)]
+    assert plain.render() is None
+    assert ended or "Pong" in game
 
 
 def test_settings_reach_the_games(monkeypatch):

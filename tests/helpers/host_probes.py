@@ -25,6 +25,22 @@ class RewardByAction(gymnasium.Env):
         return np.zeros(1, np.float32), 2.0 * action - 1.0, True, False, {}
 
 
+class Drawing(RewardByAction):
+    """Draws itself: a picture whose shade is the number of its steps, or what else is asked for."""
+
+    def __init__(self, render_mode=None, given="picture"):
+        self.render_mode, self.given, self.steps = render_mode, given, 0
+
+    def step(self, action):
+        self.steps += 1
+        return super().step(action)
+
+    def render(self):
+        if self.given == "error":
+            raise RuntimeError("no context\nof OpenGL")
+        return None if self.given == "nothing" else np.full((400, 600, 3), self.steps, np.uint8)
+
+
 class Sized(RewardByAction):
     """The same, for a test to change."""
 

@@ -107,6 +107,43 @@ def test_bad_input_is_one_line(run_dir, tmp_path, monkeypatch, capfd, flags, mes
     assert not [*tmp_path.iterdir()]
 
 
+def drawing(given):
+    return train(**SHORT, env="host_probes:Drawing", env_kwargs={"given": given})
+
+
+def test_an_environment_draws_itself():
+    images, _ = drawing("picture").pictures(episodes=2, bare=True)
+    assert [image.size for image in images] == [(600, 400)] * 4
+    assert [image.getpixel((0, 0))[0] for image in images] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("error", "cannot be drawn: RuntimeError: no context of OpenGL"),
+        ("nothing", r"cannot be drawn: render gave an array \[\] of object"),
+    ],
+)
+def test_an_environment_that_cannot_be_drawn(given, why):
+    with pytest.raises(EnvError, match=why):
+        drawing(given).pictures()
+
+
+def test_windows_need_a_display_and_gymnasium(run_dir, tmp_path, monkeypatch, capfd):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    settings = {"env": "gymnasium/CartPole-v1", "num_seeds": 1}
+    train(tmp_path / "run", **SHORT | settings)
+    for path, message in (
+        (tmp_path / "run", "render_mode = 'human' needs a display: DISPLAY and WAYLAND_DISPLAY"),
+        (run_dir, "is written in JAX, and gymnasium's environments alone have windows"),
+    ):
+        assert watch_cli.main("Shows.\n", [str(path), "--render", "human"]) == 2
+        error = capfd.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
 def test_without_the_package_there_is_no_mp4(tmp_path, monkeypatch):
     monkeypatch.setattr(film.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'imageio-ffmpeg is missing: pip install -e ".\[video\]"'):
