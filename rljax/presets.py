@@ -236,8 +236,16 @@ PRESETS: dict[tuple[str, str], dict] = {
     # 15 points: learning rate in [3e-4, 1e-2], gamma 0.9 or 0.95, ent_coef 0 or 0.003, lambda 0.9
     # or 1, log_std_init -0.5 or 0; 2 to 3 seeds each. As in A2C's preset, the horizon is short.
     ("a3c", "Pendulum-v1"): dict(_NORMALIZED, gamma=0.95, ent_coef=0.003, learning_rate=5e-3),
-    # Not searched for: the paper's network and settings, and a learning rate in its range.
-    ("a3c", "ALE/*"): dict(_ATARI, network="a3c"),
+    # Not searched for: the paper's network, and what A2C was found to need, which is clipped means.
+    ("a3c", "ALE/*"): dict(
+        _ATARI,
+        network="a3c",
+        vf_coef=0.25,
+        optimizer="rmsprop_torch",
+        optimizer_eps=1e-5,
+        loss_reduction="mean",
+        max_grad_norm=0.5,
+    ),
 }
 
 # With sticky actions (pgx) as without them (gymnax), and longer; not searched for anew.

@@ -32,7 +32,8 @@ class Display:
         self._tell(title, "begin", title=title, env_steps=done, total_env_steps=total)
         self.done, self.total, self.steps = done, total, done
         self.reported, self.start = 10 * done // total, None
-        self.phase_name, self.text, self.below = "compiling", "", None
+        self.phase_name, self.text, self.below = "", "", ""
+        self._begin("compiling")
         self.shown_at, self.status = -SHOWN_EVERY, None
         self.evaluation_due = _every(EVALUATION_EVERY)
         self.live = None if quiet or log_format != "auto" else _live(self)
@@ -59,7 +60,8 @@ class Display:
         numbers = [f"{name} {x:,.2f}" for name, x in more.items()]
         parts = (f"{steps:,}/{self.total:,} env steps", f"{speed:,.0f} steps/s", *numbers)
         self.text = " · ".join(parts)
-        self.steps, self.phase_name = steps, "training"
+        self.steps = steps
+        self._begin("training")
         self.below = below or self.below
         self.start = self.start or time.perf_counter()
         self._show()
@@ -73,7 +75,7 @@ class Display:
 
     def phase(self, name: str) -> None:
         """Shows what is done now, besides training."""
-        self.phase_name = name
+        self._begin(name)
         self._show(at_once=True)
         if not self.live:
             self._tell(name, "phase", phase=name)
@@ -85,6 +87,10 @@ class Display:
         else:
             show(self.console)
 
+    def _begin(self, phase):
+        if phase != self.phase_name:
+            self.phase_name, self.phase_start = phase, time.perf_counter()
+
     def _tell(self, text, event, **facts):
         """A line."""
         if self.is_json:
@@ -94,7 +100,8 @@ class Display:
     def evaluating(self, ended: int, episodes: int, steps: int) -> None:
         """Shows the progress of an evaluation, between its steps."""
         if self.live:
-            self.phase_name, self.text = "evaluating", _evaluation(ended, episodes, steps)
+            self._begin("evaluating")
+            self.text = _evaluation(ended, episodes, steps)
             self._show()
         elif self.evaluation_due(steps == 0):
             facts = dict(episodes_ended=ended, episodes=episodes, env_steps=steps)
@@ -111,6 +118,12 @@ class Display:
             self.below = _table(label, *status.table(before, now - at))
         self.status = label, now, status
 
+    def _time(self):
+        """How long training will take, or how long anything else has taken already."""
+        if self.phase_name != "training":
+            return f"for {time.perf_counter() - self.phase_start:.0f} s"
+        return f"ETA {self._eta():.0f} s" if self.start and self.steps < self.total else ""
+
     def _eta(self):
         seconds = time.perf_counter() - (self.start or time.perf_counter())
         return seconds * (self.total - self.steps) / max(1, self.steps - self.done)
@@ -124,16 +137,22 @@ class Display:
     def __rich__(self):
         """The picture: progress, and what stands below it."""
         share = self.steps / self.total
-        eta = f"ETA {self._eta():.0f} s" if self.start and self.steps < self.total else ""
         bar = "━" * round(BAR * share) + " " * (BAR - round(BAR * share))
         head = f"{self.phase_name:<10} {bar} {share:4.0%} "
         if self.console.is_terminal and self.console.width < WIDE:
-            lines = [head + eta, self.text]
+            lines = [head + self._time(), self.text]
         else:
-            lines = [head + " · ".join(filter(None, (self.text, eta)))]
+            lines = [head + " · ".join(filter(None, (self.text, self._time())))]
+        if self.below and isinstance(self.below, str):
+            lines += _fitting(self.below, self.console.width)
         lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
         # In a group even if it is alone: text that is printed by itself is wrapped.
-        return Group(*lines, *([self.below] if self.below else []))
+        return Group(*lines, *([self.below] if isinstance(self.below, Group) else []))
+
+
+def _fitting(text, width):
+    """One line or, where it is too long, the last part on a line of its own."""
+    return [text] if len(text) <= width else text.rsplit(" · ", 1)
 
 
 def evaluation_lines(tell: Callable[[str], None]) -> Callable[[int, int, int], None]:

@@ -222,6 +222,11 @@ class Follower:
                 atomic_io.write_json(self.folder / "sweep.json", self.summary("running"))
                 self.wrote = now
         self.display.update(self.env_steps, self.speed(), below=self._counts())
+        if step.result and any(self.left) and not self.left[self._group(step.result)]:
+            self.display.phase("compiling")  # the next group
+
+    def _group(self, result):
+        return self.group_of[result.trials[0].number]
 
     def speed(self) -> float:
         """Environment steps per second over all trials, without compilations and evaluations."""
