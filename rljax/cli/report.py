@@ -6,7 +6,6 @@ from pathlib import Path
 import tyro
 
 from rljax.cli import fail, flags, run_script
-from rljax.cli.watch import without_screen
 from rljax.utils import platform
 from rljax.utils.atomic_io import WriteError
 
@@ -26,7 +25,6 @@ def main(doc: str, argv: list[str] | None = None) -> int:
     """Writes the page; returns the exit status."""
 
     def run(argv, signals, stack):
-        without_screen()
         try:
             options = flags.parse_options(Options, doc.splitlines()[0], argv)
             if not options.run_dirs:

@@ -1,7 +1,6 @@
 """The command line that shows a run's agent playing."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,7 +47,6 @@ def main(doc: str, argv: list[str] | None = None) -> int:
             how = (options.episodes, not options.sampled, options.max_steps)
             if options.render == "human":
                 loaded = load(options.run_dir, options.checkpoint)
-                without_sound()
                 stack.enter_context(platform.computing_on("cpu"))
                 played = loaded.play(options.seed, *how, render_mode="human")
                 what, returns = "shown in a window", [one.returns[-1] for one in played]
@@ -69,20 +67,8 @@ def _film(options, how, stack):
     film.check(options.output)
     if not 0 < options.fps <= 100:
         raise ValueError(f"fps = {options.fps}: must be above 0 and at most 100")
-    without_screen()
     loaded = load(options.run_dir, options.checkpoint)
     stack.enter_context(platform.computing_on("cpu"))
     images, returns = loaded.pictures(options.seed, *how, options.bare)
     film.write(options.output, images, options.fps)
     return f"{options.output}: {len(images):,} pictures", returns
-
-
-def without_screen() -> None:
-    """Pygame, with which many environments draw, shall look for no screen."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    without_sound()
-
-
-def without_sound() -> None:
-    """Nor for loudspeakers, of which it complains where there are none."""
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")

@@ -25,6 +25,15 @@ def check_display(env: str, render_mode: str | None) -> None:
         raise ValueError(f"env = {env!r}: render_mode = 'human' {why}")
 
 
+def without_devices() -> None:
+    """From here on whatever draws looks for no loudspeakers and, where there is no display, for
+    none: pygame complains, and MuJoCo fails."""
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if not has_display():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
 def has_display() -> bool:
     """Whether a window could be opened."""
     return sys.platform != "linux" or any(map(os.environ.get, _DISPLAYS))

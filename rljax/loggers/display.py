@@ -137,7 +137,8 @@ class Display:
     def __rich__(self):
         """The picture: progress, and what stands below it."""
         share = self.steps / self.total
-        bar = "━" * round(BAR * share) + " " * (BAR - round(BAR * share))
+        size = BAR if self.console.is_terminal else BAR // 2  # a notebook has one line of 110
+        bar = "━" * round(size * share) + " " * (size - round(size * share))
         head = f"{self.phase_name:<10} {bar} {share:4.0%} "
         if self.console.is_terminal and self.console.width < WIDE:
             lines = [head + self._time(), self.text]

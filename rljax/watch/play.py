@@ -1,7 +1,6 @@
 """Episodes of an evaluation, played again with all that there is to see."""
 
 import dataclasses
-import os
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,6 +47,7 @@ def episodes(
         EnvError: an environment could not be made, or drawn, or failed.
         ValueError: there can be no window.
     """
+    render.without_devices()
     learner = learner._replace(opt_state=(), return_moments=None)
     if isinstance(rollout.make_env(config), HostEnv):
         config = _alone(config, render_mode)
@@ -124,8 +124,6 @@ def _alone(config, render_mode):
     kwargs, is_window = config.env_kwargs, render_mode == "human"
     if not isinstance(kwargs, tuple):
         return alone  # of a function
-    if not render.has_display():
-        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo's default needs one
     drawn = dataclasses.replace(alone, env_kwargs={**dict(kwargs), "render_mode": render_mode})
     try:
         rollout.make_env(drawn)

@@ -102,6 +102,33 @@ def test_rich_tells_a_notebook_and_a_terminal_from_the_rest():
     assert type(live(force_jupyter=True)) is display._Notebook
 
 
+def test_a_narrow_terminal_has_no_wrapped_lines(monkeypatch):
+    """What does not fit is on a line of its own, or cut."""
+    monkeypatch.setattr(display, "time", Clock())
+    shown = display.Display("title", 0, 1000, quiet=True)
+    shown.update(500, 1.0, below=f"group 2/3 · 5/9 trials · best so far 1.00 at {'x' * 60}")
+    shown.console = rich.console.Console(file=io.StringIO(), force_terminal=True, width=60)
+    shown.console.print(shown)
+    text = shown.console.file.getvalue()
+    first, second, third, fourth = rich.text.Text.from_ansi(text).plain.splitlines()
+    assert first.startswith("training")
+    assert "50%" in first
+    assert second.startswith("500/1,000 env steps")
+    assert third == "group 2/3 · 5/9 trials"
+    assert fourth == f"best so far 1.00 at {'x' * 39}…"
+
+
+def test_what_is_no_training_tells_how_long_it_has_taken(monkeypatch):
+    monkeypatch.setattr(display, "time", Clock())  # a second at each look
+    shown = display.Display("title", 0, 1000, quiet=True)
+    console = rich.console.Console(file=io.StringIO(), force_terminal=True, width=80)
+    shown.console = console
+    for _ in range(3):
+        console.print(shown)
+    lines = console.file.getvalue().splitlines()
+    assert [line.split("0% ")[1] for line in lines[::2]] == ["for 1 s", "for 2 s", "for 3 s"]
+
+
 @pytest.mark.slow
 def test_a_run_in_a_real_notebook(tmp_path, monkeypatch):
     """One output for the progress, whatever it showed; the run shows its curve."""
