@@ -16,14 +16,20 @@ from rljax.utils.lookup import unknown
 Limits = Mapping[str, tuple[float, float]] | None
 
 
-def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def learning_curve(
+    metrics: Mapping[str, np.ndarray], column: str = "episodic_return"
+) -> tuple[np.ndarray, np.ndarray]:
     """(env_steps [P], returns [S, P]), per seed or per trial of a sweep.
 
     A row in which no episode of a seed ended repeats the seed's last return. Seeds without any
     ended episode are left out (see `without_return`), and so are rows before all others have a
-    return: a mean over those that already have one would favour short episodes.
+    return: a mean over those that already have one would favour short episodes. The same holds for
+    rows after the last one of a seed.
+
+    Args:
+        column: another number of episodes, instead of their return.
     """
-    _, env_steps, returns = all_returns(metrics)
+    _, env_steps, returns = all_returns(metrics, column)
     returns = returns[~np.isnan(returns).all(axis=1)]
     known = ~np.isnan(returns).any(axis=0) if len(returns) else np.zeros(len(env_steps), bool)
     return env_steps[known], returns[:, known]
@@ -35,16 +41,21 @@ def without_return(metrics: Mapping[str, np.ndarray]) -> list[int]:
     return [int(seed) for seed in seeds[np.isnan(returns).all(axis=1)]]
 
 
-def all_returns(metrics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+def all_returns(
+    metrics: Mapping[str, np.ndarray], column: str = "episodic_return"
+) -> tuple[np.ndarray, ...]:
     """As `learning_curve`, with all seeds and rows: (seeds [S], env_steps [P], returns [S, P], NaN
-    until a seed's first episode ended)."""
-    env_steps, column = np.unique(metrics["env_steps"], return_inverse=True)
+    until a seed's first episode ended, and after its last row)."""
+    env_steps, place = np.unique(metrics["env_steps"], return_inverse=True)
     who = np.asarray(metrics["trial" if "trial" in metrics else "seed"])
     seeds, row = np.unique(who, return_inverse=True)
     returns = np.full((len(seeds), len(env_steps)), np.nan)
-    returns[row, column] = metrics["episodic_return"]
+    returns[row, place] = metrics[column]
+    last = np.zeros(len(seeds), int)
+    np.maximum.at(last, row, place)
     for i in range(1, len(env_steps)):
-        returns[:, i] = np.where(np.isnan(returns[:, i]), returns[:, i - 1], returns[:, i])
+        is_empty = np.isnan(returns[:, i]) & (i <= last)
+        returns[:, i] = np.where(is_empty, returns[:, i - 1], returns[:, i])
     return seeds, env_steps, returns
 
 

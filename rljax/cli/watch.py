@@ -62,6 +62,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
 
 def _film(options, how, stack):
     """Writes it; returns (what, returns)."""
+    from rljax import watch
     from rljax.watch import film
 
     film.check(options.output)
@@ -69,6 +70,7 @@ def _film(options, how, stack):
         raise ValueError(f"fps = {options.fps}: must be above 0 and at most 100")
     loaded = load(options.run_dir, options.checkpoint)
     stack.enter_context(platform.computing_on("cpu"))
-    images, returns = loaded.pictures(options.seed, *how, options.bare)
-    film.write(options.output, images, options.fps)
-    return f"{options.output}: {len(images):,} pictures", returns
+    played = loaded.play(options.seed, *how)
+    images = watch.drawn(loaded.config.env, played, options.bare)
+    number = film.write(options.output, images, options.fps)
+    return f"{options.output}: {number:,} pictures", [one.returns[-1] for one in played]

@@ -1,9 +1,9 @@
-"""CartPole as images, and windows."""
+"""Images: CartPole's, GIFs of them, and the displays that drawing needs."""
 
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -39,12 +39,13 @@ def has_display() -> bool:
     return sys.platform != "linux" or any(map(os.environ.get, _DISPLAYS))
 
 
-def gif(images: Sequence, frames_per_second: float = 50.0) -> bytes:
-    """The images as an animated GIF that repeats."""
+def gif(images: Iterable, frames_per_second: float = 50.0) -> bytes:
+    """The images as an animated GIF that repeats. Browsers slow down what has more than 50 a
+    second."""
     file = io.BytesIO()
     settings = dict(duration=1000 / frames_per_second, loop=0, optimize=True)
-    palette = [image.quantize(32, dither=0) for image in images]
-    palette[0].save(file, "GIF", save_all=True, append_images=palette[1:], **settings)
+    few_colors = (image.quantize(32, dither=0) for image in images)
+    next(few_colors).save(file, "GIF", save_all=True, append_images=few_colors, **settings)
     return file.getvalue()
 
 

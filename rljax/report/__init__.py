@@ -1,17 +1,20 @@
 """A page about runs and sweeps: one HTML file, which loads nothing.
 
-html      elements, and the page around them (page.css, page.js)
-charts    curves, histograms and heat maps
-recipes   what was run, and how to run it again
-runs      the parts about a run
-sweeps    the parts about a sweep
+html       elements, and the page around them (page.css, page.js)
+charts     curves, histograms and heat maps
+parts      numbers, marks and lines that runs and sweeps share
+recipes    what was run, and how to run it again
+animation  the agent in an episode
+runs       all about a run
+sweeps     all about a sweep
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rljax.report import runs, sweeps
+from rljax.report import parts, runs, sweeps
 from rljax.report.charts import chart
 from rljax.report.html import document, table, tag
 from rljax.runs import directory, labels
@@ -45,19 +48,36 @@ def page(run_dirs: Sequence[Path], animated: bool = True) -> str:
     told = [_read(run_dir) for run_dir in run_dirs]
     of_runs = [one for one in told if isinstance(one, runs.Told)]
     share = min(_ANIMATION, _ANIMATIONS // max(1, len(of_runs)))
-    parts = []
+    found = []
     for i, one in enumerate(told):
-        is_run = isinstance(one, runs.Told)
-        parts.append(tag("h2", _name(told, i), id=f"run-{i}") if len(told) > 1 else None)
-        try:
-            parts += runs.sections(one, share, animated) if is_run else sweeps.sections(one)
-        except (KeyError, TypeError, AttributeError) as error:
-            why = errors.in_a_line(error)
-            raise ValueError(f"{str(one.run_dir)!r} holds a damaged file ({why})") from error
+        found.append(tag("h2", _name(told, i), id=f"run-{i}") if len(told) > 1 else None)
+        with _telling(one):
+            is_run = isinstance(one, runs.Told)
+            found += runs.sections(one, share, animated) if is_run else sweeps.sections(one)
+    if len(told) == 1:
+        _raise_headings(found)
     head = _name(told, 0) if len(told) == 1 else f"{len(told)} runs: {_titles(told)}"
     when = f"Written on {time.strftime('%Y-%m-%d')} from {', '.join(map(str, run_dirs))}"
     first = [tag("h1", head), tag("p", when, class_="soft")]
-    return document(head, first, _comparison(told, of_runs) if len(told) > 1 else None, parts)
+    return document(head, first, _comparison(told, of_runs) if len(told) > 1 else None, found)
+
+
+@contextlib.contextmanager
+def _telling(one):
+    """A file that holds other things than a run writes is a ValueError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        why = errors.in_a_line(error)
+        raise ValueError(f"{str(one.run_dir)!r} holds a damaged file ({why})") from error
+
+
+def _raise_headings(found):
+    """Below the page's title come those of the second level."""
+    for element in found:
+        if element is not None and element.tag == "h3":
+            element.tag = "h2"
+            element.set("class", "part")
 
 
 def _read(run_dir):
@@ -65,12 +85,12 @@ def _read(run_dir):
     return (sweeps if sweeps.is_one(record) else runs).read(run_dir)
 
 
-def _title(one):
-    return (runs if isinstance(one, runs.Told) else sweeps).title(one)
-
-
 def _titles(told):
     return ", ".join(dict.fromkeys(map(_title, told)))
+
+
+def _title(one):
+    return (runs if isinstance(one, runs.Told) else sweeps).title(one)
 
 
 def _name(told, i):
@@ -81,34 +101,35 @@ def _name(told, i):
 
 def _comparison(told, of_runs):
     links = [tag("li", tag("a", _name(told, i), href=f"#run-{i}")) for i in range(len(told))]
-    parts = [tag("nav", tag("ul", links))]
+    found = [tag("nav", tag("ul", links))]
     by_env = {}
     for one in of_runs:
         by_env.setdefault(str(one.record["config"].get("env")), []).append(one)
     for env, group in by_env.items():
         if len(group) > 1:
-            parts += _compared(env, group)
-    return parts
+            with _telling(group[0]):
+                found += _compared(env, group)
+    return found
 
 
 def _compared(env, group):
     """The runs of an environment in one chart and one table."""
     names = labels.of_runs([one.run_dir for one in group], [one.record for one in group])
-    lines = [runs.curve(one.metrics, name, i) for i, (name, one) in enumerate(zip(names, group))]
+    lines = [parts.curve(one.metrics, name, i) for i, (name, one) in enumerate(zip(names, group))]
     finals = [one.summary.get("final_return") or {} for one in group]
-    known = [x for final in finals for x in final.get("per_seed", ())]
-    scale = min([0.0, *known]), max([0.0, *known])
+    between = parts.scale(x for final in finals for x in (final.get("iqm"), *_ends(final)))
     rows = []
     for name, one, final in zip(names, group, finals):
-        ends = final.get("ci95")
-        between = " … ".join(map(runs.number, ends)) if ends else "-"
-        bar = runs.track(scale, final["iqm"], ends) if final else ""
-        speed = one.summary.get("steps_per_second")
+        mark = parts.track(between, final.get("iqm"), _ends(final))
         seeds = str(one.metrics["seed"].nunique())
-        figures = [runs.number(final.get("iqm")), between, bar, seeds]
-        rows.append([name, *figures, "-" if speed is None else f"{speed:,.0f}"])
+        figures = [parts.number(final.get("iqm")), parts.ends(_ends(final)), mark, seeds]
+        rows.append([name, *figures, parts.count(one.summary.get("steps_per_second"))])
     return [
         tag("h2", f"Compared on {env}"),
         tag("div", chart("Return per episode, in training: IQM", lines), class_="wide"),
         table(["run", "final IQM", "95% interval", "", "seeds", "steps per second"], rows),
     ]
+
+
+def _ends(final):
+    return final.get("ci95") or ()

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.analysis.style import COLORS, short_number
+from rljax.analysis.style import COLORS, STYLES, short_number
 from rljax.report.html import Element, tag
 
 SIZE = 1_000  # of the picture's own units, both ways
-NUM_COLORS, NUM_DASHES = len(COLORS), 5  # those of page.css
+NUM_COLORS, NUM_DASHES = len(COLORS), len(STYLES)  # those of page.css
+
+MOST_LETTERS = 40  # of the horizontal axis, before its labels are slanted
+MOST_BARS_TOLD = 20  # to those who do not see them
 
 
 class Line(NamedTuple):
@@ -22,8 +25,18 @@ class Line(NamedTuple):
     y: np.ndarray  # [P]
     low: np.ndarray | None = None  # [P] of a band
     high: np.ndarray | None = None
-    number: int = 0  # of its colour and its dashes
-    kind: str = "main"  # "main"; "thin" for one of many; "points" for points without a line
+    look: int = 0  # the number of its colour and its dashes
+    kind: str = "main"  # "thin" for one of many; "points" and "squares" are not joined by a line
+
+    @property
+    def is_joined(self) -> bool:
+        return self.kind in ("main", "thin")
+
+    @property
+    def classes(self) -> str:
+        """Of page.css."""
+        color = f"{self.kind} c{self.look % NUM_COLORS}"
+        return f"{color} d{self.look % NUM_DASHES}" if self.is_joined else f"dots {color}"
 
 
 class Ticks(NamedTuple):
@@ -60,24 +73,25 @@ def chart(
     drawn += [part for i, line in enumerate(lines) for part in _drawn(i, line, across, down)]
     box = f"0 0 {SIZE} {SIZE}"
     picture = tag("svg", drawn, viewBox=box, preserveAspectRatio="none", aria_hidden="true")
-    sides = [
-        [_text("y", "top", down(y), label) for y, label in zip(*heights)],
-        [_text("x", "left", across(x), label) for x, label in zip(*ticks)],
-    ]
+    heights = [_text("y", "top", down(y), label) for y, label in zip(*heights)]
+    below = [_text("x", "left", across(x), label) for x, label in zip(*ticks)]
+    is_slanted = sum(map(len, ticks.labels)) > MOST_LETTERS
     what = f"{title}: {', '.join(line.label for line in lines[:8])}"
-    area = tag(
-        *("div", picture, sides, tag("div", class_="cursor", hidden="")),
-        **dict(class_="area", tabindex="0", role="img", aria_label=what),
-    )
+    cursor = tag("div", class_="cursor", hidden="")
+    look = "area slanted" if is_slanted else "area"
+    within = [picture, heights, below, cursor]
+    area = tag("div", within, class_=look, tabindex="0", role="img", aria_label=what)
+    xs = list(dict.fromkeys(tuple(map(_number, line.x)) for line in lines))
     named = [[_number(x), name] for x, name in (names or {}).items()]
-    data = {"x": [left, right], "names": named, "lines": [_data(line) for line in lines]}
+    ranges = {"x": [left, right], "y": [bottom, top]}
+    data = {**ranges, "names": named, "xs": xs, "lines": [_data(line, xs) for line in lines]}
     return tag(
         "figure",
         tag("figcaption", title),
         area,
         tag("div", x_label, class_="x-label"),
         _legend(lines) if len(lines) > 1 else None,
-        tag("div", class_="tooltip", hidden="", aria_live="polite"),
+        tag("div", class_="tooltip", hidden=""),
         tag("script", json.dumps(data).replace("</", r"<\/"), type="application/json"),
         class_="chart",
     )
@@ -86,20 +100,17 @@ def chart(
 def bars(title: str, values: Sequence[float], x_label: str) -> Element:
     """A histogram of the values of 0, 1, 2 and so on."""
     most, total = max(values), sum(values)
-    bar = [
-        tag(
-            *("div",),
-            **dict(class_="bar", style=f"height:{100 * x / most:.2f}%"),
-            title=f"{i}: {x:,} ({x / total:.1%})",
-        )
-        for i, x in enumerate(values)
-    ]
+    told = [f"{i}: {x:,} ({x / total:.1%})" for i, x in enumerate(values)]
+    heights = [f"height:{100 * x / most:.2f}%" for x in values]
+    bar = [tag("div", class_="bar", style=x, title=text) for x, text in zip(heights, told)]
     places = _ticks(0, len(values) - 1, short_number).places
     below = [_text("x", "left", (i + 0.5) / len(values), f"{i:g}") for i in places]
+    what = f"{title}: {', '.join(told[:MOST_BARS_TOLD])}"
+    drawn = tag("div", bar, class_="bars")
     return tag(
         "figure",
         tag("figcaption", title),
-        tag("div", tag("div", bar, class_="bars"), below, class_="area"),
+        tag("div", drawn, below, class_="area", role="img", aria_label=what),
         tag("div", x_label, class_="x-label"),
         class_="chart",
     )
@@ -138,30 +149,29 @@ def _value(x: Any) -> str:
 
 
 def _drawn(i, line, across, down):
-    look = dict(data_line=i, class_=f"{line.kind} c{line.number % NUM_COLORS}")
-    if line.kind != "points":
-        look["class_"] += f" d{line.number % NUM_DASHES}"
+    """The line, on its band."""
     x, y = _at(across(line.x)), _at(down(line.y))
     is_known = np.isfinite(line.y)
     if line.low is not None and (known := is_known & np.isfinite(line.low)).any():
         low, high = _at(down(line.low))[known], _at(down(line.high))[known]
         edge = [*zip(x[known], low), *zip(x[known][::-1], high[::-1])]
         path = "M" + "L".join(f"{a} {b}" for a, b in edge) + "Z"
-        yield tag("path", d=path, data_line=i, class_=f"band c{line.number % NUM_COLORS}")
+        yield tag("path", d=path, data_line=i, class_=f"band c{line.look % NUM_COLORS}")
     path, is_in = [], False
     for a, b, known in zip(x, y, is_known):
         if known:
             path.append(f"{'L' if is_in else 'M'}{a} {b}")
-        is_in = known and line.kind != "points"
-    if line.kind == "points" or is_known.sum() == 1:
+        is_in = known and line.is_joined
+    classes = line.classes
+    if not line.is_joined or is_known.sum() == 1:
         path = [f"{step}h0" for step in path]  # which is seen as a point
-        look["class_"] += " dots"
-    yield tag("path", d="".join(path), **look)
+        classes = classes if "dots" in classes else f"dots {classes}"
+    yield tag("path", d="".join(path), data_line=i, class_=classes)
 
 
 def _at(share):
-    """Shares of the picture in its units, as short numbers."""
-    return np.round(np.nan_to_num(share) * SIZE, 1)
+    """Shares of the picture in its units, as short numbers; those that are not finite anywhere."""
+    return np.round(np.where(np.isfinite(share), share, 0.0) * SIZE, 1)
 
 
 def _text(side, edge, share, label):
@@ -177,22 +187,25 @@ def _legend(lines):
 
 
 def _button(i, line):
-    dash = f" d{line.number % NUM_DASHES}" if line.kind != "points" else " dots"
-    look = f"{line.kind} c{line.number % NUM_COLORS}{dash}"
-    sample = tag("path", d="M12 5h0" if line.kind == "points" else "M0 5H24", class_=look)
+    sample = tag("path", d="M0 5H24" if line.is_joined else "M12 5h0", class_=line.classes)
     swatch = tag("svg", sample, viewBox="0 0 24 10", class_="swatch", aria_hidden="true")
     return tag("button", swatch, line.label, type="button", data_line=i, aria_pressed="true")
 
 
-def _data(line: Line) -> Mapping:
-    """What the page's script reads: six digits of each number, null for NaN."""
-    columns = dict(x=line.x, y=line.y, low=line.low, high=line.high)
-    found = {n: [_number(x) for x in column] for n, column in columns.items() if column is not None}
-    return {"label": line.label, "kind": line.kind, "color": line.number % NUM_COLORS, **found}
+def _data(line: Line, xs: Sequence[tuple]) -> Mapping:
+    """What the page's script reads: numbers of six digits, null for NaN; `x` is one of xs."""
+    columns = dict(y=line.y, low=line.low, high=line.high)
+    found = {n: [*map(_number, column)] for n, column in columns.items() if column is not None}
+    place = xs.index(tuple(map(_number, line.x)))
+    look = {"kind": line.kind, "color": line.look % NUM_COLORS}
+    return {"label": line.label, **look, "x": place, **found}
 
 
 def _number(x):
-    return float(f"{x:.6g}") if np.isfinite(x) else None
+    """For JSON: whole numbers as they are."""
+    if not np.isfinite(x):
+        return None
+    return int(x) if float(x).is_integer() and abs(x) < 2**53 else float(f"{x:.6g}")
 
 
 def _heights(lines):

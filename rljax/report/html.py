@@ -50,9 +50,9 @@ def _cell(content, is_first):
     return tag(name, content, scope=scope, class_=look)
 
 
-def folded(summary: str, *content: Any) -> Element:
+def folded(summary: str, *content: Any, is_open: bool = False) -> Element:
     """What is shown on a click, and in print."""
-    return tag("details", tag("summary", summary), content)
+    return tag("details", tag("summary", summary), content, open="" if is_open else None)
 
 
 def document(title: str, *content: Any) -> str:

@@ -1,8 +1,10 @@
 """What was run: the settings that were chosen, and how to run it again."""
 
+import contextlib
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,15 +24,9 @@ def python(record: Mapping) -> str:
     start = {"env": config["env"]}
     if run.get("preset") is not None:
         start["preset"] = run["preset"]
-    known = algorithms.find(algorithm)
-    usual = dataclasses.asdict(RunOptions(num_seeds=known.num_seeds))
-    names = [name for name in FIXED if name not in ("preset", "log_interval")]
-    options = {name: run[name] for name in names if run.get(name, usual[name]) != usual[name]}
+    options = {name: x for name, (x, _) in changed_options(record).items()}
     if run.get("log_interval") != _usual_interval(record):
         options["log_interval"] = run.get("log_interval")
-    own = run.get(known.options_name) or {}
-    for part in known.own:
-        options |= {n: own[n] for n, x in vars(part).items() if own.get(n, x) != x}
     arguments = [
         repr(algorithm),
         *(f"{n}={_code(x)}" for n, x in (start | chosen | options).items()),
@@ -55,37 +51,77 @@ def start(record: Mapping) -> dict:
 
 def again(record: Mapping) -> list[Element]:
     """How to run it again: the command line as it was given and, of a run, a program."""
-    parts = []
-    command = record.get("command_line") or ""
-    if "experiments/" in command:
-        parts += [tag("p", "In a terminal, as it was started:"), code(command)]
+    found = []
+    commands = [x.get("command_line") for x in (record, *(record.get("resumed") or []))]
+    typed = [_command(text) for text in commands if text and _is_script(text)]
+    if typed:
+        found += [tag("p", "In a terminal, as it was started:"), code("\n".join(typed))]
     if record["algorithm"] in algorithms.ALGORITHMS:
-        parts += [tag("p", "In Python:"), code(python(record))]
+        with contextlib.suppress(ValueError, TypeError):  # of another version, as `chosen` tells
+            found += [tag("p", "In Python:"), code(python(record))]
         lost = [n for n, x in record["config"].items() if str(x).startswith("<")]
         if lost:
             text = f"Give {', '.join(lost)} as the object that it was: it has no path."
-            parts.append(tag("p", text, class_="soft"))
-    resumed = len(record.get("resumed") or [])
-    if resumed:
-        times = "once" if resumed == 1 else f"{resumed} times"
-        parts.append(tag("p", f"It was resumed {times}; the final settings are shown."))
-    return parts
+            found.append(tag("p", text, class_="soft"))
+    return found or [tag("p", "It was not started by a script.", class_="soft")]
+
+
+def _is_script(command):
+    return re.search(r"\.py\b", command) and "ipykernel" not in command
+
+
+def _command(text):
+    """Without the run directory, which holds a run by now; that of a resumption is needed."""
+    return re.sub(r" --run-dir[ =]('[^']*'|\S+)", "", text)
 
 
 def chosen(record: Mapping) -> list[Element]:
-    """Tables of the settings: first those that are not the preset's."""
-    changed, known = changed_settings(record), start(record)
-    other = "preset" if known != _defaults(record) else "default"
-    rows = [
-        [name, labels.value(x), labels.value(base)]
-        for name, (x, base) in changed.items()
-        if name != "env"
-    ]
-    first = table(["setting", "this run", other], rows, class_="facts")
+    """Tables of the settings: first those that are not the preset's, or not the defaults."""
+    try:
+        changed, known = changed_settings(record), start(record)
+        defaults = _defaults(record)
+        options = changed_options(record)
+    except (ValueError, TypeError) as error:
+        rows = [[name, labels.value(x)] for name, x in record["config"].items()]
+        text = f"The settings are of another version: {error}."
+        return [tag("p", text, class_="warning"), _facts(["setting", "value"], rows)]
+    other = "preset" if known != defaults else "default"
+    swept = _swept(record)
+    of_sweep = [["axis", text, ""] for text in record["run"].get("axis") or []]
+    if swept:
+        of_sweep.append(["points", labels.value(len(record["points"])), ""])
+    rows = [[n, *map(labels.value, x)] for n, x in changed.items() if n not in ("env", *swept)]
+    more = [[n, *map(labels.value, x)] for n, x in options.items()]
     none = tag("p", f"All settings are those of the {other}.", class_="soft")
-    rest = [[name, labels.value(x)] for name, x in record["config"].items() if name not in changed]
-    parts = [first if rows else none]
-    return [*parts, folded("All other settings", table(["setting", "value"], rest, class_="facts"))]
+    rest = [
+        [name, labels.value(x)]
+        for name, x in record["config"].items()
+        if name not in (*changed, *swept) or name == "env"
+    ]
+    found = [*of_sweep, *rows, *more]
+    first = _facts(["setting", "this run", other], found) if found else none
+    return [first, folded("All other settings", _facts(["setting", "value"], rest))]
+
+
+def _swept(record):
+    return list(dict.fromkeys(name for point in record.get("points", []) for name in point))
+
+
+def changed_options(record: Mapping) -> dict[str, tuple[Any, Any]]:
+    """The options that changed what a run's files hold, and the algorithm's own, as
+    `changed_settings`."""
+    known, run = algorithms.find(_algorithm(record)), record["run"]
+    usual = dataclasses.asdict(RunOptions(num_seeds=known.num_seeds))
+    names = [name for name in FIXED if name not in ("preset", "log_interval")]
+    found = {n: (run[n], usual[n]) for n in names if run.get(n, usual[n]) != usual[n]}
+    own = run.get(known.options_name) or {}
+    for part in known.own:
+        found |= {n: (own[n], x) for n, x in vars(part).items() if own.get(n, x) != x}
+    return found
+
+
+def _facts(head, rows):
+    return table(head, rows, class_="facts")
 
 
 def origin(record: Mapping) -> Element:
@@ -98,7 +134,7 @@ def origin(record: Mapping) -> Element:
         "XLA flags": last.get("xla_flags"),
         **last.get("versions", {}),
     }
-    return table([], [[name, str(x)] for name, x in told.items() if x], class_="facts")
+    return _facts([], [[name, str(x)] for name, x in told.items() if x])
 
 
 def code(text: str) -> Element:

@@ -10,7 +10,7 @@ import numpy as np
 from rljax import analysis
 from rljax.analysis.statistics import interval, iqm
 from rljax.analysis.style import short_number
-from rljax.report import recipes, runs
+from rljax.report import parts, recipes
 from rljax.report.charts import Line, Ticks, chart, heat_map
 from rljax.report.html import Element, folded, table, tag
 from rljax.runs import directory, labels
@@ -39,9 +39,11 @@ def is_one(record: Mapping) -> bool:
 
 def read(run_dir: Path) -> Told:
     """Raises ValueError if it is no sweep's directory, or damaged."""
-    record, found = directory.read_record(run_dir), results.read(run_dir)
+    record, path = directory.read_record(run_dir), Path(run_dir) / "results.csv"
+    has_begun = path.exists() and path.stat().st_size
+    found = results.read(run_dir) if has_begun else results.frame([])
     try:
-        summary = atomic_io.read_json(Path(run_dir) / "sweep.json")
+        summary = parts.decoded(atomic_io.read_json(Path(run_dir) / "sweep.json"))
     except (OSError, ValueError):
         summary = {}
     return Told(Path(run_dir), record, found, summary if isinstance(summary, dict) else {})
@@ -49,26 +51,23 @@ def read(run_dir: Path) -> Told:
 
 def title(sweep: Told) -> str:
     algorithm = str(sweep.record["run"].get("algorithm", "")).upper()
-    envs = sweep.metrics["env"].unique() if "env" in sweep.metrics else [_env(sweep)]
     names = ", ".join(_varied(sweep)) or "seeds"
-    return f"{algorithm} on {', '.join(map(str, envs))}: a sweep over {names}"
+    return f"{algorithm} on {', '.join(_envs(sweep))}: a sweep over {names}"
 
 
-def sections(sweep: Told) -> list[Element]:
+def sections(sweep: Told) -> list[Element | None]:
     """All about one sweep."""
     if not len(sweep.metrics):
         return [tag("p", "No trial has ended.", class_="soft")]
-    ranking, varied = analysis.rank(sweep.metrics), _varied(sweep)
-    pairs = [*itertools.combinations(varied, 2)][:MOST_MAPS]
-    maps = [part for pair in pairs if (part := _map(sweep, *pair)) is not None]
+    envs, found = _envs(sweep), [_tiles(sweep)]
+    for env in envs:
+        rows = sweep.metrics
+        if len(envs) > 1:  # whose returns cannot be compared
+            rows = rows[rows["env"] == env]
+            found.append(tag("h3", env))
+        found += _of_env(sweep._replace(metrics=rows))
     return [
-        _tiles(sweep, ranking),
-        *_ranking(sweep, ranking),
-        *_learning(sweep, ranking),
-        tag("h3", "Sensitivity"),
-        tag("div", [_sensitivity(sweep, name) for name in varied], class_="charts"),
-        *([tag("h3", "Two settings together")] if maps else []),
-        tag("div", maps, class_="charts"),
+        *found,
         tag("h3", "What was run"),
         *recipes.chosen(sweep.record),
         folded("Run it again", *recipes.again(sweep.record)),
@@ -76,28 +75,44 @@ def sections(sweep: Told) -> list[Element]:
     ]
 
 
-def _env(sweep):
-    return sweep.record["config"].get("env")
+def _of_env(sweep):
+    ranking, varied = analysis.rank(sweep.metrics), _varied(sweep)
+    pairs = [*itertools.combinations(varied, 2)][:MOST_MAPS]
+    maps = [part for pair in pairs if (part := _map(sweep, *pair)) is not None]
+    how = "Of all trials with a value, whatever their other settings."
+    return [
+        *_ranking(sweep, ranking),
+        *_learning(sweep, ranking),
+        *([tag("h3", "Sensitivity"), tag("p", how, class_="soft")] if varied else []),
+        tag("div", [_sensitivity(sweep, name) for name in varied], class_="charts"),
+        *([tag("h3", "Two settings together"), tag("div", maps, class_="maps")] if maps else []),
+    ]
+
+
+def _envs(sweep):
+    known = sweep.metrics["env"].unique() if "env" in sweep.metrics else []
+    return [*map(str, known)] or [str(sweep.record["config"].get("env"))]
 
 
 def _varied(sweep):
+    if not len(sweep.metrics):
+        return []
     return [n for n in analysis.axes(sweep.metrics) if sweep.metrics[n].nunique() > 1]
 
 
-def _tiles(sweep, ranking):
-    best, status = ranking.iloc[0], sweep.summary.get("status", "not ended")
-    trials = sweep.metrics["trial"].nunique()
-    diverged = int(ranking["diverged"].sum())
+def _tiles(sweep):
+    summary, metrics = sweep.summary, sweep.metrics
+    status, ends = summary.get("status", "not ended"), metrics.groupby("trial").tail(1)
+    diverged, failed = int(ends["diverged"].sum()), summary.get("agents_failed", 0)
     found = [
-        (runs.number(best["iqm"]), f"best: {_named(best, _varied(sweep))}", False),
-        (f"{len(ranking):,}", "points", False),
-        (f"{trials:,}", "trials", False),
+        (f"{metrics['point'].nunique():,}", "points", False),
+        (f"{len(ends):,}", "trials", False),
         (f"{diverged:,}", "diverged", diverged > 0),
+        (parts.count(summary.get("steps_per_second")), "steps per second, all trials", False),
+        (parts.seconds(summary.get("wall_seconds")), "wall time", False),
         (status, "status", status != "completed"),
     ]
-    if failed := sweep.summary.get("agents_failed"):
-        found.insert(4, (f"{failed:,}", "failed", True))
-    return runs.in_tiles(found)
+    return parts.in_tiles(found + [(f"{failed:,}", "failed", True)] * bool(failed))
 
 
 def _named(row, names):
@@ -105,29 +120,26 @@ def _named(row, names):
 
 
 def _ranking(sweep, ranking):
-    varied = _varied(sweep)
-    known = ranking[["low", "high", "iqm"]].to_numpy(float)
-    scale = (np.nanmin([*known.ravel(), 0.0]), np.nanmax([*known.ravel(), 0.0]))
-    rows = []
-    for place, (_, row) in enumerate(ranking.iterrows(), 1):
+    varied, rows = _varied(sweep), []
+    between = parts.scale(ranking[["low", "high", "iqm"]].to_numpy(float).ravel())
+    for place, row in enumerate(ranking.to_dict("records"), 1):
         ends = row["low"], row["high"]
-        between = "-" if np.isnan(ends).any() else " … ".join(map(runs.number, ends))
-        figures = [runs.number(row["iqm"]), between, runs.number(row["lowest"])]
-        bar = runs.track(scale, row["iqm"], ends)
+        figures = [parts.number(row["iqm"]), parts.ends(ends), parts.number(row["lowest"])]
+        mark = parts.track(between, row["iqm"], ends)
         settings = [labels.value(row[name]) for name in varied]
-        rows.append([str(place), *settings, *figures, bar, str(row["diverged"] or "")])
+        rows.append([str(place), *settings, *figures, mark, str(row["diverged"] or "")])
     head = ["", *varied, "IQM", "95% interval", "lowest seed", "", "diverged"]
-    parts = [tag("h3", "Ranking"), table(head, rows[:SHOWN])]
+    found = [tag("h3", "Ranking"), table(head, rows[:SHOWN])]
     if len(rows) > SHOWN:
-        parts.append(folded(f"The other {len(rows) - SHOWN:,}", table(head, rows[SHOWN:])))
-    return parts
+        found.append(folded(f"The other {len(rows) - SHOWN:,}", table(head, rows[SHOWN:])))
+    return found
 
 
 def _learning(sweep, ranking):
     varied, lines = _varied(sweep), []
-    for i, (_, row) in enumerate(ranking.head(CURVES).iterrows()):
+    for i, row in enumerate(ranking.head(CURVES).to_dict("records")):
         rows = sweep.metrics[sweep.metrics["point"] == row["point"]]
-        lines.append(runs.curve(rows, _named(row, varied), i))
+        lines.append(parts.curve(rows, _named(row, varied), i))
     which = f"the best {CURVES} points" if len(ranking) > CURVES else "all points"
     drawn = chart(f"Return per episode, in training, {which}", lines)
     return [tag("h3", "Learning"), tag("div", drawn, class_="wide")]
@@ -139,12 +151,14 @@ def _sensitivity(sweep, name):
     values, kinds = [x for x, _ in groups], finals[name].dtype.kind
     places, ticks = _places(values, kinds in "iuf")
     at = dict(zip(values, places))
-    trials = [(at[x], y) for x, rows in groups for y in rows["final_return"]]
-    lines = [Line("trials", *np.array(trials, float).T, kind="points")]
-    lost = finals[finals["diverged"]]
-    if len(lost):
-        x, y = [at[x] for x in lost[name]], lost["final_return"].to_numpy()
-        lines.append(Line("diverged", np.array(x, float), y, number=1, kind="points"))
+    lines = []
+    for label, rows in (
+        ("trials", finals[~finals["diverged"]]),
+        ("diverged", finals[finals["diverged"]]),
+    ):
+        x, y = np.array([at[x] for x in rows[name]], float), rows["final_return"].to_numpy()
+        kind = "points" if label == "trials" else "squares"
+        lines += [Line(label, x, y, look=int(label == "diverged"), kind=kind)] * bool(len(rows))
     if len(finals) > len(groups):
         returns = [rows["final_return"].to_numpy() for _, rows in groups]
         low, high = np.array([interval(x) for x in returns]).T

@@ -204,14 +204,14 @@ def _render_if_due(plan, now, ended):
     plan.display.phase("drawing")
     seed, learner = options.seeds[index], seeds.take(now.states.learner, index)
     key = evaluation.evaluation_keys(plan.keys[index : index + 1], now.updates[index])[0]
-    how = options.eval_mode == "greedy", options.eval_max_steps
+    how = options.eval_mode == "greedy", min(options.eval_max_steps, watch.MOST_STEPS)
     try:
         played = watch.episodes(config, learner, key, 1, *how)
-        (images,) = watch.drawn(config.env, played)
         folder = options.run_dir / "videos"
         folder.mkdir(exist_ok=True)
-        watch.write(folder / f"seed_{seed}_{steps:012d}.gif", images, watch.FPS)
-    except TrainingError as error:
+        path = folder / f"seed_{seed}_{steps:012d}.gif"
+        watch.write(path, watch.drawn(config.env, played), watch.FPS)
+    except (TrainingError, ValueError) as error:
         warnings.warn(f"no video after {steps:,} steps: {error}", stacklevel=2)
     return True
 

@@ -114,7 +114,7 @@ class Run:
         from rljax import watch
 
         played = self.play(seed, episodes, greedy, max_steps)
-        images = [image for one in watch.drawn(self.config.env, played, bare) for image in one]
+        images = [*watch.drawn(self.config.env, played, bare)]
         return images, [one.returns[-1] for one in played]
 
     def play(

@@ -1,6 +1,7 @@
 """Pictures as a GIF, or as an MP4 (extra `video`)."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,31 @@ def check(path: Path) -> None:
         raise ValueError(f"output = {str(path)!r}: the package imageio-ffmpeg is missing: {how}")
 
 
-def write(path: Path, images: Sequence[Any], frames_per_second: float) -> None:
-    """Writes Pillow images, whole or not at all; raises as `check` does, and WriteError."""
+def write(path: Path, images: Iterable[Any], frames_per_second: float) -> int:
+    """Writes Pillow images, whole or not at all; returns their number. Raises as `check` does, and
+    WriteError."""
     check(path)
+    number = itertools.count()
+    counted = (image for image, _ in zip(images, number))
     if path.suffix == ".gif":
-        atomic_io.write(path, render.gif(images, frames_per_second))
-        return
+        atomic_io.write(path, render.gif(counted, frames_per_second))
+    else:
+        _write_mp4(path, counted, frames_per_second)
+    return next(number)
+
+
+def _write_mp4(path, images, frames_per_second):
     import imageio_ffmpeg
 
-    width, height = (side - side % 2 for side in images[0].size)  # as the codec wants them
+    first = next(images)
+    width, height = (side - side % 2 for side in first.size)  # as the codec wants them
     unfinished = path.with_name(f".{path.name}.unfinished.mp4")
     try:
         file = imageio_ffmpeg.write_frames(
             str(unfinished), (width, height), fps=frames_per_second, macro_block_size=2
         )
         file.send(None)
-        for image in images:
+        for image in itertools.chain([first], images):
             file.send(np.ascontiguousarray(np.asarray(image)[:height, :width]))
         file.close()
         atomic_io.write(path, unfinished.read_bytes())

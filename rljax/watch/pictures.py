@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,20 @@ COLORS = (
 """Of channels (Okabe and Ito's, for colour-blind readers, and three more)."""
 
 
-def of_episode(env: Any, episode: Any) -> list[Image.Image]:
+def of_episode(env: Any, episode: Any) -> Iterable[Image.Image]:
     """One for each moment of a `play.Episode`.
 
     Args:
         env: the environment's id or object, as `Config.env`.
     """
     if episode.pictures[0] is not None:
-        return [_scaled(picture) for picture in episode.pictures]
+        return (_scaled(picture) for picture in episode.pictures)
     if drawn := _by_gymnax(env, episode.states):
         return drawn
     if str(env).removeprefix("gymnax/") == "CartPole-v1":
         return render.cartpole(np.stack(episode.obs))
     least, most = np.min(episode.obs, axis=0), np.max(episode.obs, axis=0)
-    return [of_observation(obs, least, most) for obs in episode.obs]
+    return (of_observation(obs, least, most) for obs in episode.obs)
 
 
 def of_observation(obs: np.ndarray, least: np.ndarray, most: np.ndarray) -> Image.Image:

@@ -1,12 +1,13 @@
 """A page in a real browser, Chromium without a screen, which opens it from the disk."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
-from small_runs import train
+from small_runs import CONFIG, train
 
-from rljax import report
+from rljax import report, sweep
 from rljax.loggers import tables
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -85,7 +86,12 @@ def test_a_click_hides_a_seed_and_another_shows_it(opened):
     assert button.get_attribute("aria-pressed") == "false"
     button.click()
     assert line.is_visible()
-    page.get_by_role("button", name="all seeds").first.click()
+    together = page.get_by_role("button", name="all seeds").first
+    button.click()
+    assert together.get_attribute("aria-pressed") == "mixed"
+    together.click()
+    assert line.is_visible()
+    together.click()
     assert not line.is_visible()
     assert not page.locator(f"{FIRST} >> .area path[data-line='2']").is_visible()
     assert page.locator(f"{FIRST} >> .area path[data-line='0']").first.is_visible()
@@ -95,13 +101,14 @@ def test_pointing_tells_the_numbers(opened, run_dir):
     page = opened(viewport=dict(width=1200, height=800))
     area, tooltip = (page.locator(f"{FIRST} >> {name}") for name in (".area", ".tooltip"))
     assert not tooltip.is_visible()
+    area.scroll_into_view_if_needed()
     box = area.bounding_box()
     page.mouse.move(box["x"] + 0.999 * box["width"], box["y"] + 20)
     assert tooltip.is_visible()
     metrics = tables.read_metrics(run_dir)
     last = metrics.groupby("seed").last()
     text = tooltip.inner_text()
-    assert f"{last['env_steps'].max():,}" in text
+    assert f"{last['env_steps'].max():,} environment steps" in text
     for seed, value in last["episodic_return"].items():
         shown = float(text.split(f"seed {seed}: ")[1].split()[0].replace(",", ""))
         np.testing.assert_allclose(shown, value, rtol=1e-4)
@@ -110,7 +117,11 @@ def test_pointing_tells_the_numbers(opened, run_dir):
     area.focus()
     page.keyboard.press("Home")
     assert tooltip.is_visible()
-    assert f"{metrics['env_steps'].min():,}" in tooltip.inner_text()
+    steps = metrics["env_steps"].unique()
+    assert f"{steps[0]:,} environment steps" in tooltip.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert f"{steps[1]:,} environment steps" in tooltip.inner_text()
+    assert f"{steps[1]:,}" in area.get_attribute("aria-valuetext")
 
 
 @pytest.mark.parametrize("width", [360, 1200])
@@ -146,3 +157,31 @@ def test_on_paper_all_is_unfolded(opened, tmp_path):
 def test_without_scripts_the_curves_are_there(opened):
     page = opened(java_script_enabled=False)
     assert page.locator(f"{FIRST} >> .area path[data-line='1']").bounding_box()["width"] > 100
+
+
+@pytest.fixture(scope="module")
+def sweep_page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweeps")
+    points = [{"learning_rate": 0.01 * 2**i, "hidden_sizes": (8,)} for i in range(10)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rljax.sweep.report._draw", lambda *_: [])
+        config = dataclasses.replace(CONFIG, total_timesteps=640)
+        sweep.run(config, points, seeds=[0], run_dir=folder / "sweep", eval_episodes=2)
+    return report.write(folder / "report.html", [folder / "sweep"])
+
+
+def test_trials_of_a_sweep_can_be_pointed_at(browser, sweep_page):
+    told = []
+    page = browser.new_page(viewport=dict(width=1200, height=800))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto(sweep_page.as_uri())
+    figure = page.locator("figure.chart", has_text="Final return against learning_rate")
+    figure.scroll_into_view_if_needed()
+    places = figure.locator(".area svg path.points").get_attribute("d")
+    x, y = map(float, places.split("h0")[3].removeprefix("M").split())
+    box = figure.locator(".area").bounding_box()
+    page.mouse.move(box["x"] + x * box["width"] / 1000, box["y"] + y * box["height"] / 1000)
+    assert "learning_rate = 0.08" in figure.locator(".tooltip").inner_text()
+    assert "trials: " in figure.locator(".tooltip").inner_text()
+    page.close()
+    assert not told

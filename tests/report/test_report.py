@@ -3,9 +3,11 @@
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_runs import TIMES, contents, train
 
@@ -14,7 +16,7 @@ from rljax import analysis, report, sweep
 from rljax.cli import report as report_cli
 from rljax.cli import sweep as sweep_cli
 from rljax.loggers import tables
-from rljax.report import charts, recipes, runs
+from rljax.report import animation, charts, parts, recipes
 from rljax.report.charts import Line
 from rljax.report.html import document, tag
 from rljax.runs import directory
@@ -76,7 +78,11 @@ class Page(HTMLParser):
 
     @property
     def charts(self):
-        return [json.loads(text) for text in self.scripts if text.startswith("{")]
+        found = [json.loads(text) for text in self.scripts if text.startswith("{")]
+        for chart in found:
+            for line in chart["lines"]:
+                line["x"] = chart["xs"][line["x"]]
+        return found
 
 
 def test_curves_are_those_of_the_tables(run_dir):
@@ -210,11 +216,97 @@ def test_a_run_that_has_not_ended(run_dir, tmp_path):
     assert any("has no whole checkpoint" in text or "Not drawn" in text for text in page.texts)
 
 
+def test_a_run_that_diverged(tmp_path):
+    """Its numbers are text in JSON, and its page tells so."""
+    with pytest.warns(UserWarning, match="diverged"):
+        train(tmp_path / "run", learning_rate=1e30, max_grad_norm=1e30)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["diverged"]
+    page = Page(report.page([tmp_path / "run"], animated=False))
+    assert "diverged" in page.texts
+    for seed, update in summary["diverged"].items():
+        assert any(f"{seed} diverged at update {update:,}" in text for text in page.texts)
+
+
+def test_numbers_that_are_not_finite_are_dashes(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run")
+    path = tmp_path / "run" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["final_return"] |= {"iqm": "nan", "ci95": ["nan", "nan"], "per_seed": ["nan", "inf"]}
+    path.write_text(json.dumps(summary))
+    page = Page(report.page([tmp_path / "run", run_dir], animated=False))
+    assert {"-", "inf"} <= {*page.texts}
+
+
+def test_seeds_that_ended_early_are_not_drawn_on(run_dir, tmp_path):
+    """Where one seed has no more rows the statistics over seeds end."""
+    shutil.copytree(run_dir, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.csv"
+    rows = path.read_text().splitlines(keepends=True)
+    kept = [row for row in rows if not row.startswith("6,") or int(row.split(",")[1]) <= 1600]
+    path.write_text("".join(kept))
+    page = Page(report.page([tmp_path / "run"], animated=False))
+    together, fifth, sixth = page.charts[0]["lines"]
+    assert together["x"][-1] == 1600
+    assert None not in fifth["y"]
+    assert sixth["y"][fifth["x"].index(1600)] is not None
+    assert set(sixth["y"][fifth["x"].index(1600) + 1 :]) == {None}
+
+
+def test_long_tables_are_thinned(run_dir):
+    metrics = tables.read_metrics(run_dir)
+    long = pd.concat(
+        [metrics.assign(env_steps=metrics["env_steps"] + 10_000 * i) for i in range(20)]
+    )
+    line = parts.curve(long, "", column="entropy")
+    assert len(line.x) == parts.MOST_POINTS < long["env_steps"].nunique()
+    assert line.x[[0, -1]].tolist() == [long["env_steps"].min(), long["env_steps"].max()]
+
+
+def test_a_sweep_that_has_just_begun(sweep_dir, tmp_path):
+    shutil.copytree(sweep_dir, tmp_path / "sweep")
+    (tmp_path / "sweep" / "results.csv").write_bytes(b"")
+    (tmp_path / "sweep" / "sweep.json").unlink()
+    assert "No trial has ended." in Page(report.page([tmp_path / "sweep"])).texts
+
+
+def test_environments_of_a_sweep_are_told_apart(sweep_dir):
+    told = report.sweeps.read(sweep_dir)
+    table = told.metrics
+    table.insert(3, "env", ["a" if point < 2 else "b" for point in table["point"]])
+    page = Page(document("t", report.sweeps.sections(told)))
+    assert [page.texts.count(name) for name in ("a", "b", "Ranking")] == [1, 1, 2]
+
+
+def test_command_lines_have_no_run_directory():
+    record = {"algorithm": "sweep", "run": {}, "config": {}}
+    told = [
+        ("python a2c.py --run-dir 'my runs/a' --seed 3", ["python a2c.py --seed 3"]),
+        ("python /x/experiments/a2c.py --run-dir=a", ["python /x/experiments/a2c.py"]),
+        ("python -m ipykernel_launcher -f x.json", []),
+        (None, []),
+    ]
+    for command, wanted in told:
+        found = recipes.again({**record, "command_line": command})
+        assert [x.text for part in found for x in part.iter("code")] == wanted
+
+
+def test_a_run_of_another_version_keeps_its_page(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    record = json.loads(path.read_text())
+    record["run"]["preset"] = "Removed-v0"
+    path.write_text(json.dumps(record))
+    page = Page(report.page([tmp_path / "run"], animated=False))
+    assert any("are of another version" in text for text in page.texts)
+    assert page.charts
+
+
 def test_the_agent_is_shown(run_dir):
     page = Page(report.page([run_dir]))
     (image,) = [attributes for name, attributes in page.tags if name == "img"]
     assert image["src"].startswith("data:image/gif;base64,R0lGOD")
-    played = rljax.load(run_dir).pictures(max_steps=runs.MOST_STEPS)
+    played = rljax.load(run_dir).pictures(max_steps=animation.MOST_STEPS)
     assert image["alt"] == f"seed 5, greedy: {len(played[0]) - 1} steps, return {played[1][0]:.2f}"
 
 
@@ -223,7 +315,7 @@ def test_a_film_is_as_small_as_it_must_be():
 
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)) for _ in range(70)]
-    whole, small = runs._small_gif(noise, 10**9), runs._small_gif(noise, 50_000)
+    whole, small = animation._small_gif(noise, 10**9), animation._small_gif(noise, 50_000)
     assert len(small) <= 50_000 < len(whole)
 
 
