@@ -206,7 +206,7 @@ class _Notebook:
         from IPython.display import display as show
 
         self.display = display
-        self.handle = show({"text/plain": ""}, raw=True, display_id=True)
+        self.handle = show({"text/plain": display.phase_name}, raw=True, display_id=True)
 
     def refresh(self):
         plain = dict(force_jupyter=False, force_terminal=False, highlight=False)

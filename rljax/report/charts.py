@@ -13,7 +13,7 @@ from rljax.report.html import Element, tag
 SIZE = 1_000  # of the picture's own units, both ways
 NUM_COLORS, NUM_DASHES = len(COLORS), len(STYLES)  # those of page.css
 
-MOST_LETTERS = 40  # of the horizontal axis, before its labels are slanted
+MOST_LETTERS = 24  # of the horizontal axis, before its labels are slanted
 MOST_BARS_TOLD = 20  # to those who do not see them
 
 
