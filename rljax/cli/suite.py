@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from rljax import analysis
+from rljax import algorithms, analysis
 from rljax.cli import end, fail, flags, run_script
 from rljax.loggers import tables
 from rljax.runs import directory, settings
@@ -121,6 +121,7 @@ def _asked(suite, options, task, label):
     if not (run_dir / "config.json").exists():
         return asked, False
     saved = settings.saved(run_dir)
+    asked = asked._replace(config=algorithms.settle(asked.config, asked.own))
     there, here = (
         {**settings.record(x)["config"], "seed": x.options.seed, "num_seeds": x.options.num_seeds}
         for x in (saved, asked)

@@ -22,7 +22,7 @@ from rljax.cli import evaluation as evaluation_cli
 from rljax.cli import plot as plot_cli
 from rljax.cli import training as training_cli
 from rljax.loggers import tables
-from rljax.runs import checkpoints, directory
+from rljax.runs import checkpoints, directory, labels
 from rljax.utils import atomic_io
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "a2c.py"
@@ -415,12 +415,12 @@ def test_plots_tell_runs_apart_by_what_differs(finished, stopped, tmp_path, caps
     assert (tmp_path / "curves.v1.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (tmp_path / "curves.v1.svg").read_bytes()
     records = [directory.read_record(run_dir) for run_dir in (finished, stopped)]
-    assert plot_cli.labels([finished, stopped], records) == [
+    assert labels.of_runs([finished, stopped], records) == [
         "env_kwargs = none, learning_rate = 0.01",
         "env_kwargs = size=4, learning_rate = 0.5",
     ]
-    assert plot_cli.labels(["a", "b"], records[:1] * 2) == ["a", "b"]
-    assert plot_cli.labels(["a"], records[:1]) == [""]
+    assert labels.of_runs(["a", "b"], records[:1] * 2) == ["a", "b"]
+    assert labels.of_runs(["a"], records[:1]) == [""]
     capsys.readouterr()
     assert plot(finished, tmp_path / "none") == 2
     assert "is no directory" in capsys.readouterr().err

@@ -6,9 +6,10 @@ import json
 import pytest
 from scripts import script
 
-from rljax import presets
+from rljax import algorithms, presets
 from rljax.cli import suite
 from rljax.runs import directory, training
+from rljax.runs import settings as run_settings
 from rljax.runs.run import read_summary
 
 ENVS = ("probes:RewardByAction", "probes:ConstantReward")
@@ -124,6 +125,23 @@ def test_the_suites_have_presets():
         tasks = suite.Suite(algorithm, script(name).TASKS, {"": {}})
         for task in tasks.tasks:
             suite.started(tasks, task, "").config.validate()
+
+
+def test_a_run_of_workers_with_several_environments_is_known_again(tmp_path):
+    """Its config has those of each worker, which the task says otherwise."""
+    task = {"env": "CartPole-v1", "num_workers": 2, "envs_per_worker": 3}
+    told = suite.Suite("a3c", {"pole": task}, {"": {}})
+    options = suite.Options(("pole",), 1, tmp_path, seed=100)
+    asked, is_resumed = suite._asked(told, options, "pole", "")
+    assert not is_resumed
+    config = algorithms.settle(asked.config, asked.own)
+    record = run_settings.record(asked._replace(config=config))
+    directory.create(tmp_path / "pole", record, "metrics.csv")
+    _, is_resumed = suite._asked(told, options, "pole", "")
+    assert is_resumed
+    other = suite.Suite("a3c", {"pole": {**task, "envs_per_worker": 4}}, {"": {}})
+    with pytest.raises(ValueError, match="it has num_envs = 3, not 4"):
+        suite._asked(other, options, "pole", "")
 
 
 def test_the_tasks_for_a_memory_have_presets_with_a_core():

@@ -8,7 +8,7 @@ import pytest
 from scripts import script
 
 from rljax import envs
-from rljax.envs import catalogue, suites
+from rljax.envs import catalogue, render, suites
 
 OF_SUITES = [
     ("brax/ant", "brax/antt"),
@@ -181,7 +181,7 @@ def test_a_display_that_is_missing_is_told(monkeypatch):
         envs.make("CartPole-v0", human)
     monkeypatch.setenv("DISPLAY", ":0")
     assert callable(catalogue.find("CartPole-v0"))
-    assert catalogue._has_display()
+    assert render.has_display()
 
 
 def test_the_script_lists_few_with_their_spaces(capsys):
