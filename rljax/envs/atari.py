@@ -121,10 +121,13 @@ class Atari(gymnasium.Env):
     def __init__(self, rom: str, settings: Preprocessing, render_mode: str | None = None):
         self.settings = settings
         self.games = Games(rom, settings, 1, threads=1)
-        self.render_mode, self.screen = render_mode, None
+        # The same game once more, in colours and as large as it is: with the same seeds and actions
+        # it goes the same way.
+        self.render_mode, self.colored, self.shown = render_mode, None, None
         if render_mode == "rgb_array":
             self.metadata = {**self.metadata, "render_fps": FRAMES_PER_SECOND / settings.frameskip}
-            self.screen = _Screen(rom, settings)
+            whole = dict(img_height=210, img_width=160, grayscale=False, stack_num=1)
+            self.colored = Atari(rom, dataclasses.replace(settings, **whole))
         self.observation_space = self.games.observation_space
         self.action_space = self.games.action_space
         self.begun = None  # the first observation of the next game, which has begun by itself
@@ -132,18 +135,15 @@ class Atari(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         begun, self.begun = self.begun, None
         if begun is None or seed is not None:
-            seeds = None if seed is None else [seed]
-            (begun,), _ = self.games.reset(seeds)
-            if self.screen:
-                self.screen.reset(seeds)
-        elif self.screen:
-            self.screen.reset_by_itself()
+            (begun,), _ = self.games.reset(None if seed is None else [seed])
+        if self.colored:
+            self.shown, _ = self.colored.reset(seed=seed)
         return begun, {}
 
     def step(self, action):
         answer = self.games.step(np.array([action]))
-        if self.screen:
-            self.screen.step(np.array([action]))
+        if self.colored:
+            self.shown = self.colored.step(action)[0]
         one = Step(*(None if x is None else x[0] for x in answer))
         self.begun = one.obs if one.over else None
         info = {"score": one.score, "over": one.over, "lives": self.games.lives[0]}
@@ -151,28 +151,7 @@ class Atari(gymnasium.Env):
 
     def render(self) -> np.ndarray | None:
         """The screen [210, 160, 3] in colours; None without a render_mode."""
-        return self.screen and self.screen.colors
-
-
-class _Screen:
-    """The same game once more, in colours and as large as it is: with the same seeds and actions it
-    goes the same way."""
-
-    def __init__(self, rom, settings):
-        whole = dict(img_height=210, img_width=160, grayscale=False, stack_num=1)
-        self.games = Games(rom, dataclasses.replace(settings, **whole), 1, threads=1)
-        self.colors = np.zeros((210, 160, 3), np.uint8)
-
-    def reset(self, seeds):
-        self.colors = np.moveaxis(self.games.reset(seeds)[0][0], 0, -1)
-
-    def reset_by_itself(self):
-        self.colors = self.begun
-
-    def step(self, actions):
-        answer = self.games.step(actions)
-        self.colors = np.moveaxis(answer.final_obs[0], 0, -1)
-        self.begun = np.moveaxis(answer.obs[0], 0, -1)  # of the next game, where this one is over
+        return None if self.shown is None else np.moveaxis(self.shown, 0, -1)
 
 
 def factory(env: str, spec: Any) -> Callable[..., Atari]:
