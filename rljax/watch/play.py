@@ -60,9 +60,13 @@ def episodes(
 
 def _in_jax(config, learner, key, number, greedy, max_steps):
     env, network = rollout.make_env_and_network(config)
-    policy, masks = policies.policy(config, learner), jax.jit(jax.vmap(env.mdp.mask))
     now = jax.jit(evaluation.begin, static_argnums=2)(config, key[None], number)
     now = jax.tree.map(lambda x: x[0], now)
+
+    @jax.jit
+    def think(learner, now):
+        masks = jax.vmap(env.mdp.mask)(now.env_state)
+        return policies.thoughts(network, learner, now.obs, masks, now.carry)
 
     @jax.jit
     def step(learner, now):
@@ -71,9 +75,8 @@ def _in_jax(config, learner, key, number, greedy, max_steps):
     played = [Episode([], [], [], [], [], [], False) for _ in range(number)]
     left = np.ones(number, bool)
     for taken in range(max_steps + 1):
-        carry, mask = (now.carry,) if network.make_core else (), masks(now.env_state)
-        seen = policy.distribution(now.obs, *carry, mask=mask), policy.value(now.obs, *carry)
-        shown = jax.device_get((now.env_state, now.obs, now.result.returns, *seen))
+        seen = now.env_state, now.obs, now.result.returns, *think(learner, now)
+        shown = jax.device_get(seen)
         for i in np.flatnonzero(left):
             state, obs, so_far, distribution, value = jax.tree.map(lambda x, i=i: x[i], shown)
             _add(played[i], obs, float(so_far), state, None, distribution, float(value))
@@ -121,15 +124,15 @@ def _on_host(config, learner, key, number, greedy, max_steps):
 def _alone(config, render_mode):
     """One environment in this process, which is asked to draw itself if it is known to be able."""
     alone = dataclasses.replace(config, num_envs=1, vectorization="sync", env_processes=None)
-    kwargs, is_window = config.env_kwargs, render_mode == "human"
-    if not isinstance(kwargs, tuple):
+    if not isinstance(config.env_kwargs, tuple):
         return alone  # of a function
-    drawn = dataclasses.replace(alone, env_kwargs={**dict(kwargs), "render_mode": render_mode})
+    kwargs = {**dict(config.env_kwargs), "render_mode": render_mode}
+    drawn = dataclasses.replace(alone, env_kwargs=kwargs)
     try:
         rollout.make_env(drawn)
         return drawn
     except (ValueError, TypeError, EnvError):  # it has no such mode
-        if is_window:
+        if render_mode == "human":
             raise
         return alone
 
