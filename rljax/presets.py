@@ -10,7 +10,8 @@ _NORMALIZED = dict(total_timesteps=1_000_000, normalize_observations=True, norma
 _LANDER = dict(_NORMALIZED, num_steps=8, gamma=0.999, gae_lambda=0.98, hidden_sizes=(128, 128))
 _DENSE = dict(hidden_sizes=(128,), activation="relu", shared_torso=True)
 _MUJOCO = dict(_NORMALIZED, num_steps=8, gae_lambda=0.9, learning_rate=1e-3, log_std_init=-1.0)
-_ATARI = dict(total_timesteps=10_000_000, shared_torso=True, ent_coef=0.01)
+_ATARI = dict(total_timesteps=10_000_000, shared_torso=True, ent_coef=0.01, vf_coef=0.25)
+_ATARI |= dict(optimizer="rmsprop_torch")
 _MINATAR = dict(_DENSE, total_timesteps=2_500_000, num_steps=8)
 _STICKY = dict(total_timesteps=5_000_000)
 _MEMORY = dict(optimizer="adam", hidden_sizes=(64,), learning_rate=3e-3)
@@ -141,11 +142,7 @@ PRESETS: dict[tuple[str, str], dict] = {
     # standard deviation). Of four runs of up to five million steps, at 1.2e-3 and 3e-3, three had
     # reached 220 by two million, and three forgot it later. Annealed to 0 at three million, seven
     # of ten seeds end above 245, one has forgotten it, and two learn late or never.
-    ("a2c", "BipedalWalker-v3"): dict(
-        _NORMALIZED | dict(total_timesteps=3_000_000, num_steps=8, gae_lambda=0.9),
-        learning_rate=1.5e-3,
-        log_std_init=-1.0,
-    ),
+    ("a2c", "BipedalWalker-v3"): _MUJOCO | dict(total_timesteps=3_000_000, learning_rate=1.5e-3),
     # MuJoCo's, around the RL zoo's settings (rollouts of 8 steps, lambda 0.9, rate 1e-3).
     #
     # 16 points by hand, of one to three seeds, 500,000 or 1,000,000 steps: num_envs 4, 8, 16,
@@ -221,7 +218,7 @@ PRESETS: dict[tuple[str, str], dict] = {
     # 3 points by hand, one seed, on Pong: the RL zoo's settings (rmsprop_tf, 7e-4) and four times
     # their rate learnt nothing in 500,000 and 700,000 steps; with PyTorch's epsilon outside of the
     # root, -19.4 at 900,000. The gradients are far smaller than the root of the epsilon.
-    ("a2c", "ALE/*"): dict(_ATARI, network="nature", vf_coef=0.25, optimizer="rmsprop_torch"),
+    ("a2c", "ALE/*"): dict(_ATARI, network="nature"),
     # A3C's were found in one vmapped program, in which four workers take turns and act with
     # parameters eight versions old, as four processes on two cores do: random points, t_max 5.
     #
@@ -241,8 +238,6 @@ PRESETS: dict[tuple[str, str], dict] = {
     ("a3c", "ALE/*"): dict(
         _ATARI,
         network="a3c",
-        vf_coef=0.25,
-        optimizer="rmsprop_torch",
         optimizer_eps=1e-5,
         loss_reduction="mean",
         max_grad_norm=0.5,
