@@ -37,8 +37,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
     def run(argv, signals, stack):
         try:
             options = flags.parse_options(Options, doc.splitlines()[0], argv)
-            if not options.run_dirs:
-                raise ValueError("run_dirs: must name at least one run directory")
+            flags.check_run_dirs(options.run_dirs)
             trackers.make([options.to], "to")
             for run_dir in options.run_dirs:
                 directory.read_record(run_dir)

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -34,6 +35,12 @@ def parse_options(kind: type, description: str, argv: list[str], default: Any = 
     names = [field.name for field in dataclasses.fields(kind)]
     start = {} if default is None else {"default": default}
     return _cli(kind, argv, description, names, **start)
+
+
+def check_run_dirs(run_dirs: Sequence[Path]) -> None:
+    """Raises a ValueError if no run directory is named."""
+    if not run_dirs:
+        raise ValueError("run_dirs: must name at least one run directory")
 
 
 def given(name: str, argv: list[str]) -> str | None:

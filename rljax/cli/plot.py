@@ -36,8 +36,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
 
 
 def _draw(options):
-    if not options.run_dirs:
-        raise ValueError("run_dirs: must name at least one run directory")
+    flags.check_run_dirs(options.run_dirs)
     records = [directory.read_record(run_dir) for run_dir in options.run_dirs]
     metrics = [tables.read_metrics(run_dir) for run_dir in options.run_dirs]
     curves = dict(zip(labels.of_runs(options.run_dirs, records), metrics))

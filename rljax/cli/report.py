@@ -27,8 +27,7 @@ def main(doc: str, argv: list[str] | None = None) -> int:
     def run(argv, signals, stack):
         try:
             options = flags.parse_options(Options, doc.splitlines()[0], argv)
-            if not options.run_dirs:
-                raise ValueError("run_dirs: must name at least one run directory")
+            flags.check_run_dirs(options.run_dirs)
             folder = options.run_dirs[0] if len(options.run_dirs) == 1 else Path()
             path = options.output or folder / "report.html"
             if path.suffix not in (".html", ".htm"):

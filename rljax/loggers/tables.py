@@ -106,13 +106,18 @@ def append_metrics(run_dir: Path, rows: Sequence[Mapping]) -> None:
 def read_metrics(run_dir: Path):
     """metrics.csv as a `pandas.DataFrame`; the return is NaN where no episode ended. Leaves out an
     incomplete last line; raises ValueError if there is no such table."""
-    path = Path(run_dir) / "metrics.csv"
+    return _read(Path(run_dir) / "metrics.csv", parse_metrics)
+
+
+def _read(path, parse):
+    """A table, of whose text something is made; whatever is wrong is a ValueError."""
     try:
-        return parse_metrics(atomic_io.read(path, atomic_io.LARGEST).decode())
+        return parse(atomic_io.read(path, atomic_io.LARGEST).decode())
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(f"{str(path)!r} is damaged ({error})") from error
+        why = " ".join(str(error).split())
+        raise ValueError(f"{str(path)!r} is damaged ({why})") from error
 
 
 def parse_metrics(text: str):
@@ -178,16 +183,12 @@ def read_evaluations(run_dir: Path) -> list[dict]:
     """The rows of evaluations.csv, without an incomplete last line, as loggers were given them;
     none if there is no such table. Raises ValueError if it is damaged."""
     path = Path(run_dir) / "evaluations.csv"
-    if not path.exists():
-        return []
-    try:
-        text = atomic_io.read(path, atomic_io.LARGEST).decode().rpartition("\n")[0]
-        found = [*csv.DictReader(io.StringIO(text, newline=None), strict=True)]
-        return [_evaluation(row) for row in found]
-    except OSError as error:
-        raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(f"{str(path)!r} is damaged ({' '.join(str(error).split())})") from error
+    return _read(path, _parse_evaluations) if path.exists() else []
+
+
+def _parse_evaluations(text):
+    lines = io.StringIO(text.rpartition("\n")[0], newline=None)
+    return [_evaluation(row) for row in csv.DictReader(lines, strict=True)]
 
 
 def _evaluation(row):

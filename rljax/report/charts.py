@@ -9,6 +9,7 @@ import numpy as np
 
 from rljax.analysis.style import COLORS, STYLES, short_number
 from rljax.report.html import Element, tag
+from rljax.runs.labels import value
 
 SIZE = 1_000  # of the picture's own units, both ways
 NUM_COLORS, NUM_DASHES = len(COLORS), len(STYLES)  # those of page.css
@@ -122,30 +123,26 @@ def heat_map(title: str, cells: Any, x: str, y: str) -> Element:
 
     low, high = np.nanmin(cells.to_numpy()), np.nanmax(cells.to_numpy())
 
-    def cell(value):
-        if np.isnan(value):
+    def cell(result):
+        if np.isnan(result):
             return tag("td", "-", class_="number")
-        share = (value - low) / (high - low or 1.0)
+        share = (result - low) / (high - low or 1.0)
         red, green, blue = (int(255 * part) for part in colormaps["cividis"](share)[:3])
         ink = "#000" if share > 0.5 else "#fff"
         style = f"background:rgb({red},{green},{blue});color:{ink}"
-        return tag("td", f"{value:,.4g}", class_="number", style=style)
+        return tag("td", f"{result:,.4g}", class_="number", style=style)
 
     rows = [
-        tag("tr", tag("th", _value(name), scope="row"), [cell(v) for v in row])
+        tag("tr", tag("th", value(name), scope="row"), [cell(v) for v in row])
         for name, row in zip(cells.index, cells.to_numpy(float))
     ]
-    names = [tag("th", _value(name), scope="col") for name in cells.columns]
+    names = [tag("th", value(name), scope="col") for name in cells.columns]
     head = [
         tag("tr", tag("th"), tag("th", x, colspan=len(names), scope="colgroup")),
         tag("tr", tag("th", y, scope="col"), names),
     ]
     body = tag("table", tag("thead", head), tag("tbody", rows), class_="heat")
     return tag("figure", tag("figcaption", title), tag("div", body, class_="scroll"))
-
-
-def _value(x: Any) -> str:
-    return f"{x:g}" if isinstance(x, float) else str(x)
 
 
 def _drawn(i, line, across, down):

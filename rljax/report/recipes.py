@@ -44,9 +44,7 @@ def changed_settings(record: Mapping) -> dict[str, tuple[Any, Any]]:
 
 def start(record: Mapping) -> dict:
     """The settings, as in config.json, that a run started from."""
-    env, preset = record["config"].get("env"), record["run"].get("preset")
-    config = settings.start_from(_algorithm(record), env, preset).config
-    return json.loads(json_bytes(records.config_record(config)))
+    return _start_from(record, record["run"].get("preset"))
 
 
 def again(record: Mapping) -> list[Element]:
@@ -79,7 +77,7 @@ def chosen(record: Mapping) -> list[Element]:
     """Tables of the settings: first those that are not the preset's, or not the defaults."""
     try:
         changed, known = changed_settings(record), start(record)
-        defaults = _defaults(record)
+        defaults = _start_from(record, "none")
         options = changed_options(record)
     except (ValueError, TypeError) as error:
         rows = [[name, labels.value(x)] for name, x in record["config"].items()]
@@ -143,9 +141,9 @@ def code(text: str) -> Element:
     return tag("div", tag("pre", tag("code", text)), copy, class_="code")
 
 
-def _defaults(record):
+def _start_from(record, preset):
     env = record["config"].get("env")
-    config = settings.start_from(_algorithm(record), env, "none").config
+    config = settings.start_from(_algorithm(record), env, preset).config
     return json.loads(json_bytes(records.config_record(config)))
 
 

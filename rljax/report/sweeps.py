@@ -14,8 +14,9 @@ from rljax.report import parts, recipes
 from rljax.report.charts import Line, Ticks, chart, heat_map
 from rljax.report.html import Element, folded, table, tag
 from rljax.runs import directory, labels
+from rljax.runs.run import read_summary
 from rljax.sweep import results
-from rljax.utils import atomic_io
+from rljax.sweep.points import describe
 
 SHOWN = 10  # points of the ranking that are not folded away
 CURVES = 5  # points whose learning curves are drawn
@@ -42,11 +43,8 @@ def read(run_dir: Path) -> Told:
     record, path = directory.read_record(run_dir), Path(run_dir) / "results.csv"
     has_begun = path.exists() and path.stat().st_size
     found = results.read(run_dir) if has_begun else results.frame([])
-    try:
-        summary = parts.decoded(atomic_io.read_json(Path(run_dir) / "sweep.json"))
-    except (OSError, ValueError):
-        summary = {}
-    return Told(Path(run_dir), record, found, summary if isinstance(summary, dict) else {})
+    summary = parts.decoded(read_summary(Path(run_dir), "sweep.json"))
+    return Told(Path(run_dir), record, found, summary)
 
 
 def title(sweep: Told) -> str:
@@ -116,7 +114,7 @@ def _tiles(sweep):
 
 
 def _named(row, names):
-    return " ".join(f"{name}={labels.value(row[name])}" for name in names) or "the only point"
+    return describe({name: row[name] for name in names}) if names else "the only point"
 
 
 def _ranking(sweep, ranking):

@@ -225,10 +225,10 @@ def load(run_dir: Path, checkpoint: str | int = "last") -> Run:
     return Run(record["algorithm"], config, seeds, metrics, summary, state, env_steps, run_dir)
 
 
-def read_summary(run_dir: Path) -> dict:
-    """summary.json; empty where there is none, or it is damaged."""
+def read_summary(run_dir: Path, name: str = "summary.json") -> dict:
+    """summary.json, or another; empty where there is none, or it is damaged."""
     try:
-        summary = atomic_io.read_json(run_dir / "summary.json")
+        summary = atomic_io.read_json(run_dir / name)
     except (OSError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}

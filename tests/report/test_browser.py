@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from small_runs import CONFIG, train
+from small_runs import CONFIG
 
 from rljax import report, sweep
 from rljax.loggers import tables
@@ -13,13 +13,6 @@ from rljax.loggers import tables
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 FIRST = "figure.chart >> nth=0"
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("runs") / "run"
-    train(run_dir)
-    return run_dir
 
 
 @pytest.fixture(scope="module")

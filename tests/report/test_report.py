@@ -32,13 +32,6 @@ def main(*flags):
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("runs") / "run"
-    train(run_dir)
-    return run_dir
-
-
-@pytest.fixture(scope="module")
 def sweep_dir(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("sweeps") / "sweep"
     flags = "--axis learning_rate=1e-3,1e-2 --axis ent_coef=0,0.01 --num-seeds 2"
