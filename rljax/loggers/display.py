@@ -17,6 +17,7 @@ from rljax.utils import atomic_io
 EVALUATION_EVERY = 10.0  # seconds between two lines on an evaluation, without a live display
 SHOWN_EVERY = 0.5  # seconds between two pictures of a live display
 BAR = 28  # columns of the progress bar
+NOTEBOOK_BAR = 14  # where everything is on one line of 110
 NOTHING = MappingProxyType({})
 WIDE = 120  # columns of a terminal on which all fits one line
 
@@ -137,7 +138,7 @@ class Display:
     def __rich__(self):
         """The picture: progress, and what stands below it."""
         share = self.steps / self.total
-        size = BAR if self.console.is_terminal else BAR // 2  # a notebook has one line of 110
+        size = BAR if self.console.is_terminal else NOTEBOOK_BAR
         bar = "━" * round(size * share) + " " * (size - round(size * share))
         head = f"{self.phase_name:<10} {bar} {share:4.0%} "
         if self.console.is_terminal and self.console.width < WIDE:

@@ -67,7 +67,7 @@ def _telling(one):
     """A file that holds other things than a run writes is a ValueError."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         why = errors.in_a_line(error)
         raise ValueError(f"{str(one.run_dir)!r} holds a damaged file ({why})") from error
 

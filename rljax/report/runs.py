@@ -175,7 +175,7 @@ def _fresh(run):
         between = parts.ends(found.get("ci95"))
         text += f"IQM {number(found['iqm'])}"
         return [tag("p", text + f", 95% interval {between}." * (between != "-"))]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
         return []
 
 

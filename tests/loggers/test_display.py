@@ -146,7 +146,7 @@ def test_a_run_in_a_real_notebook(tmp_path, monkeypatch):
     assert not [o for o in outputs if o.get("name") == "stderr"]
     texts = [o.get("data", {}).get("text/plain", "") for o in outputs]
     (picture,) = [text for text in texts if text.startswith(("training ", "evaluating "))]
-    assert "━" * display.BAR + " 100%" in picture
+    assert f" {'━' * display.NOTEBOOK_BAR} 100%" in picture
     assert "image/png" in notebook.cells[1].outputs[0]["data"]
     assert notebook.cells[2].outputs[0]["data"]["text/plain"] == "'completed'"
 

@@ -351,12 +351,16 @@ def test_bad_input(run_dir, tmp_path, capsys, monkeypatch):
     damaged = tmp_path / "damaged"
     directory.create(damaged, directory.read_record(run_dir), "metrics.csv")
     (damaged / "summary.json").write_text('{"final_return": {"mean": 1}}')
+    huge = tmp_path / "huge"
+    directory.create(huge, directory.read_record(run_dir), "metrics.csv")
+    (huge / "summary.json").write_text(json.dumps({"steps_per_second": 10**400}))
     for flags, words in (
         ([], "must name at least one run directory"),
         ([tmp_path / "none"], "is no directory"),
         ([tmp_path], "is no run directory"),
         ([run_dir, "--output", "page.pdf"], "must end in .html"),
         ([damaged], "holds a damaged file"),
+        ([huge], "holds a damaged file"),
     ):
         assert main(*flags) == 2
         error = capsys.readouterr().err
