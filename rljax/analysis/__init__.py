@@ -2,6 +2,7 @@
 
 statistics  aggregates, intervals, profiles and comparisons of scores
 tidy        learning curves, final returns and rankings from the tables of runs and sweeps
+sensitivity which settings matter, and how much a method depends on tuning
 figures     plots of them; each function returns the figure, which a notebook shows
 style       the one style of all figures
 """
@@ -14,7 +15,9 @@ from rljax.analysis.figures import (
     plot_learning_curves,
     plot_performance_profiles,
     plot_sensitivity,
+    plot_sensitivity_plane,
 )
+from rljax.analysis.sensitivity import importance, sensitivities, sensitivity
 from rljax.analysis.statistics import (
     aggregate_iqm,
     aggregate_mean,

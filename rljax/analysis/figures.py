@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rljax.analysis import style, tidy
+from rljax.analysis.sensitivity import sensitivities
 from rljax.analysis.statistics import estimate, interval, iqm, performance_profile
 from rljax.analysis.style import COLORS, MARKERS, dress, escaped, save
 from rljax.analysis.tidy import Limits, all_returns, counted, learning_curve, scores, split
@@ -155,6 +156,31 @@ def plot_performance_profiles(
     axes.set(xlabel=f"{what} \N{GREEK SMALL LETTER TAU}", ylim=(-0.02, 1.02))
     axes.set(ylabel="share of runs above \N{GREEK SMALL LETTER TAU}")
     figure.legend(**style.LEGEND_BELOW)
+    return save(figure, paths)
+
+
+def plot_sensitivity_plane(
+    tables: Mapping[str, Mapping[str, np.ndarray]], *paths: Path, title: str = ""
+) -> Any:
+    """Plots methods by their sensitivity and by their score tuned for each environment: good is
+    the upper left (Adkins et al. 2024, see `sensitivity`). Along a dotted line the score with one
+    setting for all environments is the same.
+
+    Args:
+        tables: of each method, by its label, with the same environments.
+    """
+    found = sensitivities(tables)
+    figure, axes = style.new_figure(5.0, 4.0 + 0.25 * (1 + len(found)))
+    for i, (label, x) in enumerate(found.items()):
+        marker = dict(color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
+        axes.plot([x.sensitivity], [x.tuned], linestyle="none", label=escaped(label), **marker)
+    right = max(0.1, *(1.2 * x.sensitivity for x in found.values()))
+    for fixed in {x.fixed for x in found.values()}:
+        axes.plot([0, right], [fixed, fixed + right], ":", color="#808080", linewidth=1)
+    axes.set(xlim=(-0.03 * right, right), ylim=(None, 1.03))
+    axes.set(xlabel="sensitivity: what is lost with one setting for all", ylabel="tuned score")
+    figure.legend(**style.LEGEND_BELOW)
+    dress(axes, title)
     return save(figure, paths)
 
 

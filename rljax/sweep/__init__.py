@@ -34,7 +34,14 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names.spl
 __all__ = list(_HOMES)
 
 
+_SEARCH = {"search": "searching", "When": "axes"}  # of rljax.search
+
+__all__ += _SEARCH
+
+
 def __getattr__(name):
+    if name in _SEARCH:
+        return getattr(import_module(f"rljax.search.{_SEARCH[name]}"), name)
     if name in _HOMES:
         return getattr(import_module(f"rljax.sweep.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'rljax.sweep' has no attribute {name!r}")

@@ -66,7 +66,7 @@ def _rounded(x, apart):
 def grid(axes: Mapping[str, Sequence | Range]) -> list[Point]:
     """Every combination of values; the last axis changes first. Raises ValueError if an axis is
     empty, has no such field, or is a `Range`."""
-    values = {name: _values(name, axis) for name, axis in axes.items()}
+    values = {name: values_of(name, axis) for name, axis in axes.items()}
     for name, axis in values.items():
         if isinstance(axis, Range):
             raise ValueError(f"axis {name}: in a grid it needs a number of values, or a list")
@@ -77,12 +77,12 @@ def random(axes: Mapping[str, Sequence | Range], num: int, seed: int = 0) -> lis
     """`num` points, sampled uniformly. Raises ValueError if `num` is below 1, or an axis is empty,
     has no such field, or lacks the whole number that it must have."""
     _check_num(num, "points")
-    values = {name: _values(name, axis) for name, axis in axes.items()}
+    values = {name: values_of(name, axis) for name, axis in axes.items()}
     generator = np.random.default_rng(seed)
 
     def sample(name, axis):
         if isinstance(axis, Range):
-            return _at(name, axis, generator.uniform())
+            return at(name, axis, generator.uniform())
         return axis[int(generator.integers(len(axis)))]
 
     return [{name: sample(name, axis) for name, axis in values.items()} for _ in range(num)]
@@ -92,12 +92,12 @@ def latin_hypercube(axes: Mapping[str, Sequence | Range], num: int, seed: int = 
     """`num` points that cover each axis evenly: cut into `num` equal parts, it has one point in
     each (McKay, Beckman and Conover 1979). Raises as `random` does."""
     _check_num(num, "points")
-    values = {name: _values(name, axis) for name, axis in axes.items()}
+    values = {name: values_of(name, axis) for name, axis in axes.items()}
     generator = np.random.default_rng(seed)
     columns = []
     for name, axis in values.items():
         where = (generator.permutation(num) + generator.uniform(size=num)) / num
-        columns.append([_at(name, axis, x) for x in where])
+        columns.append([at(name, axis, x) for x in where])
     return [dict(zip(values, row)) for row in zip(*columns)]
 
 
@@ -106,7 +106,7 @@ def _check_num(num, what):
         raise ValueError(f"{num!r} {what}: must be a whole number of at least 1")
 
 
-def _at(name, axis, x):
+def at(name: str, axis: Sequence | Range, x: float) -> Any:
     """The value of an axis at x of its length, in [0, 1)."""
     if not isinstance(axis, Range):
         return axis[min(int(x * len(axis)), len(axis) - 1)]
@@ -129,8 +129,9 @@ def _whole_at(axis, x):
     return min(max(found, low), high)
 
 
-def _values(name, axis):
-    """An axis as a tuple of values without repetition, or a `Range`."""
+def values_of(name: str, axis: Sequence | Range) -> tuple | Range:
+    """An axis as a tuple of values without repetition, or a `Range`. Raises ValueError if there is
+    no such setting, or no value."""
     check_name(name)
     if isinstance(axis, Range):
         if is_whole(name) and math.ceil(axis.low) > math.floor(axis.high):

@@ -1,43 +1,23 @@
 """A group of trials as one program: vmapped over the trials of a batch, which are spread over the
-local devices. The devices exchange nothing.
+local devices. The devices exchange nothing. A group is trained to its end or, in a search, stretch
+by stretch, with some trials ended between them.
 """
 
-import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import lru_cache
-from types import ModuleType
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 
-from rljax import algorithms
-from rljax.config import FLOAT_FIELDS, Config, default_log_interval
+from rljax.sweep import programs, results
 from rljax.sweep.options import SweepOptions
-from rljax.sweep.results import Failure, Progress, Result, evaluated
+from rljax.sweep.results import Failure, Held, Progress, Result, Stretch, evaluated
 from rljax.sweep.trials import Trial
-from rljax.utils import seeds, sharding
+from rljax.utils import pytrees, seeds, sharding
 from rljax.utils.forkserver import EnvError
-from rljax.utils.sharding import SHARDED, WHOLE
 
-CPU_BYTES = 4 * 2**20  # of the learners that a CPU device trains at once: more leave its cache
-MOST_CPU_TRIALS = 32  # on each device: more gain nothing
-GPU_TRIALS = 2048  # trials at once on an accelerator, if memory holds them: more are faster
-MEMORY_SHARE = 0.5  # of a device's memory, for a batch
-
-
-def usual_parallel(module: ModuleType, config: Config) -> int:
-    """The number of trials to train at once for the highest speed, over all local devices."""
-    number = len(sharding.devices())
-    if not sharding.on_cpu():
-        return GPU_TRIALS * number
-    learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
-    each = min(seeds.CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
-    return max(1, each) * number
+SMALL = 4  # small batches of a search are this part of the large ones
+FILLED = 0.6  # from this share on a large batch is filled up with copies
 
 
 def train(
@@ -48,91 +28,130 @@ def train(
     All batches have one size, rounded up to whole devices, and are filled up with copies: one
     compiled program serves all. Where it fails, all trials of the batch do.
     """
-    mesh = sharding.mesh(len(trials))
-    module = algorithms.module(trials[0].algorithm)
-    wanted = how.max_parallel or usual_parallel(module, trials[0].config)
-    each = -(-min(wanted, len(trials)) // mesh.size)
-    without_floats = dataclasses.replace(trials[0].config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
-    programs = _programs(module, without_floats, each, mesh)
-    while each > 1 and programs.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
-        each = max(1, int(each * limit / programs.bytes))
-        programs = _programs(module, without_floats, each, mesh)
-    size, pace = each * mesh.size, 1
-    for start in range(0, len(trials), size):
-        batch = [trial for trial in trials[start : start + size] if trial.number not in done]
+    program = programs.fitting(trials[0], how, len(trials))
+    pace = 1
+    for start in range(0, len(trials), program.size):
+        batch = [x for x in trials[start : start + program.size] if x.number not in done]
         if not batch:
             continue
-        try:
-            pace = yield from _train_batch(programs, batch, size, pace, how)
-        except EnvError as error:
-            for trial in batch:
-                yield Progress(failure=Failure(trial, str(error)))
+        with_failures = _failures_told(batch, _train_batch(program, batch, pace, how))
+        pace = (yield from with_failures) or pace
 
 
-def _train_batch(programs, trials, size, pace, how):
+def _failures_told(batch, steps):
+    try:
+        return (yield from steps)
+    except EnvError as error:
+        for trial in batch:
+            yield Progress(failure=Failure(trial, str(error)))
+
+
+def _train_batch(program, trials, pace, how):
     """Returns the next batch's `pace`: the updates that fit the seconds of a chunk."""
-    config = trials[0].config
-    filled = [*trials, *[trials[-1]] * (size - len(trials))]
-    configs = seeds.stack([trial.config for trial in filled])
-    keys = seeds.keys(trial.seed for trial in filled)
-    states, rows = programs.init(configs, keys)
-    done = 0
-    while done < config.num_updates:
-        length = min(pace, config.num_updates - done)
-        begun = time.perf_counter()
-        span = np.array([done, done + length], np.int32)
-        with sharding.failures_named(f"in the updates after {done:,}"):
-            states, rows = jax.block_until_ready(programs.advance(configs, states, rows, span))
-        seconds = time.perf_counter() - begun
-        pace = max(1, min(int(seeds.CHUNK_SECONDS * length / seconds), 20 * length))
-        done += length
-        yield Progress(length * config.batch_size * len(trials), seconds)
+    config, number = trials[0].config, len(trials)
+    configs, keys = _arguments(trials, program.size)
+    agents = program.init(configs, keys)
+    advance = _advance(program, config, configs, agents, (0, config.num_updates), pace, number)
+    (states, rows), pace = yield from advance
     returns = evaluated(config, states.learner, keys, how)
-    returns = None if returns is None else returns[: len(trials)]
-    metrics = jax.tree.map(lambda x: x[:, : len(trials)], jax.device_get(rows))
+    returns = None if returns is None else returns[:number]
+    metrics = results.of_trials(jax.device_get(rows), slice(number))
     yield Progress(result=Result(trials, metrics, returns))
     return pace
 
 
-class _Programs(NamedTuple):
-    init: Callable  # (configs [A], keys [A]) -> (states [A], rows [R, A])
-    advance: Callable  # (configs, states, rows, (first update, last)) -> (states, rows): trains
-    bytes: int  # of memory that a batch takes, on each device
+def train_stretch(
+    trials: Sequence[Trial], how: SweepOptions, done: Collection[int], stretch: Stretch
+) -> Iterator[Progress]:
+    """Trains the trials of a group that are not in `done` to the end of a stretch, and yields them
+    as `Held`.
+
+    They are gathered into batches of two sizes, a large one and a quarter of it, so that all
+    stretches share three compiled programs. A trial of a large batch has the same bits in whatever
+    company; of a small one it differs by rounding.
+    """
+    started = time.perf_counter()
+    live = [trial for trial in trials if trial.number not in done]
+    config = live[0].config
+    large = small = programs.fitting(live[0], how, stretch.most)
+    if not stretch.one_size:
+        small = large.resized(max(1, large.each // SMALL))
+    for program in {program for program, _ in _batches(live, large, small)}:
+        program.advance  # noqa: B018  compiles it
+    held = _fresh(large, live) if stretch.held is None else stretch.held
+    yield Progress(compile_seconds=time.perf_counter() - started)
+    begun, pace = len(held.metrics.updates), {large: 1, small: 1}
+    span = tuple(results.updates_at(config, rows) for rows in (begun, stretch.rows))
+    for program, batch in _batches(live, large, small):
+        steps = _stretch_of_batch(program, held, batch, stretch.rows, span, pace[program])
+        pace[program] = (yield from _failures_told(batch, steps)) or pace[program]
 
 
-@lru_cache(maxsize=32)
-def _programs(module: ModuleType, config: Config, each: int, mesh: Mesh) -> _Programs:
-    """Compiled for a config without its floats and `each` trials on each device."""
-    log_interval = default_log_interval(config)
-    num_rows = -(-config.num_updates // log_interval)
+def _fresh(program, trials):
+    """`Held` without rows."""
+    parts = []
+    for start in range(0, len(trials), program.size):
+        batch = trials[start : start + program.size]
+        agents = program.init(*_arguments(batch, program.size))
+        parts.append(_to_host(agents, batch, 0))
+    return results.joined(parts)
 
-    def init(configs, keys):
-        states = jax.vmap(module.init)(configs, keys)
-        row = jax.vmap(module.row)(states)
-        return states, jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
 
-    def advance(configs, states, rows, span):
-        def update(i, carry):
-            states, rows = carry
-            states = jax.vmap(module.update)(configs, states)
-            row, at = jax.vmap(module.row)(states), i // log_interval
-            rows = jax.tree.map(lambda all, one: all.at[at].set(one), rows, row)
-            ended = (i + 1) % log_interval == 0
-            return jax.vmap(module.begin_row, in_axes=(0, None))(states, ended), rows
+def _stretch_of_batch(program, held, trials, num_rows, span, pace):
+    """Returns the pace, as `_train_batch` does."""
+    filled = [*trials, *[trials[-1]] * (program.size - len(trials))]
+    part = held.take([trial.number for trial in filled])
+    configs, _ = _arguments(trials, program.size)
+    states = pytrees.with_keys(part.states, part.keys)
+    rows = jax.tree.map(_lengthened, part.metrics, program.agents[1])
+    config, number = trials[0].config, len(trials)
+    advance = _advance(program, config, configs, (states, rows), span, pace, number)
+    agents, pace = yield from advance
+    yield Progress(held=_to_host(agents, trials, num_rows))
+    return pace
 
-        return jax.lax.fori_loop(span[0], span[1], update, (states, rows))
 
-    by_trial = PartitionSpec(None, "agents")
-    init = sharding.spread(init, mesh, (SHARDED, SHARDED), (SHARDED, by_trial))
-    advance = sharding.spread(
-        advance, mesh, (SHARDED, SHARDED, by_trial, WHOLE), (SHARDED, by_trial), donate=(1, 2)
-    )
-    size = each * mesh.size
-    configs = jax.tree.map(lambda x: np.full(size, x), config)
-    keys = jax.eval_shape(lambda: seeds.keys([0] * size))
-    fresh = jax.eval_shape(init, configs, keys)
-    init = init.lower(configs, keys).compile()
-    advance = advance.lower(configs, *fresh, np.zeros(2, np.int32)).compile()
-    memory = advance.memory_analysis()
-    taken = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    return _Programs(init, advance, taken)
+def _lengthened(rows, like):
+    """Rows so far with empty ones up to all of a run."""
+    empty = np.zeros((len(like) - len(rows), *rows.shape[1:]), rows.dtype)
+    return np.concatenate([rows, empty])
+
+
+def _to_host(agents, trials, num_rows):
+    """`Held` of a batch, without the copies that fill it up."""
+    states, keys = pytrees.without_keys(agents[0])
+    states = jax.tree.map(lambda x: x[: len(trials)], states)
+    rows = jax.tree.map(lambda x: x[:num_rows, : len(trials)], jax.device_get(agents[1]))
+    return Held(list(trials), states, keys, rows)
+
+
+def _batches(trials, large, small):
+    """(program, trials) that hold all of them, with few copies to fill them up."""
+    start = 0
+    while start < len(trials):
+        program = large if len(trials) - start >= FILLED * large.size else small
+        yield program, trials[start : start + program.size]
+        start += program.size
+
+
+def _arguments(trials, size):
+    """(configs [A], keys [A]), filled up with copies of the last trial."""
+    filled = [*trials, *[trials[-1]] * (size - len(trials))]
+    return seeds.stack([x.config for x in filled]), seeds.keys(x.seed for x in filled)
+
+
+def _advance(program, config, configs, agents, span, pace, number):
+    """Trains a batch from one number of updates to another, in chunks, of which `number` trials are
+    no copies. Returns (agents, the next pace)."""
+    done, end = span
+    while done < end:
+        length = min(pace, end - done)
+        begun = time.perf_counter()
+        part = np.array([done, done + length], np.int32)
+        with sharding.failures_named(f"in the updates after {done:,}"):
+            agents = jax.block_until_ready(program.advance(configs, *agents, part))
+        seconds = time.perf_counter() - begun
+        pace = max(1, min(int(seeds.CHUNK_SECONDS * length / seconds), 20 * length))
+        done += length
+        yield Progress(length * config.batch_size * number, seconds)
+    return agents, pace

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from rljax.config import Config
+from rljax.config import Config, default_log_interval
 from rljax.loggers import tables
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import label
@@ -34,6 +35,31 @@ class Result(NamedTuple):
     eval_returns: np.ndarray | None  # [A] mean return after training, or None if not evaluated
 
 
+class Held(NamedTuple):
+    """Trials that may continue, in NumPy."""
+
+    trials: list[Trial]
+    states: Any  # [A] of the algorithm, without the type of random keys
+    keys: tuple[int, ...]  # which of their leaves are random keys
+    metrics: Metrics  # [R, A] the rows so far
+
+    def take(self, numbers: Sequence[int]) -> "Held":
+        """The trials of these numbers, in this order."""
+        places = {trial.number: i for i, trial in enumerate(self.trials)}
+        at = np.array([places[number] for number in numbers], int)
+        states, metrics = jax.tree.map(lambda x: x[at], self.states), of_trials(self.metrics, at)
+        return Held([self.trials[i] for i in at], states, self.keys, metrics)
+
+
+class Stretch(NamedTuple):
+    """A part of the training of a group, by rows of metrics."""
+
+    rows: int  # at which it ends
+    held: Held | None = None  # the trials to continue with; without, all are new
+    most: int = 1  # trials that any stretch of any group has: programs are made for as many
+    one_size: bool = False  # programs of one size, filled up with copies
+
+
 class Failure(NamedTuple):
     """A trial that could not be trained to its end."""
 
@@ -46,8 +72,28 @@ class Progress(NamedTuple):
 
     env_steps: int = 0  # since the last one, over all trials
     seconds: float = 0.0  # that they took, without compilation and evaluation
+    compile_seconds: float = 0.0
     result: Result | None = None  # of trials that have just been finished
-    failure: Failure | None = None  # of a trial: an exception, or its process's death
+    held: Held | None = None  # of trials at the end of a stretch
+    failure: Any = None  # a `Failure` of a trial: an exception, or its process's death
+
+
+def updates_at(config: Config, rows: int) -> int:
+    """After this number of rows of metrics."""
+    return min(rows * default_log_interval(config), config.num_updates)
+
+
+def of_trials(metrics: Metrics, at: Any) -> Metrics:
+    """Those of some trials, of metrics [R, A]."""
+    return jax.tree.map(lambda x: x[:, at], metrics)
+
+
+def joined(parts: Sequence[Held]) -> Held:
+    """All trials of one group, at the end of a stretch."""
+    trials = [trial for part in parts for trial in part.trials]
+    states = jax.tree.map(lambda *x: np.concatenate(x), *(part.states for part in parts))
+    metrics = jax.tree.map(lambda *x: np.concatenate(x, 1), *(part.metrics for part in parts))
+    return Held(trials, states, parts[0].keys, metrics)
 
 
 def evaluated(config: Config, learners: Any, keys: Any, how: SweepOptions):

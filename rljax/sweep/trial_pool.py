@@ -5,20 +5,23 @@ that Python steps. A process takes one trial after another, so that what it comp
 import contextlib
 import time
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.util import Finalize
+from typing import NamedTuple
 
 import cloudpickle
+import jax
 import numpy as np
 
 from rljax import algorithms
 from rljax.config import at_row_end, default_log_interval
 from rljax.envs import host_envs, jax_envs
+from rljax.sweep import results
 from rljax.sweep.options import SweepOptions
-from rljax.sweep.results import Failure, Progress, Result, evaluated
+from rljax.sweep.results import Failure, Held, Progress, Result, evaluated
 from rljax.sweep.trials import Trial
-from rljax.utils import errors, forkserver, platform, seeds
+from rljax.utils import errors, forkserver, platform, pytrees, seeds
 from rljax.utils.errors import TrainingError
 
 TICK = 0.25  # seconds between two looks at the processes, at most
@@ -32,6 +35,14 @@ def usual_parallel(trial: Trial) -> int:
     return max(1, platform.cores() // each)
 
 
+class Job(NamedTuple):
+    """What a process is to do with a trial."""
+
+    trial: Trial
+    rows: int | None = None  # of metrics, at which it pauses; None: it ends, and is evaluated
+    held: Held | None = None  # what it continues with
+
+
 def train(
     trials: Sequence[Trial], how: SweepOptions, done: Collection[int] = ()
 ) -> Iterator[Progress]:
@@ -40,43 +51,67 @@ def train(
     A trial that fails, by an exception or with its process, is reported and left out; the others
     continue. Raises TypeError if an environment, network or loss cannot be sent to a process.
     """
-    left = [trial for trial in trials if trial.number not in done]
-    jobs = [(trial, forkserver.packed((trial, how), cloudpickle.dumps)) for trial in left]
-    jobs.reverse()  # the next one is taken from the end
-    number = min(how.max_parallel or usual_parallel(trials[0]), len(jobs))
+    left = [Job(trial) for trial in reversed(trials) if trial.number not in done]
+    number = min(how.max_parallel or usual_parallel(trials[0]), len(left))
+    yield from serve(lambda: left.pop() if left else None, how, number)
+
+
+def serve(next_job: Callable[[], Job | None], how: SweepOptions, number: int) -> Iterator[Progress]:
+    """Has a number of processes do jobs, as `train` does, until there are none.
+
+    Args:
+        next_job: called when a process is free, and again after each step while it stays so: a
+            job, or None if there is none now.
+    """
     forkserver.start_server()
     with contextlib.ExitStack() as stack:
         busy = {}  # this end of a process's pipe: the process and its trial, if it has one
         for _ in range(number):
             pipe, process = _start(stack)
-            busy[pipe] = process, _give(pipe, jobs)
+            busy[pipe] = process, None
         before = time.perf_counter()
-        while any(trial for _, trial in busy.values()):
-            for progress in _look(busy, jobs, stack):
+        while _give(busy, next_job, how):
+            for progress in _look(busy, stack):
                 now = time.perf_counter()
                 yield progress._replace(seconds=now - before)
                 before = now
 
 
-def _look(busy, jobs, stack):
-    """The processes' messages as `Progress`; those that are done get the next job."""
+def _give(busy, next_job, how):
+    """Gives those that are free a job each; whether any has one."""
+    for pipe, (process, trial) in busy.items():
+        if trial is None and (job := next_job()):
+            packed = forkserver.packed((job, how), cloudpickle.dumps)
+            with contextlib.suppress(BrokenPipeError):  # it died, which its pipe will say
+                pipe.send_bytes(packed)
+            busy[pipe] = process, job.trial
+    return any(trial for _, trial in busy.values())
+
+
+def _look(busy, stack):
+    """The processes' messages as `Progress`."""
     found = connection.wait([pipe for pipe, (_, trial) in busy.items() if trial], TICK)
     if not found:
         yield Progress()
     for pipe in found:
         process, trial = busy[pipe]
         try:
-            env_steps, result, failure = pipe.recv()
+            progress = pipe.recv()
         except (EOFError, OSError):
             process.join()
             how = forkserver.how_it_ended(process.exitcode)
-            env_steps, result, failure = 0, None, f"its process {how}"
+            progress = Progress(failure=f"its process {how}")
             del busy[pipe]
             pipe, process = _start(stack)
-        if result or failure:
-            busy[pipe] = process, _give(pipe, jobs)
-        result = Result([trial], *result) if result else None
-        yield Progress(env_steps, 0.0, result, Failure(trial, failure) if failure else None)
+        is_done = progress.result or progress.held or progress.failure
+        busy[pipe] = process, None if is_done else trial
+        if progress.result:
+            progress = progress._replace(result=progress.result._replace(trials=[trial]))
+        if progress.held:
+            progress = progress._replace(held=progress.held._replace(trials=[trial]))
+        if progress.failure:
+            progress = progress._replace(failure=Failure(trial, progress.failure))
+        yield progress
 
 
 def _start(stack):
@@ -97,16 +132,6 @@ def _start(stack):
     return here, process
 
 
-def _give(pipe, jobs):
-    """Sends the next job; its trial, or None if no job is left."""
-    if not jobs:
-        return None
-    trial, packed = jobs.pop()
-    with contextlib.suppress(BrokenPipeError):  # it died, which its pipe will say
-        pipe.send_bytes(packed)
-    return trial
-
-
 def _run(pipe, settings):
     """A process: trains trials. Global random generators are seeded from each trial's seed."""
     forkserver.begin()
@@ -119,32 +144,46 @@ def _run(pipe, settings):
             try:
                 _train(pipe, *jax_envs.unpickled(packed))
             except (TrainingError, ValueError, TypeError) as error:
-                pipe.send((0, None, errors.text_of(error)))
+                pipe.send(Progress(failure=errors.text_of(error)))
             except BaseException:  # sys.exit is the trial's failure, and not the process's
-                pipe.send((0, None, traceback.format_exc()))
+                pipe.send(Progress(failure=traceback.format_exc()))
 
 
-def _train(pipe, trial, how):
-    """Trains a trial. Sends environment steps as they come, and at the end (rows of metrics [R, 1],
-    mean return of the evaluation [1] or None)."""
-    config, keys = trial.config, seeds.keys([trial.seed])
-    log_interval = default_log_interval(config)
+def _train(pipe, job, how):
+    """Does a job. Sends environment steps as they come, and at the end its result, or what it holds
+    where it pauses; trials are known to the other end."""
+    trial, config, keys = job.trial, job.trial.config, seeds.keys([job.trial.seed])
+    log_interval, end = default_log_interval(config), config.num_updates
+    until = end if job.rows is None else results.updates_at(config, job.rows)
     forkserver.seed_generators(trial.seed)
-    chunks = algorithms.module(trial.algorithm).chunks(config, *trial.own, keys)
-    rows, done, state, metrics = {}, 0, None, None
+    before = [] if job.held is None else [job.held.metrics]
+    states = job.held and pytrees.with_keys(job.held.states, job.held.keys)
+    chunks = algorithms.module(trial.algorithm).chunks(config, *trial.own, keys, states)
+    rows, state, metrics = {}, None, None
+    done = sum(int(part.updates[-1, 0]) for part in before)
     try:
-        for state, metrics in chunks:  # noqa: B007  the last state is evaluated
-            updates = int(metrics.updates[0])
-            pipe.send(((updates - done) * config.batch_size, None, None))
-            if updates > done and at_row_end(config, updates, log_interval):
-                rows[updates] = metrics
-            done = updates
+        with contextlib.closing(chunks):
+            for state, metrics in chunks:  # noqa: B007  the last state is evaluated
+                updates = int(metrics.updates[0])
+                pipe.send(Progress((updates - done) * config.batch_size))
+                if updates > done and at_row_end(config, updates, log_interval):
+                    rows[updates] = metrics
+                done = updates
+                if done >= until:
+                    break
     except TrainingError as error:
         if metrics is None or host_envs.ACTION_NOT_FINITE not in str(error):
             raise
         metrics = metrics._replace(diverged_at=np.array([max(1, done)], np.int32))
-    is_whole = done == config.num_updates
+    is_whole = done >= until
     if not is_whole:  # environments could not continue with parameters of NaN
         rows[done] = metrics
+    rows = seeds.stack(list(rows.values()))
+    if job.rows is not None:
+        rows = jax.tree.map(lambda *x: np.concatenate(x), *before, rows)
+        short = job.rows - len(rows.updates)  # of one that diverged
+        rows = jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), rows)
+        pipe.send(Progress(held=Held([], *pytrees.without_keys(state), rows)))
+        return
     returns = evaluated(config, state.learner, keys, how) if is_whole else None
-    pipe.send((0, (seeds.stack(list(rows.values())), returns), None))
+    pipe.send(Progress(result=Result([], rows, returns)))

@@ -5,7 +5,7 @@ A jitted call passes one array in a fraction of the time of dozens of small ones
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax
@@ -90,6 +90,19 @@ def plain(tree: Any) -> Any:
 def typed(tree: Any, like: Any) -> Any:
     """The inverse of `plain`, for a pytree with random keys where `like` has them."""
     return jax.tree.map(lambda x, y: jax.random.wrap_key_data(x) if is_key(y) else x, tree, like)
+
+
+def without_keys(tree: Any) -> tuple[Any, tuple[int, ...]]:
+    """(the pytree in NumPy, with random keys as raw data; which of its leaves these are)."""
+    keys = tuple(i for i, leaf in enumerate(jax.tree.leaves(tree)) if is_key(leaf))
+    return jax.device_get(plain(tree)), keys
+
+
+def with_keys(tree: Any, keys: Sequence[int]) -> Any:
+    """The inverse of `without_keys`."""
+    leaves, kind = jax.tree.flatten(tree)
+    typed = {i: jax.random.wrap_key_data(leaves[i]) for i in keys}
+    return kind.unflatten([typed.get(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def pack(tree: Any) -> jax.Array:

@@ -16,7 +16,7 @@ import tiny
 from rljax import Config, a2c, analysis, evaluation, sweep
 from rljax.config import WorkerConfig
 from rljax.loggers import tables
-from rljax.sweep import population, results, trial_pool
+from rljax.sweep import programs, results, trial_pool
 from rljax.types import Metrics
 from rljax.utils import sharding, verified
 
@@ -126,16 +126,15 @@ def test_one_device_gives_what_two_give(table, monkeypatch):
 @pytest.mark.slow
 def test_batches_shrink_to_the_memory_that_there_is(table, monkeypatch):
     sizes = []
-    make = population._programs
+    make = programs._advancing
 
-    def note(module, config, each, mesh):
-        sizes.append(each)
-        return make(module, config, each, mesh)
+    def note(program):
+        sizes.append(program.each)
+        return make(program)
 
-    monkeypatch.setattr(population, "_programs", note)
-    config = dataclasses.replace(BASE, learning_rate=0.0, gamma=0.0)
-    zeros = dict.fromkeys((f.name for f in dataclasses.fields(Config) if f.type is float), 0.0)
-    one = make(a2c, dataclasses.replace(config, **zeros), 1, sharding.mesh(2)).bytes
+    trial = sweep.plan(BASE, [{}], [0])[0].trials[0]
+    one = programs.fitting(trial, sweep.SweepOptions(), 2).bytes
+    monkeypatch.setattr(programs, "_advancing", note)
     monkeypatch.setattr(sharding, "memory", lambda mesh: 3 * one)
     again = sweep.run(BASE, {"learning_rate": RATES}, [3, 5], max_parallel=6, eval_episodes=6)
     assert sizes[0] == 3
@@ -149,7 +148,7 @@ def test_as_many_trials_at_once_as_are_fastest():
     base = dataclasses.replace(BASE, total_timesteps=10_000)
 
     def parallel(**settings):
-        return population.usual_parallel(a2c, dataclasses.replace(base, **settings))
+        return programs.usual_parallel(a2c, dataclasses.replace(base, **settings))
 
     assert [parallel(num_envs=number) for number in (1, 16, 512)] == [64, 16, 2]
     assert parallel(num_envs=1, hidden_sizes=(256, 256)) == 6  # 1.06 MB each

@@ -1,0 +1,132 @@
+"""The axes of a search: values to choose from or ranges, some of which count under a condition.
+Needs no JAX."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rljax.config import Config
+from rljax.sweep import points as spaces
+from rljax.sweep.points import Point, Range
+
+
+class When(NamedTuple):
+    """An axis that counts where a setting, of an axis before it, has one of some values; elsewhere
+    its setting is that of the base."""
+
+    axis: Sequence | Range
+    name: str
+    values: Sequence
+
+
+class Axis(NamedTuple):
+    """An axis, checked."""
+
+    values: tuple | Range
+    condition: tuple[str, tuple] | None  # (name, values)
+    otherwise: Any  # its value where the condition does not hold
+
+
+Axes = dict[str, Axis]
+
+
+def checked(given: Mapping[str, Sequence | Range | When], base: Config, own: Sequence[Any]) -> Axes:
+    """Raises ValueError or TypeError if there is no axis, an axis has no such setting or no value,
+    or its condition is of no axis before it."""
+    if not given:
+        raise ValueError("a search must have at least one axis")
+    found: Axes = {}
+    for name, axis in given.items():
+        condition = None
+        if isinstance(axis, When):
+            before = found.get(axis.name)
+            if before is None:
+                known = ", ".join(found) or "none"
+                why = f"must be an axis before it, of which there are {known}"
+                raise ValueError(f"axis {name}: the {axis.name} of its condition {why}")
+            values = spaces.values_of(axis.name, axis.values)
+            if not isinstance(before.values, Range) and (left := set(values) - set(before.values)):
+                raise ValueError(f"axis {name}: {axis.name} is never {spaces.label(min(left))}")
+            axis, condition = axis.axis, (axis.name, values)
+        spaces.check_name(name, own)
+        if name in ("total_timesteps", "env"):
+            what = "of all trials" if name == "env" else "of all trials: cap it by trial_steps"
+            raise ValueError(f"axis {name}: cannot be one of a search, as it is that {what}")
+        otherwise = setting(name, base, own)
+        if condition and "." in name and otherwise is None:
+            raise ValueError(f"axis {name}: with a condition it needs a value in the base as well")
+        found[name] = Axis(spaces.values_of(name, axis), condition, otherwise)
+    return found
+
+
+def setting(name: str, base: Config, own: Sequence[Any]) -> Any:
+    """The value of a setting, None for an entry that is not there."""
+    parent, dot, entry = name.partition(".")
+    if dot:
+        pairs = getattr(base, parent)
+        return dict(pairs).get(entry) if isinstance(pairs, tuple | Mapping) else None
+    return next(getattr(part, name) for part in (base, *own) if hasattr(part, name))
+
+
+def counts(axis: Axis, point: Mapping) -> bool:
+    """Whether an axis counts in a point that has the axes before it."""
+    return axis.condition is None or point[axis.condition[0]] in axis.condition[1]
+
+
+def point_at(axes: Axes, places: Mapping[str, float]) -> Point:
+    """The point at a place in [0, 1) on each axis."""
+    point: Point = {}
+    for name, axis in axes.items():
+        here = counts(axis, point)
+        point[name] = spaces.at(name, axis.values, places[name]) if here else axis.otherwise
+    return point
+
+
+def places_of(axes: Axes, point: Mapping) -> dict[str, float | None]:
+    """The inverse: the middle of what has this value; None where an axis does not count."""
+    return {n: _place(x.values, point[n]) if counts(x, point) else None for n, x in axes.items()}
+
+
+def _place(values, value):
+    if not isinstance(values, Range):
+        return (values.index(value) + 0.5) / len(values)
+    low, high, x = values.low, values.high, value
+    if values.is_log:
+        low, high, x = map(math.log, (low, high, x))
+    return float(np.clip((x - low) / (high - low or 1.0), 0, 1 - 1e-9))
+
+
+def recorded(axes: Axes) -> dict:
+    """As JSON, which `restored` reads."""
+
+    def values(name, axis):
+        if isinstance(axis, Range):
+            return axis._asdict()
+        return [spaces.recorded({name: x})[name] for x in axis]
+
+    return {
+        name: {
+            "values": values(name, axis.values),
+            "when": axis.condition and {"name": axis.condition[0], "is": values(*axis.condition)},
+        }
+        for name, axis in axes.items()
+    }
+
+
+def restored(record: Mapping) -> dict[str, Sequence | Range | When]:
+    """What `checked` takes; raises KeyError, ValueError or TypeError if it is damaged."""
+
+    def values(name, found):
+        if isinstance(found, Mapping):
+            return Range(float(found["low"]), float(found["high"]), bool(found["is_log"]))
+        return [spaces.restored({name: x})[name] for x in found]
+
+    found = {}
+    for name, axis in record.items():
+        found[name] = values(name, axis["values"])
+        if axis["when"] is not None:
+            parent = axis["when"]["name"]
+            found[name] = When(found[name], parent, values(parent, axis["when"]["is"]))
+    return found

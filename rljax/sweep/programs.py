@@ -1,0 +1,138 @@
+"""The compiled programs of a group of trials: vmapped over the trials of a batch, which are spread
+over the local devices. The devices exchange nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from rljax import algorithms
+from rljax.config import FLOAT_FIELDS, Config, default_log_interval
+from rljax.sweep.options import SweepOptions
+from rljax.sweep.trials import Trial
+from rljax.utils import seeds, sharding
+from rljax.utils.sharding import SHARDED, WHOLE
+
+CPU_BYTES = 4 * 2**20  # of the learners that a CPU device trains at once: more leave its cache
+MOST_CPU_TRIALS = 32  # on each device: more gain nothing
+GPU_TRIALS = 2048  # trials at once on an accelerator, if memory holds them: more are faster
+MEMORY_SHARE = 0.5  # of a device's memory, for a batch
+_BY_TRIAL = PartitionSpec(None, "agents")
+
+
+class Program(NamedTuple):
+    """What trains batches of one size. What it compiles is kept, and compiled when it is used."""
+
+    module: ModuleType
+    config: Config  # without its floats
+    each: int  # trials on each device
+    mesh: Mesh
+
+    @property
+    def size(self) -> int:
+        return self.each * self.mesh.size
+
+    def resized(self, each: int) -> "Program":
+        return self._replace(each=each)
+
+    @property
+    def init(self) -> Callable:
+        """(configs [A], keys [A]) -> (states [A], rows [R, A])."""
+        return _init(self)
+
+    @property
+    def advance(self) -> Callable:
+        """(configs, states, rows, (first update, last)) -> (states, rows): trains."""
+        return _advancing(self)[0]
+
+    @property
+    def bytes(self) -> int:
+        """Of memory that a batch takes, on each device."""
+        return _advancing(self)[1]
+
+    @property
+    def agents(self) -> Any:
+        """The shapes of (states, rows)."""
+        return jax.eval_shape(_begin(self), *_shapes(self))
+
+
+def fitting(trial: Trial, how: SweepOptions, most: int) -> Program:
+    """The program for as many trials at once as are fastest and fit memory, and at most `most`."""
+    mesh = sharding.mesh(most)
+    module = algorithms.module(trial.algorithm)
+    wanted = how.max_parallel or usual_parallel(module, trial.config)
+    each = -(-min(wanted, most) // mesh.size)
+    without_floats = dataclasses.replace(trial.config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
+    program = Program(module, without_floats, each, mesh)
+    while program.each > 1 and program.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
+        program = program.resized(max(1, int(program.each * limit / program.bytes)))
+    return program
+
+
+def usual_parallel(module: ModuleType, config: Config) -> int:
+    """The number of trials to train at once for the highest speed, over all local devices."""
+    number = len(sharding.devices())
+    if not sharding.on_cpu():
+        return GPU_TRIALS * number
+    learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
+    each = min(seeds.CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
+    return max(1, each) * number
+
+
+def _shapes(program):
+    """Those of (configs, keys)."""
+    configs = jax.tree.map(lambda x: np.full(program.size, x), program.config)
+    return configs, jax.eval_shape(lambda: seeds.keys([0] * program.size))
+
+
+@lru_cache(maxsize=32)
+def _begin(program):
+    """Not compiled yet."""
+    config, module = program.config, program.module
+    num_rows = -(-config.num_updates // default_log_interval(config))
+
+    def init(configs, keys):
+        states = jax.vmap(module.init)(configs, keys)
+        row = jax.vmap(module.row)(states)
+        return states, jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
+
+    return sharding.spread(init, program.mesh, (SHARDED, SHARDED), (SHARDED, _BY_TRIAL))
+
+
+@lru_cache(maxsize=32)
+def _init(program):
+    return _begin(program).lower(*_shapes(program)).compile()
+
+
+@lru_cache(maxsize=32)
+def _advancing(program):
+    """(compiled, bytes)."""
+    log_interval, module = default_log_interval(program.config), program.module
+
+    def advance(configs, states, rows, span):
+        def update(i, carry):
+            states, rows = carry
+            states = jax.vmap(module.update)(configs, states)
+            row, at = jax.vmap(module.row)(states), i // log_interval
+            rows = jax.tree.map(lambda all, one: all.at[at].set(one), rows, row)
+            ended = (i + 1) % log_interval == 0
+            return jax.vmap(module.begin_row, in_axes=(0, None))(states, ended), rows
+
+        return jax.lax.fori_loop(span[0], span[1], update, (states, rows))
+
+    agents = SHARDED, _BY_TRIAL
+    advance = sharding.spread(
+        advance, program.mesh, (SHARDED, *agents, WHOLE), agents, donate=(1, 2)
+    )
+    configs, _ = _shapes(program)
+    advance = advance.lower(configs, *program.agents, np.zeros(2, np.int32)).compile()
+    memory = advance.memory_analysis()
+    return advance, memory.argument_size_in_bytes + memory.temp_size_in_bytes
