@@ -86,13 +86,15 @@ def point_at(axes: Axes, places: Mapping[str, float]) -> Point:
 
 def places_of(axes: Axes, point: Mapping) -> dict[str, float | None]:
     """The inverse: the middle of what has this value; None where an axis does not count."""
-    return {n: _place(x.values, point[n]) if counts(x, point) else None for n, x in axes.items()}
+    return {n: _place(n, x.values, point[n]) if counts(x, point) else None for n, x in axes.items()}
 
 
-def _place(values, value):
+def _place(name, values, value):
     if not isinstance(values, Range):
         return (values.index(value) + 0.5) / len(values)
     low, high, x = values.low, values.high, value
+    if spaces.is_whole(name):  # each of which is the middle of its part
+        low, high = math.ceil(low) - 0.5, math.floor(high) + 0.5
     if values.is_log:
         low, high, x = map(math.log, (low, high, x))
     return float(np.clip((x - low) / (high - low or 1.0), 0, 1 - 1e-9))

@@ -56,9 +56,10 @@ class Asked(NamedTuple):
         """The trials of points, by their places among all: a trial's number is of its point, its
         environment and its seed."""
         envs, seeds = self.envs, self.options.seeds
-        several = len(envs) > 1
         pairs = [*itertools.product(points, range(len(envs)))]
-        made = [{"env": envs[e]} * several | points[p] if several else points[p] for p, e in pairs]
+        made = [points[p] for p, _ in pairs]
+        if len(envs) > 1:
+            made = [{"env": envs[e], **points[p]} for p, e in pairs]
         groups = plan(self.base, made, seeds, self.options.algorithm, self.own)
 
         def renumbered(trial):
@@ -130,6 +131,7 @@ class State:
         self.brackets: list[Bracket] = []
         self.reached: dict[int, tuple[float, np.ndarray]] = {}
         """Of each point: the share of a run that it was trained for, and returns [E, S] there."""
+        self.is_hopeless = False  # all trials of a bracket failed
 
     def next_bracket(self) -> dict | None:
         """The event that begins another bracket; None if the budget does not allow one."""
@@ -227,14 +229,14 @@ class State:
         self.take(event)
 
     def best(self) -> list[int]:
-        """The points by their score after the longest training, the best first: those first that
-        were trained for longest."""
-        whole = {}
-        for share in sorted({share for share, _ in self.reached.values()}, reverse=True):
+        """The points, those first that were trained for longest, and of these the ones with the
+        highest scores; last those without any return."""
+        places = {}
+        for share in {share for share, _ in self.reached.values()}:
             same = {p: x for p, (reached, x) in self.reached.items() if reached == share}
-            scores = self.scores(same).mean(axis=1)
-            whole |= {p: (share, x) for p, x in zip(same, scores)}
-        return sorted(whole, key=lambda point: whole[point], reverse=True)
+            for (point, returns), score in zip(same.items(), self.scores(same).mean(axis=1)):
+                places[point] = (share, score) if np.isfinite(returns).any() else (0.0, 0.0)
+        return sorted(places, key=lambda point: places[point], reverse=True)
 
     @property
     def most_trials(self) -> int:

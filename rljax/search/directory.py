@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,12 +154,14 @@ def _train(state, store, signals, device, begun):
                     follower.take(step)
                     signals.check()
             follower.searched()
-            display.phase("fresh seeds")
-            fresh = verdict.fresh_runs(state, store.folder, follower.take_fresh, signals)
+            has_found = any(np.isfinite(returns).any() for _, returns in state.reached.values())
+            if follower.failures and not has_found:
+                status, exit_status, fresh = "failed", 1, None
+            else:
+                display.phase("fresh seeds")
+                fresh = verdict.fresh_runs(state, store.folder, follower.take_fresh, signals)
         except KeyboardInterrupt:
             status, exit_status, fresh = "interrupted", signals.exit_status, None
-        if status == "completed" and follower.failures and not state.reached:
-            status, exit_status = "failed", 1
         display.phase("writing")
         summary = follower.summary(status)
         if status == "completed":
@@ -218,13 +221,18 @@ class Follower:
         rung = min(len(bracket.rungs) + 1, len(bracket.ends))
         text = f"bracket {len(state.brackets)} · rung {rung}/{len(bracket.ends)}"
         text += f" · {len(bracket.live) or len(bracket.points):,} of {len(bracket.points):,} points"
-        best = state.best()[:1]
-        if best:
-            score = float(state.scores({best[0]: state.reached[best[0]][1]}).mean())
-            several = len(state.asked.envs) > 1
-            text += " · best so far" + f" {score:,.2f}" * (not several)
-            text += f" at {points.describe(state.points[best[0]])}"
-        return text
+        return text + self._best(sum(len(bracket.rungs) for bracket in state.brackets))
+
+    @lru_cache(maxsize=1)  # noqa: B019  of one object
+    def _best(self, num_rungs):
+        """The best point after this number of rungs, in words."""
+        state = self.state
+        if not num_rungs:
+            return ""
+        best = state.best()[0]
+        score = float(state.scores({best: state.reached[best][1]}).mean())
+        known = f" {score:,.2f}" * (len(state.asked.envs) == 1)
+        return f" · best so far{known} at {points.describe(state.points[best])}"
 
     def summary(self, status: str) -> dict:
         """The content of search.json, without what was found."""

@@ -1,6 +1,5 @@
 """A whole search, from Python."""
 
-import dataclasses
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from rljax.search import axes as axis_module
 from rljax.search.axes import When
 from rljax.search.brackets import Asked
 from rljax.search.options import SearchOptions
-from rljax.sweep import results
+from rljax.sweep import points, results
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import Point, Range
 from rljax.sweep.running import FailedError
@@ -93,7 +92,8 @@ def search(
         if done.summary["status"] == "failed":
             raise FailedError(f"{done.failures[0].trial}: {done.failures[0].why}")
         best = done.summary["ranking"][0]["settings"]
-        config = dataclasses.replace(base, **{n: x for n, x in best.items() if "." not in n})
-        has_fresh = (path / "fresh" / "results.csv").exists()
-        fresh = results.read(path / "fresh") if has_fresh else results.frame([])
+        config, _ = points.apply(base, own, best)
+        kept = path / "fresh" / "results.csv"
+        has_fresh = kept.exists() and kept.stat().st_size
+        fresh = results.read(kept) if has_fresh else results.frame([])
         return Found(best, config, results.read(path), fresh, done.summary)

@@ -11,7 +11,7 @@ from rljax.search import axes, objectives
 from rljax.search.brackets import Asked, Bracket, State
 from rljax.sweep import population, results, running, trial_pool
 from rljax.sweep.results import Held, Progress, Result, Stretch
-from rljax.sweep.trials import Group
+from rljax.sweep.trials import Group, Trial
 from rljax.utils import pytrees, seeds
 
 
@@ -105,7 +105,8 @@ def _in_processes(state, store):
         rungs.note(step)
         while rungs.waiting == 0 and not rungs.bracket.is_done:
             yield from rungs.end()
-            rungs.list_jobs()
+            if not rungs.bracket.is_done:
+                rungs.list_jobs()
         if rungs.bracket.is_done:
             open_ones.remove(rungs)
 
@@ -119,7 +120,7 @@ def _next(state, store, open_ones=()):
             rungs = _Rungs(state, store, bracket)
             rungs.held = store.load(bracket, rungs.groups)
             return rungs
-    event = state.next_bracket()
+    event = None if state.is_hopeless else state.next_bracket()
     if event is None:
         return None
     store.event(event)
@@ -136,7 +137,9 @@ class _Rungs:
         self.group_of = {x.number: i for i, group in enumerate(self.groups) for x in group.trials}
         self.held: list[Held | None] = [None] * len(self.groups)
         self.found: list[list[Held]] = [[] for _ in self.groups]
-        self.lost: set[int] = set()  # numbers of trials that failed
+        self.lost: dict[
+            int, Trial
+        ] = {}  # that failed, by number; they take their steps all the same
         self.jobs: list[trial_pool.Job] = []
         self.waiting = 0  # for this number of jobs
         self.most = state.most_trials
@@ -174,7 +177,7 @@ class _Rungs:
             self.found[self.group_of[step.held.trials[0].number]].append(step.held)
             self.waiting -= 1
         if step.failure:
-            self.lost.add(step.failure.trial.number)
+            self.lost[step.failure.trial.number] = step.failure.trial
             self.waiting -= 1
 
     def end(self) -> Iterator[Progress]:
@@ -195,6 +198,9 @@ class _Rungs:
             rows = [0 if x is None else len(x.metrics.updates) for x in (before[i], held)]
             then, now = (results.updates_at(config, number) for number in rows)
             steps += (now - then) * config.batch_size * len(held.trials)
+        now, before = self.bracket.ends[len(self.bracket.rungs)], self._share_before()
+        lost = sum(trial.point in self.bracket.live for trial in self.lost.values())
+        steps += round(lost * (now - before) * state.asked.base.total_timesteps)
         event = state.next_rung(self.bracket, returns, steps)
         kept = set(event["kept"])
         for held in self.held:
@@ -202,11 +208,16 @@ class _Rungs:
             if ended:
                 part = held.take(sorted(ended))
                 yield Progress(result=Result(part.trials, part.metrics, None))
+        state.is_hopeless = len(self.lost) == len(self.group_of)
         self.held = [held and _only(held, kept) for held in self.held]
         if kept:
             self.store.save(self.bracket, self.held)
         self.store.event(event)
         state.take(event)
+
+    def _share_before(self):
+        rungs = self.bracket.rungs
+        return rungs[-1]["share"] if rungs else 0.0
 
     def _no_returns(self):
         shape = len(self.state.asked.envs), len(self.state.asked.options.seeds)

@@ -42,7 +42,8 @@ def chosen(state: State) -> dict[int, Point]:
 
 def fresh_runs(state: State, folder: Path, note: Callable, signals: Any) -> Fresh | None:
     """Trains the chosen points with seeds that the search has not seen, and evaluates them; None if
-    that is not asked for. Rows go to fresh/results.csv, from which it continues."""
+    that is not asked for, or none can be trained. Rows go to fresh/results.csv, from which this
+    continues."""
     asked, number = state.asked, state.asked.search.fresh_seeds
     if not number or not state.reached:
         return None
@@ -67,8 +68,9 @@ def fresh_runs(state: State, folder: Path, note: Callable, signals: Any) -> Fres
             if step.result:
                 journal.add(step.result, 0.0, 0.0)
             signals.check()
-    if journal.trials:
-        _read(fresh, groups, path, names, returns, evaluated)
+    if not journal.trials:
+        return None
+    _read(fresh, groups, path, names, returns, evaluated)
     return Fresh(points, returns, evaluated)
 
 
