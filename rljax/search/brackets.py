@@ -80,7 +80,7 @@ def check(asked: Asked) -> None:
     search, options = asked.search, asked.options
     search.validate()
     options.validate()
-    samplers.check(search.sampler)
+    samplers.check(search.sampler, search.storage, search.study)
     if search.trial_steps and search.trial_steps > asked.base.total_timesteps:
         most = f"must be at most total_timesteps, {asked.base.total_timesteps}"
         raise ValueError(f"trial_steps = {search.trial_steps}: {most}")

@@ -50,10 +50,13 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
         device = stack.enter_context(on_device)
         signals.check()
         metrics = _checked(asked)
-        folder = stack.enter_context(_opened(asked, device))
-        search = asked.search
+        search, folder = asked.search, asked.options.run_dir
         made = search.sampler, asked.axes, search.sampling_seed, folder
-        sampler = samplers.make(*made, search.storage, search.study)
+        sampler = None
+        if search.storage:  # else it is in the folder
+            sampler = samplers.make(*made, search.storage, search.study)
+        stack.enter_context(_opened(asked, device))
+        sampler = sampler or samplers.make(*made, None, search.study)
         store = Store(folder, metrics)
         state = brackets.State(asked, sampler)
         store.replayed(state)
@@ -89,11 +92,11 @@ def _opened(asked, device):
                 directory.warn_of_changes(saved, now)
                 again = [*saved.get("resumed", []), now]
                 atomic_io.write_json(folder / "config.json", {**saved, "resumed": again})
-            yield folder
+            yield
         return
     directory.create(folder, {**_record(asked), **directory.provenance(device)})
     with directory.lock(folder):
-        yield folder
+        yield
 
 
 def _record(asked):

@@ -116,6 +116,11 @@ class Study:
             self.study.tell(self.trials[index], state=self.states.PRUNED)
 
 
+def check(sampler: Any) -> None:
+    """Raises ValueError if a package is missing, or there is no such sampler."""
+    _sampler(_optuna(), sampler, 0, {})
+
+
 def _optuna():
     try:
         import optuna

@@ -131,21 +131,27 @@ def is_adaptive(name: str) -> bool:
     return name not in ("random", "latin-hypercube", "qmc")
 
 
-def check(name: Any) -> None:
-    """Raises ValueError if there is no such sampler."""
+def check(name: Any, storage: str | None = None, study: str | None = None) -> None:
+    """Raises ValueError if there is no such sampler, or a package is missing; or if a storage is
+    given to one that has none."""
     known = [*OWN, *OF_OPTUNA]
     if isinstance(name, str) and name not in known and ":" not in name:
         raise ValueError(unknown("sampler", name, known))
+    if name not in OWN:
+        from rljax.search import optuna_study
+
+        optuna_study.check(name)
+        return
+    for what, given in (("storage", storage), ("study", study)):
+        if given is not None:
+            raise ValueError(f"{what} = {given!r}: is of Optuna's samplers, and not of {name}")
 
 
 def make(name: Any, axes: Axes, seed: int, run_dir: Path, storage: str | None, study: str | None):
-    """A sampler by its name, or Optuna's object; raises ValueError as `optuna_study.Study` does, or
-    if a storage is given to one that has none."""
-    check(name)
+    """A sampler by its name, or Optuna's object; raises ValueError as `check` and
+    `optuna_study.Study` do."""
+    check(name, storage, study)
     if name in OWN:
-        for what, given in (("storage", storage), ("study", study)):
-            if given is not None:
-                raise ValueError(f"{what} = {given!r}: is of Optuna's samplers, and not of {name}")
         return Sampler(axes, name, seed)
     from rljax.search.optuna_study import Study
 
