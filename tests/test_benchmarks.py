@@ -18,6 +18,7 @@ TINY = {
     "a3c": "--envs CartPole-v1 --sizes 1x3 --workers 1 --seconds 0.2",
     "sweep": "--rates 2 --seeds 1 --timesteps 1000 --rounds 1 --seconds 0.1 --sizes 1"
     " --shapes CartPole-v1,2x3",
+    "search": "--envs Catch-bsuite --searches random:1 halving:1 --repetitions 2 --points 8",
     "checkpoints": "--total-timesteps 20000",
     "start": "",
 }
@@ -181,6 +182,14 @@ def test_sweep(tmp_path):
     assert row["ratio"] == row["population"] / row["in turn"] > 0
     assert 0 < results["files"]["share"] < 1
     assert min(results["by_trials"][0]["steps_per_second"].values()) > 0
+
+
+@pytest.mark.slow
+def test_search(tmp_path):
+    figures, printed = measured("search", tmp_path)
+    assert [row["told"] for row in figures] == ["random:1", "halving:1"] * 2
+    assert all(0.3 < row["env_steps"] / (8 * 4 * 50_000) <= 1.02 for row in figures)
+    assert "Catch-bsuite halving:1: mean" in printed
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_your_own_environment(form):
 def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    run, stop, function, in_jax, on_host, own, sweep = blocks()
+    run, stop, function, in_jax, on_host, own, sweep, search = blocks()
     exec(run, names)
     run = names["run"]
     assert run.status == "completed"
@@ -61,6 +61,10 @@ def test_examples(tmp_path, monkeypatch):
     exec(sweep, names)
     assert len(names["finals"]) == 50
     assert names["table"].groupby(["learning_rate", "num_steps"])["seed"].nunique().eq(5).all()
+
+    exec(search, names)
+    assert set(names["found"].best) == {"learning_rate", "num_steps"}
+    assert len(names["found"].sentences) == 2
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from rljax.analysis.figures import (
     plot_sensitivity,
     plot_sensitivity_plane,
 )
-from rljax.analysis.sensitivity import importance, sensitivities, sensitivity
+from rljax.analysis.sensitivity import at_same_length, importance, sensitivities, sensitivity
 from rljax.analysis.statistics import (
     aggregate_iqm,
     aggregate_mean,

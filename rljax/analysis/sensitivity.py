@@ -17,8 +17,8 @@ TREES, DEPTH = 64, 64
 
 def at_same_length(table: Mapping[str, np.ndarray], fewest: int = 1) -> Any:
     """A table cut at one length: trials of a search end at different ones, at which returns cannot
-    be compared. It is the shortest at which points differ, of which there are at least this number;
-    trials that ended before it are left out."""
+    be compared. It is the shortest after which most trials have a return and points differ, of
+    which there are at least this number; trials that ended before it are left out."""
     import pandas as pd
 
     rows = pd.DataFrame({name: np.asarray(table[name]) for name in table})
@@ -27,8 +27,9 @@ def at_same_length(table: Mapping[str, np.ndarray], fewest: int = 1) -> Any:
         found = rows[(lengths >= length) & (rows["env_steps"] <= length)]
         if found["point"].nunique() < fewest:
             break
-        means = tidy.final_returns(found).groupby("point")["final_return"].mean()
-        if means.nunique() > 1:
+        finals = tidy.final_returns(found)
+        has_return = finals["final_return"].notna().mean() > 0.5
+        if has_return and finals.groupby("point")["final_return"].mean().nunique() > 1:
             return found
     return rows[rows["env_steps"] <= lengths.min()]
 

@@ -7,6 +7,7 @@ recipes    what was run, and how to run it again
 animation  the agent in an episode
 runs       all about a run
 sweeps     all about a sweep
+searches   all about a search
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rljax.report import parts, runs, sweeps
+from rljax.report import parts, runs, searches, sweeps
 from rljax.report.charts import chart
 from rljax.report.html import document, table, tag
 from rljax.runs import directory, labels
@@ -52,8 +53,8 @@ def page(run_dirs: Sequence[Path], animated: bool = True) -> str:
     for i, one in enumerate(told):
         found.append(tag("h2", _name(told, i), id=f"run-{i}") if len(told) > 1 else None)
         with _telling(one):
-            is_run = isinstance(one, runs.Told)
-            found += runs.sections(one, share, animated) if is_run else sweeps.sections(one)
+            more = (share, animated) if isinstance(one, runs.Told) else ()
+            found += _about(one).sections(one, *more)
     if len(told) == 1:
         _raise_headings(found)
     head = _name(told, 0) if len(told) == 1 else f"{len(told)} runs: {_titles(told)}"
@@ -82,7 +83,14 @@ def _raise_headings(found):
 
 def _read(run_dir):
     record = directory.read_record(run_dir)
-    return (sweeps if sweeps.is_one(record) else runs).read(run_dir)
+    kind = next((x for x in (sweeps, searches) if x.is_one(record)), runs)
+    return kind.read(run_dir)
+
+
+def _about(one):
+    """The module about what was read."""
+    kinds = {runs.Told: runs, sweeps.Told: sweeps, searches.Told: searches}
+    return kinds[type(one)]
 
 
 def _titles(told):
@@ -90,7 +98,7 @@ def _titles(told):
 
 
 def _title(one):
-    return (runs if isinstance(one, runs.Told) else sweeps).title(one)
+    return _about(one).title(one)
 
 
 def _name(told, i):

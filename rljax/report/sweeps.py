@@ -80,9 +80,9 @@ def _of_env(sweep):
     how = "Of all trials with a value, whatever their other settings."
     return [
         *_ranking(sweep, ranking),
-        *_learning(sweep, ranking),
+        *learning(sweep, ranking),
         *([tag("h3", "Sensitivity"), tag("p", how, class_="soft")] if varied else []),
-        tag("div", [_sensitivity(sweep, name) for name in varied], class_="charts"),
+        tag("div", [sensitivity(sweep, name) for name in varied], class_="charts"),
         *([tag("h3", "Two settings together"), tag("div", maps, class_="maps")] if maps else []),
     ]
 
@@ -133,7 +133,8 @@ def _ranking(sweep, ranking):
     return found
 
 
-def _learning(sweep, ranking):
+def learning(sweep: Any, ranking: Any) -> list[Element]:
+    """The learning curves of the best points; of a search's as well."""
     varied, lines = _varied(sweep), []
     for i, row in enumerate(ranking.head(CURVES).to_dict("records")):
         rows = sweep.metrics[sweep.metrics["point"] == row["point"]]
@@ -143,7 +144,8 @@ def _learning(sweep, ranking):
     return [tag("h3", "Learning"), tag("div", drawn, class_="wide")]
 
 
-def _sensitivity(sweep, name):
+def sensitivity(sweep: Any, name: str) -> Element:
+    """Final returns against a setting; of a search's as well."""
     finals = analysis.tidy.counted(sweep.metrics)
     groups = [*finals.groupby(name, sort=True)]
     values, kinds = [x for x, _ in groups], finals[name].dtype.kind

@@ -46,14 +46,16 @@ def _importance(table):
 
 
 def _draw(table, state, folder):
-    drawn = []
-    title = f"{state.asked.options.algorithm.upper()} on {', '.join(map(str, state.asked.envs))}"
-    if len(state.asked.envs) == 1:
-        for name in state.asked.axes:
-            if table[name].nunique() > 1:
-                path = folder / f"sensitivity_{name}.png"
-                analysis.plot_sensitivity(table, name, path, title=title)
-                drawn.append(path)
+    """Final returns against each axis, at one length of training; the paths of the figures."""
+    if len(state.asked.envs) > 1:
+        return []
+    same, drawn = analysis.at_same_length(table), []
+    title = f"{state.asked.options.algorithm.upper()} on {state.asked.envs[0]}"
+    title += f" after {same['env_steps'].max():,} steps"
+    for name in state.asked.axes:
+        if same[name].nunique() > 1:
+            drawn.append(folder / f"sensitivity_{name}.png")
+            analysis.plot_sensitivity(same, name, drawn[-1], title=title)
     return drawn
 
 

@@ -125,7 +125,7 @@ def of(state: State, fresh: Fresh | None) -> dict:
             with np.errstate(invalid="ignore"):
                 pair = scores[winner], scores[other]
                 compared = analysis.compare(*pair, names, statistic=aggregate_mean)
-            sentences.append(compared.sentence)
+            sentences.append(compared.sentence[:1].upper() + compared.sentence[1:])
     return {"points_judged": found, "sentences": sentences, **told}
 
 

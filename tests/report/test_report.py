@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from small_runs import TIMES, contents, train
 
 import rljax
@@ -344,6 +345,22 @@ def test_a_file_is_written(run_dir, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(run_dir, run_dir, "--no-animation") == 0
     assert (tmp_path / "report.html").exists()
+
+
+def test_a_search(tmp_path, capsys):
+    given, how = {"learning_rate": sweep.log(1e-3, 1e-1)}, dict(eval_episodes=0, fresh_seeds=3)
+    path = tmp_path / "search"
+    how |= dict(run_dir=path, seeds=range(3), eta=2, quiet=True)
+    found = sweep.search(tiny.CONFIG, given, 8_000, **how)
+    page = report.page([path], animated=False)
+    for words in ("a search of learning_rate", "Judged on fresh seeds", "optimism", "Sensitivity"):
+        assert words in page
+    assert parts.number(found.summary["points_judged"]["runner-up"]["fresh"]["mean"]) in page
+    (path / "search.json").write_text('{"ranking": [{"share": 1}]}')
+    assert main(path) == 2
+    assert "holds a damaged file" in capsys.readouterr().err
+    (path / "search.json").unlink()  # it was killed
+    assert "not ended" in report.page([path], animated=False)
 
 
 def test_bad_input(run_dir, tmp_path, capsys, monkeypatch):

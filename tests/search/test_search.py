@@ -168,7 +168,9 @@ def killed_at(monkeypatch, number):
     monkeypatch.setattr(Store, "event", event)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "number", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2, 5))]
+)
 def test_killed_and_resumed_it_has_the_same_table(found, tmp_path, monkeypatch, number):
     path, result = found
     again = tmp_path / "search"
@@ -259,8 +261,15 @@ def test_bad_options(tmp_path, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("scheduler", ["hyperband", "none"])
-@pytest.mark.parametrize("sampler", ["evolution", "latin-hypercube"])
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [
+        ("hyperband", "evolution"),
+        ("none", "latin-hypercube"),
+        pytest.param("hyperband", "latin-hypercube", marks=pytest.mark.slow),
+        pytest.param("none", "evolution", marks=pytest.mark.slow),
+    ],
+)
 def test_schedulers_and_samplers(scheduler, sampler):
     how = HOW | dict(scheduler=scheduler, sampler=sampler, fresh_seeds=0, bracket=4)
     summary = sweep.search(BASE, RATES, BUDGET, **how).summary
@@ -271,6 +280,7 @@ def test_schedulers_and_samplers(scheduler, sampler):
     assert len(numbers) >= 3
 
 
+@pytest.mark.slow
 def test_static_and_conditional_axes():
     given = {
         "learning_rate": sweep.log(1e-3, 1e-1),
