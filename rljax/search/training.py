@@ -114,18 +114,21 @@ def _in_processes(state, store):
 def _next(state, store, open_ones=()):
     """The rungs of a bracket that was begun and not ended, or of a new one; None if there is
     none."""
-    busy = [rungs.bracket for rungs in open_ones]
-    for bracket in state.brackets:
-        if not bracket.is_done and bracket not in busy:
-            rungs = _Rungs(state, store, bracket)
-            rungs.held = store.load(bracket, rungs.groups)
-            return rungs
+    for bracket in _bracket_left(state, [rungs.bracket for rungs in open_ones]):
+        rungs = _Rungs(state, store, bracket)
+        rungs.held = store.load(bracket, rungs.groups)
+        return rungs
     event = None if state.is_hopeless else state.next_bracket()
     if event is None:
         return None
     store.event(event)
     state.take(event)
     return _Rungs(state, store, state.brackets[-1])
+
+
+def _bracket_left(state, busy=()):
+    """The brackets that were begun, not ended, and not taken up."""
+    return (x for x in state.brackets if not x.is_done and x not in busy)
 
 
 class _Rungs:

@@ -24,6 +24,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import saved_runs
+import tiny
 from saved_runs import CONFIG, SEEDS
 
 import rljax
@@ -34,6 +35,9 @@ from rljax.cli import training as flags
 from rljax.loggers import tables
 from rljax.runs import checkpoints, directory, labels, records, settings, start
 from rljax.runs.options import RunOptions
+from rljax.search import brackets, samplers, training
+from rljax.search import directory as search_directory
+from rljax.search.store import Store
 from rljax.sweep import directory as sweep_directory
 from rljax.sweep import points as spaces
 from rljax.sweep import report
@@ -90,6 +94,21 @@ def _finished(trials):
     updates = np.array([[10], [20]]).repeat(len(trials), 1)
     metrics = Metrics(updates, ones, ones, ones, losses, ones, ones, 0 * ones)
     return sweep.Result(trials, metrics, np.ones(len(trials)))
+
+
+def make_search(path):
+    """A search that was interrupted after the second rung of its second bracket."""
+    given = {"learning_rate": sweep.log(1e-3, 1e-1), "hidden_sizes": [(8,), (4, 4)]}
+    how = dict(seeds=range(3), eta=2, bracket=2, sampler="evolution", eval_episodes=0, quiet=True)
+    write, rungs = Store.event, iter(range(100))
+
+    def event(store, told):
+        write(store, told)
+        if told["event"] == "rung" and next(rungs) == 4:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(Store, "event", event), contextlib.suppress(KeyboardInterrupt):
+        sweep.search(tiny.CONFIG, given, 20_000, run_dir=path, **how)
 
 
 # What reads it
@@ -171,6 +190,22 @@ def read_and_rank(path):
         analysis.scores(table, "point")
 
 
+def resume_search(path):
+    asked = search_directory.search_of(path)
+    brackets.check(asked)
+    with directory.lock(path):
+        sampler = samplers.make("evolution", asked.axes, 0, path, None, None)
+        state, store = brackets.State(asked, sampler), Store(path)
+        store.replayed(state)
+        if next(training._bracket_left(state), None) is None:
+            return
+        rungs = training._next(state, store)
+        with begun():
+            for i in range(len(rungs.groups)):
+                rungs.live(i), rungs.rows(i)
+            rungs.list_jobs()
+
+
 RUN_READERS = {
     "read_record": lambda path: records.read_config(directory.read_record(path)),
     "read_metrics": tables.read_metrics,
@@ -195,6 +230,12 @@ SWEEP_READERS = {
 }
 
 
+SEARCH_READERS = {
+    "search page": lambda path: rljax.report.page([path]),
+    "resume search": resume_search,
+    "sweep.read": read_and_rank,
+}
+
 _OF_CHECKPOINTS = ["newest", "resume", "load", "policy", "load best", "export", "load 160"]
 _OF_SWEEPS = ["sweep.read", "journal", "resume sweep", "sweep page"]
 READERS_OF = {
@@ -210,6 +251,11 @@ READERS_OF = {
 """Of a run."""
 SWEEP_READERS_OF = {"points.json": ["points"]}
 """Of a sweep; all others read the whole."""
+SEARCH_READERS_OF = {
+    "results.csv": ["sweep.read", "search page"],
+    "finished.jsonl": ["resume search"],
+}
+_OF_SEARCHES = ["resume search", "search page"]
 
 
 # Harm
@@ -469,6 +515,15 @@ def forget_peak():
 class Whole(NamedTuple):
     run: Path
     sweep: Path
+    search: Path
+
+
+READERS = {
+    "run": (RUN_READERS, READERS_OF, _OF_CHECKPOINTS),
+    "sweep": (SWEEP_READERS, SWEEP_READERS_OF, _OF_SWEEPS),
+    "search": (SEARCH_READERS, SEARCH_READERS_OF, _OF_SEARCHES),
+}
+"""Of each: all readers, those of a file, and those of all other files."""
 
 
 def make_whole(folder):
@@ -476,20 +531,21 @@ def make_whole(folder):
     SHAPES, TOUCHED = saved_runs.shapes(CONFIG), Touched()
     make_run(folder / "run")
     make_sweep(folder / "sweep")
-    return Whole(folder / "run", folder / "sweep")
+    make_search(folder / "search")
+    return Whole(folder / "run", folder / "sweep", folder / "search")
 
 
 def try_case(whole, number, scratch):
     """What is wrong with what two readers make of a case, in words, or nothing."""
-    is_run = random.Random(-number - 1).random() < 0.75
-    source, readers = (whole.run, RUN_READERS) if is_run else (whole.sweep, SWEEP_READERS)
+    which = random.Random(-number - 1).random()
+    kind = "run" if which < 0.6 else "sweep" if which < 0.8 else "search"
+    source, (readers, of_file, of_others) = getattr(whole, kind), READERS[kind]
     wrong = []
     for i in range(2):
         folder = scratch / "a" / "b" / source.name
         shutil.copytree(source, folder)
         file, what = harm(folder, number)
-        of_file = READERS_OF if is_run else SWEEP_READERS_OF
-        names = of_file.get(Path(file).name, _OF_SWEEPS)
+        names = of_file.get(Path(file).name, of_others)
         name = names[(number + i) % len(names)]
         error = _try(readers[name], folder)
         wrong += [f"case {number} ({file}: {what}), {name}: {error}"] * bool(error)
@@ -523,7 +579,7 @@ def whole(tmp_path_factory):
 
 def test_what_is_whole_is_read(whole, tmp_path):
     """Else the fuzzer would find nothing wrong in readers that refuse all."""
-    for source, readers in ((whole.run, RUN_READERS), (whole.sweep, SWEEP_READERS)):
+    for source, readers in zip(whole, (RUN_READERS, SWEEP_READERS, SEARCH_READERS)):
         for name, read in readers.items():
             folder = Path(shutil.copytree(source, tmp_path / name.replace(" ", "_") / source.name))
             with guarded(folder):
