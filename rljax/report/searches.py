@@ -33,6 +33,9 @@ def is_one(record: Mapping) -> bool:
 def read(run_dir: Path) -> Told:
     """Raises ValueError if it is no search's directory, or damaged."""
     record, path = directory.read_record(run_dir), Path(run_dir) / TABLE
+    envs = record["run"].get("envs", [])
+    if not isinstance(record.get("axes"), dict) or not isinstance(envs, list):
+        raise ValueError(f"{str(run_dir)!r}: its config.json is of no search")
     has_begun = path.exists() and path.stat().st_size
     found = results.read(run_dir) if has_begun else results.frame([])
     summary = parts.decoded(read_summary(Path(run_dir), "search.json"))

@@ -23,7 +23,7 @@ from rljax.sweep.journal import Journal
 from rljax.sweep.results import Held, Result
 from rljax.sweep.trials import Group
 from rljax.types import Metrics
-from rljax.utils import atomic_io, pytrees, seeds
+from rljax.utils import atomic_io, errors, pytrees, seeds
 
 EVENTS, RUNGS = "search.jsonl", "rungs"
 
@@ -90,12 +90,14 @@ class Store:
             return [None] * len(groups)
         path = self.folder / RUNGS / f"{bracket.number}-{len(bracket.rungs)}"
         facts, trees = checkpoints.load(path)
-        found = []
-        for i, group in enumerate(groups):
-            arrays = trees.get(f"group{i}")
-            numbers = facts["trials"].get(f"group{i}")
-            found.append(None if arrays is None else _held(group, numbers, arrays))
-        return found
+        try:
+            of_group = (f"group{i}" for i in range(len(groups)))
+            return [
+                _held(group, facts["trials"][name], trees[name]) if name in trees else None
+                for group, name in zip(groups, of_group)
+            ]
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({errors.in_a_line(error)[:200]})") from error
 
 
 def _held(group, numbers, arrays):
