@@ -9,6 +9,7 @@ export      tables of runs and sweeps to a tracker
 watch       a run's agent playing
 report      a page about runs and sweeps
 sweep       many settings and seeds
+tune        a search for good settings
 benchmark   tables of speeds, and a line of JSON with all results
 suite       a run for each of several environments, and their table
 flags       what they share: dataclasses as flags

@@ -12,6 +12,7 @@ from rljax.search import axes
 from rljax.search.options import SearchOptions
 from rljax.sweep.options import SweepOptions
 
+SHOWN_FAILURES = 3  # trials whose failure is explained, at most
 MOST_VALUES = 1000  # of an axis
 MAY_CHANGE = ("max_parallel", "device", "quiet", "log_format")  # on resume, and nothing else
 
@@ -34,10 +35,10 @@ def main(doc: str, argv: list[str] | None = None) -> int:
         try:
             asked = parse(doc.splitlines()[0], argv)
             search = stack.enter_context(search_directory.prepared(asked))
+            done = search()
         except (ValueError, TypeError) as error:
             return fail(error)
-        done = search()
-        for failure in done.failures[:3]:
+        for failure in done.failures[:SHOWN_FAILURES]:
             print(f"warning: {failure.trial}: {failure.why}", file=sys.stderr)
         return done.exit_status
 
@@ -97,6 +98,8 @@ def _envs(argv):
     """The flags with at most one environment after --env, and all of them if they are several."""
     if "--env" not in argv:
         return argv, ()
+    if argv.count("--env") > 1:
+        raise ValueError("env: is given twice")
     start = argv.index("--env") + 1
     end = next((i for i in range(start, len(argv)) if argv[i].startswith("--")), len(argv))
     found = tuple(argv[start:end])

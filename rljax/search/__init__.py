@@ -17,5 +17,6 @@ with fresh seeds, beside the runner-up and the settings of before.
     verdict     fresh seeds
     store       its files, from which it continues
     directory   a search that is written, and resumed
+    follower    its numbers while it is in progress
     report      what it prints and draws
 """

@@ -11,14 +11,14 @@ import numpy as np
 
 from rljax.config import Config, default_log_interval
 from rljax.search import halving, objectives, samplers
-from rljax.search.axes import Axes
+from rljax.search.axes import Axes, corners
 from rljax.search.options import FEWEST_SEEDS, SearchOptions
 from rljax.sweep import points as spaces
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import Point
 from rljax.sweep.trials import Group, plan
 
-MOST_POINTS = 10_000  # of a bracket
+MOST_POINTS = 1_000  # of a bracket, whose states are kept in memory
 ADAPTIVE = 16  # points of a bracket where points depend on what was found before
 
 
@@ -30,27 +30,28 @@ class Asked(NamedTuple):
     search: SearchOptions
     own: tuple[Any, ...]  # the algorithm's own options: () or one dataclass
     axes: Axes
+    trial_length: int = 0  # environment steps of the longest trial, in whole batches: by `settled`
 
     @property
     def envs(self) -> list[Any]:
         return [*self.search.envs] or [self.base.env]
 
     @property
-    def last(self) -> float:
-        """The share of a run after which trials end."""
+    def last_share(self) -> float:
+        """Of a run, after which trials end."""
         return (self.search.trial_steps or self.base.total_timesteps) / self.base.total_timesteps
 
     @property
     def run_steps(self) -> int:
         """Environment steps of a point that is trained for a whole run, on all environments and
         with all seeds."""
-        return self.base.total_timesteps * len(self.envs) * len(self.options.seeds)
+        return self.trial_length * len(self.envs) * len(self.options.seeds)
 
     def ends(self, bracket: int) -> list[float]:
         """The shares at which the rungs of a bracket end, by its number."""
         rungs = self.search.rungs
         number = {"none": 1, "halving": rungs, "hyperband": rungs - bracket % rungs}
-        return halving.shares(number[self.search.scheduler], self.search.eta, self.last)
+        return halving.shares(number[self.search.scheduler], self.search.eta, self.last_share)
 
     def groups(self, points: Mapping[int, Point]) -> list[Group]:
         """The trials of points, by their places among all: a trial's number is of its point, its
@@ -75,12 +76,18 @@ class Asked(NamedTuple):
         return (*divmod(rest, len(self.envs)), seed)
 
 
-def check(asked: Asked) -> None:
-    """Raises ValueError or TypeError if options do not fit, or the budget is too small."""
+def settled(asked: Asked) -> Asked:
+    """The search with the length of its trials; raises ValueError or TypeError if options do not
+    fit, a setting is wrong at an end of an axis, or the budget is too small."""
     search, options = asked.search, asked.options
     search.validate()
     options.validate()
     samplers.check(search.sampler, search.storage, search.study)
+    if options.seed + options.num_seeds + search.fresh_seeds > 2**32:
+        raise ValueError(f"seed = {options.seed}: the last fresh seed must be below 2**32")
+    if samplers.is_adaptive(search.sampler) and len(asked.envs) > 1 and not search.references:
+        why = f"{search.sampler} needs them with several environments, as NAME=LOW:HIGH for each"
+        raise ValueError(f"references: {why}: ranks within a bracket are not those within another")
     if search.trial_steps and search.trial_steps > asked.base.total_timesteps:
         most = f"must be at most total_timesteps, {asked.base.total_timesteps}"
         raise ValueError(f"trial_steps = {search.trial_steps}: {most}")
@@ -88,22 +95,36 @@ def check(asked: Asked) -> None:
     if is_halved and options.num_seeds < FEWEST_SEEDS:
         why = f"must be at least {FEWEST_SEEDS} for an interval that decides which points end"
         raise ValueError(f"num_seeds = {options.num_seeds}: {why}")
-    rows = -(-asked.base.num_updates // default_log_interval(asked.base))
-    if is_halved and round(rows * asked.ends(0)[0]) < 1:
-        why = f"the first of {search.rungs} rungs would have no row of metrics"
-        raise ValueError(f"total_timesteps = {asked.base.total_timesteps}: {why}; take fewer rungs")
-    least = _least(asked, asked.ends(0))
-    if search.steps < least:
-        points = halving.fewest(asked.ends(0), search.eta)
-        bracket = f"a bracket of {points} points with {options.num_seeds} seeds"
-        raise ValueError(f"budget = {search.budget}: must be at least {least:,} for {bracket}")
+    groups = asked.groups(dict(enumerate(corners(asked.axes))))
+    configs = [group.trials[0].config for group in groups]
+    for group in groups:
+        if int(num_rows(group.trials[0].config) * asked.ends(0)[0]) < 1:
+            why = "the first rung would have no row of metrics: take fewer rungs, or longer trials"
+            raise ValueError(f"rungs = {search.rungs}: at {group.trials[0]}, {why}")
+    asked = asked._replace(trial_length=max(x.num_updates * x.batch_size for x in configs))
+    _check_budget(asked)
+    return asked
 
 
-def _least(asked, ends):
-    slack = asked.search.slack if len(ends) > 1 else 0.0
-    number = halving.fewest(ends, asked.search.eta)
-    cost = halving.cost(number, ends, asked.search.eta)
-    return int(np.ceil(cost * (1 + slack) * asked.run_steps))
+def _check_budget(asked):
+    """Of each bracket of a cycle the smallest must fit; Hyperband gives each the same share."""
+    search, needed = asked.search, []
+    cycle = search.rungs if search.scheduler == "hyperband" else 1
+    for ends in map(asked.ends, range(cycle)):
+        number = halving.fewest(ends, search.eta)
+        runs = halving.cost(number, ends, search.eta)
+        needed.append((int(np.ceil(runs * asked.run_steps * (1 + 1e-6))), number))
+    least, points = max(needed)
+    share = cycle if not samplers.is_adaptive(search.sampler) else 1
+    if search.steps < least * share:
+        seeds = f"{points} points with {asked.options.num_seeds} seeds each"
+        what = f"for a bracket of {seeds}" if share == 1 else f"for {share} brackets like {seeds}"
+        raise ValueError(f"budget = {search.budget}: must be at least {least * share:,} {what}")
+
+
+def num_rows(config: Config) -> int:
+    """Of metrics, of a whole run."""
+    return -(-config.num_updates // default_log_interval(config))
 
 
 @dataclasses.dataclass
@@ -113,9 +134,14 @@ class Bracket:
     number: int
     points: list[int]  # their places among all points of the search
     ends: list[float]  # the share of a run at which each rung ends
-    slack: float  # runs of one point that the interval may still add
+    allowed: float  # runs of a point that it may take, with its slack
+    runs: float  # of these, those that are left
     live: list[int]  # of the points
     rungs: list[dict] = dataclasses.field(default_factory=list)  # events of those that have ended
+
+    def taken_by(self, rung: int) -> float:
+        """The runs that the live points take in a rung."""
+        return len(self.live) * (self.ends[rung] - (self.ends[rung - 1] if rung else 0.0))
 
     @property
     def is_done(self) -> bool:
@@ -125,44 +151,52 @@ class Bracket:
 class State:
     """A search in progress."""
 
-    def __init__(self, asked: Asked, sampler: Any):
-        self.asked, self.sampler = asked, sampler
+    def __init__(self, asked: Asked, sampler: Any, reuses_slack: bool = True):
+        """Where several brackets are open at once, `reuses_slack` is False: else the size of one
+        would depend on when another ends."""
+        self.asked, self.sampler, self.reuses_slack = asked, sampler, reuses_slack
         self.points: list[Point] = []
         self.brackets: list[Bracket] = []
         self.reached: dict[int, tuple[float, np.ndarray]] = {}
         """Of each point: the share of a run that it was trained for, and returns [E, S] there."""
+        self.lowest = np.full(len(asked.envs), np.nan)
+        """[E] the lowest return so far, NaN where there is none."""
         self.is_hopeless = False  # all trials of a bracket failed
 
     def next_bracket(self) -> dict | None:
         """The event that begins another bracket; None if the budget does not allow one."""
-        asked, search = self.asked, self.asked.search
-        number, ends = len(self.brackets), self.asked.ends(len(self.brackets))
-        left = search.steps - sum(map(self._taken, self.brackets))
-        most, allowed = search.bracket or MOST_POINTS, left
-        is_adaptive = samplers.is_adaptive(search.sampler)
-        if is_adaptive:
-            most = search.bracket or ADAPTIVE
-        if search.scheduler == "hyperband":  # each of the same size
-            whole = search.steps / search.rungs
-            if is_adaptive:
-                most, ends_of_all = MOST_POINTS, asked.ends(0)
-                size = halving.cost(search.bracket or ADAPTIVE, ends_of_all, search.eta)
-                whole = size * (1 + search.slack) * asked.run_steps
-            allowed = min(left, whole)
-        fits = halving.points_for(allowed / asked.run_steps, ends, search.eta, search.slack)
-        if fits < halving.fewest(ends, search.eta):
+        search, number = self.asked.search, len(self.brackets)
+        ends, (runs, most) = self.asked.ends(number), self._allowed()
+        fits = halving.points_for(runs, ends, search.eta, search.slack)
+        if fits < (fewest := halving.fewest(ends, search.eta)):
+            # The last one does with the slack that there is.
+            fits = min(fewest, halving.points_for(runs, ends, search.eta, 0.0))
+        if fits < fewest:
             return None
         made = self.sampler.ask(min(fits, most))
-        ids = self.sampler.ids[len(self.points) :]
-        return {"event": "bracket", "number": number, "points": made, "ids": ids, "ends": ends}
+        cost = halving.cost(len(made), ends, search.eta)
+        told = {"points": made, "ids": self.sampler.ids[len(self.points) :], "ends": ends}
+        runs = min(runs, cost * (1 + search.slack))
+        return {"event": "bracket", "number": number, **told, "runs": runs}
+
+    def _allowed(self):
+        """(runs of a point that the next bracket may take, the most points that it may have)."""
+        asked, search = self.asked, self.asked.search
+        is_adaptive = samplers.is_adaptive(search.sampler)
+        left = (search.steps - sum(map(self._taken, self.brackets))) / asked.run_steps
+        usual = search.bracket or (ADAPTIVE if is_adaptive else MOST_POINTS)
+        if search.scheduler != "hyperband":
+            return left, usual
+        whole = search.steps / asked.run_steps / search.rungs  # each has the same
+        if is_adaptive:
+            whole = halving.cost(usual, asked.ends(0), search.eta) * (1 + search.slack)
+        return min(left, whole), MOST_POINTS
 
     def _taken(self, bracket):
         """Steps of a bracket that has ended, or that one may take which has not."""
-        if bracket.is_done:
+        if bracket.is_done and self.reuses_slack:
             return sum(rung["env_steps"] for rung in bracket.rungs)
-        slack = self.asked.search.slack if len(bracket.ends) > 1 else 0.0
-        runs = halving.cost(len(bracket.points), bracket.ends, self.asked.search.eta)
-        return runs * (1 + slack) * self.asked.run_steps
+        return bracket.allowed * self.asked.run_steps
 
     def next_rung(self, bracket: Bracket, returns: Mapping[int, np.ndarray], steps: int) -> dict:
         """The event that ends a rung.
@@ -174,9 +208,11 @@ class State:
         search, rung = self.asked.search, len(bracket.rungs)
         scores = self.scores({point: returns[point] for point in bracket.live})
         is_last = rung + 1 == len(bracket.ends)
-        one = np.inf if is_last else halving.cost_of_one_more(rung, bracket.ends, search.eta)
-        more = int(bracket.slack / one + 1e-9)
-        found = halving.decide(scores, search.eta, search.confidence, more)
+        most, live = 0, len(bracket.live)
+        if not is_last:
+            left = bracket.runs - bracket.taken_by(rung)
+            most = halving.most_that_go_on(left, rung, bracket.ends, search.eta, live)
+        found = halving.decide(scores, search.eta, search.confidence, most)
         return {
             "event": "rung",
             "bracket": bracket.number,
@@ -192,7 +228,7 @@ class State:
     def scores(self, returns: Mapping[int, np.ndarray]) -> np.ndarray:
         """[P, S] of points with returns [E, S], as `objectives.scores`."""
         raw, search = np.stack([*returns.values()]), self.asked.search
-        return objectives.scores(raw, self.asked.envs, search.limits())
+        return objectives.scores(raw, self.asked.envs, search.limits(), self.lowest)
 
     def take(self, event: Mapping) -> None:
         """The state after an event, new or recorded."""
@@ -200,20 +236,20 @@ class State:
             first = len(self.points)
             self.points += event["points"]
             places = [*range(first, len(self.points))]
-            runs = halving.cost(len(places), event["ends"], self.asked.search.eta)
-            slack = self.asked.search.slack * runs
-            bracket = Bracket(event["number"], places, event["ends"], slack, places)
+            allowed, ends = event["runs"], event["ends"]
+            bracket = Bracket(event["number"], places, ends, allowed, allowed, places)
             self.brackets.append(bracket)
             return
         bracket = self.brackets[event["bracket"]]
         is_last = len(bracket.rungs) + 1 == len(bracket.ends)
+        every = np.stack([np.asarray(x, float) for x in event["returns"].values()])
+        self.lowest = np.fmin(self.lowest, np.nanmin(_or_inf(every), axis=(0, 2)))
+        self.lowest[np.isinf(self.lowest)] = np.nan
         for point, returns in event["returns"].items():
             self.reached[point] = event["share"], np.asarray(returns, float)
             if is_last or point not in event["kept"]:
                 self.sampler.tell(point, event["scores"][point], event["share"], is_last)
-        if not is_last:
-            one = halving.cost_of_one_more(len(bracket.rungs), bracket.ends, self.asked.search.eta)
-            bracket.slack -= one * event["by_interval"]
+        bracket.runs -= bracket.taken_by(len(bracket.rungs))
         bracket.live = [*event["kept"]]
         bracket.rungs.append(dict(event))
 
@@ -239,13 +275,17 @@ class State:
         return sorted(places, key=lambda point: places[point], reverse=True)
 
     @property
-    def most_trials(self) -> int:
-        """Of the first bracket: none has more."""
-        return len(self.brackets[0].points) * len(self.asked.envs) * len(self.asked.options.seeds)
+    def has_found(self) -> bool:
+        """Whether there is any return."""
+        return bool(np.isfinite(self.lowest).any())
 
     @property
     def env_steps(self) -> int:
         return sum(rung["env_steps"] for bracket in self.brackets for rung in bracket.rungs)
+
+
+def _or_inf(returns):
+    return np.where(np.isfinite(returns), returns, np.inf)
 
 
 def recorded(event: Mapping) -> dict:

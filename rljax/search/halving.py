@@ -14,31 +14,36 @@ import numpy as np
 
 
 def shares(rungs: int, eta: int, last: float = 1.0) -> list[float]:
-    """The shares of a run at which the rungs of a bracket end."""
-    return [last / eta ** (rungs - 1 - i) for i in range(rungs)]
+    """The shares of a run at which the rungs of a bracket end, of which the last one is given."""
+    return [last * float(eta) ** (i + 1 - rungs) for i in range(rungs)]
 
 
-def cost(points: int, ends: Sequence[float], eta: int) -> float:
-    """The runs that a bracket without ties takes: the sum of what all points train."""
-    lengths = np.diff([0.0, *ends])
-    left = [-(-points // eta**i) for i in range(len(ends))]
+def cost(points: int, ends: Sequence[float], eta: int, begun: float = 0.0) -> float:
+    """The runs that a number of points take from the share `begun` on, if only those go on after a
+    rung that must: the sum over rungs of the points and the length."""
+    lengths = np.diff([begun, *ends])
+    left = []
+    for _ in ends:
+        left.append(points)
+        points = -(-points // eta)
     return float(np.dot(left, lengths))
-
-
-def cost_of_one_more(rung: int, ends: Sequence[float], eta: int) -> float:
-    """The runs that a point takes which goes on after a rung beside those that must: of its own
-    steps, and of those that it has others take, for of more points more go on."""
-    lengths = np.diff(ends)[rung:]
-    return float(sum(length / eta**i for i, length in enumerate(lengths)))
 
 
 def points_for(runs: float, ends: Sequence[float], eta: int, slack: float) -> int:
     """The most points of a bracket that takes at most this number of runs, with its slack."""
-    within = runs / (1 + slack) if len(ends) > 1 else runs
-    found = int(within / cost(1000 * eta ** len(ends), ends, eta) * 1000 * eta ** len(ends))
-    while found and cost(found, ends, eta) > within * (1 + 1e-9):
-        found -= 1
-    return found
+    within = (runs / (1 + slack) if len(ends) > 1 else runs) * (1 + 1e-9)
+    low, high = 0, 1 + int(within / ends[0])
+    while low < high:  # the cost grows with the points
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(middle, ends, eta) <= within else (low, middle - 1)
+    return low
+
+
+def most_that_go_on(runs: float, rung: int, ends: Sequence[float], eta: int, points: int) -> int:
+    """The most points, of this number, that can go on after a rung within these runs."""
+    rest, begun = ends[rung + 1 :], ends[rung]
+    fitting = (n for n in range(points, 0, -1) if cost(n, rest, eta, begun) <= runs * (1 + 1e-9))
+    return next(fitting, 0)
 
 
 def fewest(ends: Sequence[float], eta: int) -> int:
@@ -49,13 +54,12 @@ def fewest(ends: Sequence[float], eta: int) -> int:
 class Decision(NamedTuple):
     """Which points of a rung go on."""
 
-    order: list[int]  # all points, the best first
-    kept: list[int]  # those that go on, in this order
+    kept: list[int]  # those that go on, the best first
     by_interval: int  # how many of them by the interval alone
     in_doubt: int  # how many ended though their interval would have kept them, for want of slack
 
 
-def decide(scores: np.ndarray, eta: int, confidence: float, most_more: int) -> Decision:
+def decide(scores: np.ndarray, eta: int, confidence: float, most: int) -> Decision:
     """The end of a rung.
 
     The best ceil(P / eta) points, by their mean over seeds, go on. Of the others those end that are
@@ -65,15 +69,15 @@ def decide(scores: np.ndarray, eta: int, confidence: float, most_more: int) -> D
 
     Args:
         scores: [P, S], all finite; a row of equal differences has an interval of one point.
-        most_more: points that may go on by the interval alone.
+        most: points that may go on, those that do in any case included.
     """
     order = np.argsort(-scores.mean(axis=1), kind="stable")
     number = -(-len(scores) // eta)
     first, others = order[:number], order[number:]
     open_ones = others[~is_below(scores[others], scores[order[0]], confidence)]
-    more = open_ones[: max(0, most_more)]
+    more = open_ones[: max(0, most - number)]
     kept = [*map(int, first), *map(int, more)]
-    return Decision([*map(int, order)], kept, len(more), len(open_ones) - len(more))
+    return Decision(kept, len(more), len(open_ones) - len(more))
 
 
 def is_below(scores: np.ndarray, best: np.ndarray, confidence: float) -> np.ndarray:

@@ -39,19 +39,24 @@ def of_trials(metrics: Metrics, objective: str, num_rows: int) -> np.ndarray:
 
 
 def scores(
-    raw: np.ndarray, envs: Sequence[str], limits: Mapping[str, tuple[float, float]]
+    raw: np.ndarray,
+    envs: Sequence[str],
+    limits: Mapping[str, tuple[float, float]],
+    lowest: np.ndarray | None = None,
 ) -> np.ndarray:
-    """[P, S] of what was measured, [P, E, S]. NaN counts as the lowest of its environment; where
-    all are NaN, all are 0.
+    """[P, S] of returns [P, E, S]. NaN counts as the lowest that is known of its environment.
 
-    In one environment they are what was measured; in several the means of the shares of their
-    limits or, without limits, of their ranks among all runs of an environment, from 0 to 1, ties
-    in the middle.
+    In one environment they are the returns; in several the means of the shares of their limits or,
+    without limits, of their ranks among all runs of an environment, from 0 to 1, ties in the
+    middle.
+
+    Args:
+        lowest: [E] of others, NaN where none is known.
     """
     points, num_envs, seeds = raw.shape
     found = np.zeros((num_envs, points, seeds))
     for i, env in enumerate(envs):
-        values = with_lowest(raw[:, i])
+        values = with_lowest(raw[:, i], np.nan if lowest is None else lowest[i])
         if num_envs > 1 and limits:
             low, high = limits[env]
             values = (values - low) / (high - low)
@@ -63,7 +68,11 @@ def scores(
     return found.mean(axis=0)
 
 
-def with_lowest(values: np.ndarray) -> np.ndarray:
-    """NaN replaced by the lowest number; by 0 if there is none."""
-    known = values[np.isfinite(values)]
-    return np.where(np.isfinite(values), values, known.min() if len(known) else 0.0)
+UNKNOWN = -1e30
+"""Counts for what has no return where no return is known at all: below any that may come."""
+
+
+def with_lowest(values: np.ndarray, lowest: float = np.nan) -> np.ndarray:
+    """NaN replaced by the lowest number, of them and one more."""
+    known = [*values[np.isfinite(values)], *([lowest] if np.isfinite(lowest) else [])]
+    return np.where(np.isfinite(values), values, min(known) if known else UNKNOWN)

@@ -9,6 +9,7 @@ from rljax.utils.lookup import unknown
 
 SCHEDULERS = ("halving", "hyperband", "none")
 OBJECTIVES = ("final", "auc", "best")
+MOST_RUNGS = 20
 FEWEST_SEEDS = 3  # from which an interval decides
 MULTIPLES = {"k": 10**3, "M": 10**6, "G": 10**9}
 
@@ -66,6 +67,8 @@ class SearchOptions:
     def validate(self) -> "SearchOptions":
         """Raises ValueError or TypeError if an option is out of its range or of another type."""
         check(self, "budget", sampling_seed=0, eta=2, rungs=1, bracket=2, trial_steps=1)
+        if self.rungs > MOST_RUNGS:
+            raise ValueError(f"rungs = {self.rungs}: must be at most {MOST_RUNGS}")
         check(self, "budget", fresh_seeds=0)
         self.steps  # noqa: B018
         if not 0.5 <= self.confidence < 1:
@@ -91,11 +94,11 @@ class SearchOptions:
             name, _, ends = text.rpartition("=")
             try:
                 low, high = map(float, ends.split(":"))
-                is_right = name and abs(high - low) < float("inf") and high != low
+                is_right = name and low < high and high - low < float("inf")
             except ValueError:
                 is_right = False
             if not is_right:
-                raise ValueError(f"references: {text!r} must be of the form NAME=LOW:HIGH")
+                raise ValueError(f"references: {text!r} must be NAME=LOW:HIGH, LOW < HIGH")
             if name not in self.envs:
                 raise ValueError(f"references: {unknown('environment', name, self.envs)}")
             found[name] = low, high

@@ -1,13 +1,18 @@
 """Points chosen by Optuna, an extra, by ask and tell: its storage, its dashboard, its samplers."""
 
+import contextlib
+import inspect
 import json
+import socket
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rljax.search.axes import Axes, counts
 from rljax.sweep import points as spaces
 from rljax.sweep.points import Point, Range
+from rljax.utils import errors
 from rljax.utils.lookup import load_attribute
 
 AXES, RUN = "rljax: axes", "rljax: run directory"  # attributes of a study, and of a trial
@@ -19,7 +24,7 @@ class Study:
     def __init__(
         self,
         axes: Axes,
-        sampler: Any,
+        sampler: str,
         seed: int,
         run_dir: Path,
         storage: str | None = None,
@@ -28,7 +33,7 @@ class Study:
         """Makes it, or continues the one that is there; several searches may share one.
 
         Args:
-            sampler: a name of `samplers.OF_OPTUNA`, the path of a class, or an object.
+            sampler: a name of `samplers.OF_OPTUNA`, or the path of a class.
             storage: a URL; by default a file of the run directory.
             name: by default that of the run directory.
 
@@ -37,7 +42,7 @@ class Study:
                 or holds a study of other axes.
         """
         optuna = _optuna()
-        self.axes, self.run = axes, str(run_dir)
+        self.axes, self.run = axes, f"{socket.gethostname()}:{run_dir.resolve()}"
         self.space = {n: _distribution(optuna, n, axis.values) for n, axis in axes.items()}
         made = _sampler(optuna, sampler, seed, self._unconditional())
         self.states, self.make = optuna.trial.TrialState, optuna.trial.Trial
@@ -78,18 +83,19 @@ class Study:
             raise ValueError(f"study {name!r} is of other axes: {theirs or 'it is of no search'}")
 
     def ask(self, number: int) -> list[Point]:
-        made = []
-        for _ in range(number):
-            trial = self.study.ask()
-            trial.set_user_attr(RUN, self.run)
-            point: Point = {}
-            for name, axis in self.axes.items():
-                point[name] = axis.otherwise
-                if counts(axis, point):
-                    point[name] = _suggested(trial, name, axis.values, self.space[name])
-            made.append(point)
-            self.trials.append(trial)
-        return made
+        with _failures_told():
+            return [self._asked() for _ in range(number)]
+
+    def _asked(self):
+        trial = self.study.ask()
+        trial.set_user_attr(RUN, self.run)
+        point: Point = {}
+        for name, axis in self.axes.items():
+            point[name] = axis.otherwise
+            if counts(self.axes, name, point):
+                point[name] = _suggested(trial, name, axis.values, self.space[name])
+        self.trials.append(trial)
+        return point
 
     def restore(self, points: list[Point], ids: list[int]) -> None:
         del points
@@ -109,14 +115,27 @@ class Study:
         if self.trials[index].number in self.done:
             return
         self.done.add(self.trials[index].number)
-        if is_whole:
-            self.study.tell(self.trials[index], score)
-        else:
-            self.trials[index].report(score, round(1e6 * share))
-            self.study.tell(self.trials[index], state=self.states.PRUNED)
+        with _failures_told():
+            if is_whole:
+                self.study.tell(self.trials[index], score)
+            else:
+                self.trials[index].report(score, round(1e6 * share))
+                self.study.tell(self.trials[index], state=self.states.PRUNED)
 
 
-def check(sampler: Any) -> None:
+@contextlib.contextmanager
+def _failures_told() -> Iterator[None]:
+    """Turns what a study's storage raises in the midst of a search into a TrainingError."""
+    try:
+        yield
+    except Exception as error:
+        told = errors.in_a_line(error)
+        raise errors.TrainingError(
+            f"Optuna's study cannot be used ({told}); see --resume"
+        ) from error
+
+
+def check(sampler: str) -> None:
     """Raises ValueError if a package is missing, or there is no such sampler."""
     _sampler(_optuna(), sampler, 0, {})
 
@@ -141,8 +160,6 @@ def _in_file(optuna, path):
 
 
 def _sampler(optuna, given, seed, space):
-    if not isinstance(given, str):
-        return given
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that some arguments are experimental
         if given == "tpe":
@@ -155,14 +172,22 @@ def _sampler(optuna, given, seed, space):
             except ModuleNotFoundError as error:
                 how = 'pip install -e ".[search]"'
                 raise ValueError(f"sampler = cma: the package cmaes is missing: {how}") from error
-            return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            return optuna.samplers.CmaEsSampler(
+                seed=seed, consider_pruned_trials=True, warn_independent_sampling=False
+            )
         if given == "qmc":
             return _known_space(optuna, seed, space)
         kind = load_attribute(given)
+        is_sampler = isinstance(kind, type) and issubclass(kind, optuna.samplers.BaseSampler)
         try:
-            return kind(seed=seed)
-        except TypeError:  # that takes no seed
-            return kind()
+            has_seed = is_sampler and "seed" in inspect.signature(kind).parameters
+            made = kind(**({"seed": seed} if has_seed else {})) if is_sampler else None
+        except Exception as error:  # of a constructor that wants more
+            why = f"it cannot be made without arguments ({errors.in_a_line(error)})"
+            raise ValueError(f"sampler = {given!r}: {why}") from error
+        if made is None:
+            raise ValueError(f"sampler = {given!r}: must be a class of Optuna's samplers")
+        return made
 
 
 def _known_space(optuna, seed, space):

@@ -21,7 +21,10 @@ def finish(state: State, summary: dict, folder: Path, display: Any) -> None:
     figures = []
     if summary["status"] == "completed" and summary["trials_finished"]:
         table = results.read(folder)
-        summary["importance"] = _importance(table)
+        summary["importance"] = _or_none(analysis.importance, table)
+        if len(state.asked.envs) > 1:
+            found = _or_none(analysis.sensitivity, analysis.at_same_length(table))
+            summary["sensitivity"] = found and found._asdict()
         figures = _draw(table, state, folder)
         atomic_io.write(folder / "preset.txt", f"{summary['preset']}\n".encode())
     atomic_io.write_json(folder / "search.json", summary)
@@ -38,9 +41,9 @@ def finish(state: State, summary: dict, folder: Path, display: Any) -> None:
     display.result(summary, show)
 
 
-def _importance(table):
+def _or_none(tell, table):
     try:
-        return analysis.importance(table)
+        return tell(table)
     except ValueError:  # a package is missing, or there are few points
         return None
 
@@ -79,6 +82,14 @@ def _print(console, state, summary):
     if summary.get("importance"):
         told = ", ".join(f"{n} {x:.0%}" for n, x in summary["importance"].items())
         console.print(f"share of the variance between points (fANOVA): {told}", soft_wrap=True)
+    if lost := summary.get("sensitivity"):
+        console.print(
+            f"score with one setting for all environments {lost['fixed']:.2f}, with the best for"
+            f" each {lost['tuned']:.2f}: a sensitivity of {lost['sensitivity']:.2f}",
+            soft_wrap=True,
+        )
+    if summary["status"] == "failed":
+        console.print("no trial has a return: each failed, diverged, or ended no episode")
     seconds = summary["seconds"]
     console.print(
         f"{summary['points']:,} points, {summary['env_steps']:,} env steps"
@@ -102,7 +113,8 @@ def _ranking(state, summary):
     for x in best:
         returns = x["returns"] if isinstance(x["returns"], list) else [x["returns"]]
         values = (describe({"": v}).removeprefix("=") for v in x["settings"].values())
-        table.add_row(*values, f"{x['share']:.0%}", *(f"{r:,.2f}" for r in returns))
+        shown = ("-" if r is None else f"{r:,.2f}" for r in returns)
+        table.add_row(*values, f"{x['share']:.0%}", *shown)
     return table
 
 

@@ -15,7 +15,7 @@ A sampler has
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -131,11 +131,11 @@ def is_adaptive(name: str) -> bool:
     return name not in ("random", "latin-hypercube", "qmc")
 
 
-def check(name: Any, storage: str | None = None, study: str | None = None) -> None:
+def check(name: str, storage: str | None = None, study: str | None = None) -> None:
     """Raises ValueError if there is no such sampler, or a package is missing; or if a storage is
     given to one that has none."""
     known = [*OWN, *OF_OPTUNA]
-    if isinstance(name, str) and name not in known and ":" not in name:
+    if name not in known and ":" not in name:
         raise ValueError(unknown("sampler", name, known))
     if name not in OWN:
         from rljax.search import optuna_study
@@ -147,8 +147,8 @@ def check(name: Any, storage: str | None = None, study: str | None = None) -> No
             raise ValueError(f"{what} = {given!r}: is of Optuna's samplers, and not of {name}")
 
 
-def make(name: Any, axes: Axes, seed: int, run_dir: Path, storage: str | None, study: str | None):
-    """A sampler by its name, or Optuna's object; raises ValueError as `check` and
+def make(name: str, axes: Axes, seed: int, run_dir: Path, storage: str | None, study: str | None):
+    """A sampler by its name; raises ValueError as `check` and
     `optuna_study.Study` do."""
     check(name, storage, study)
     if name in OWN:

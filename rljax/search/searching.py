@@ -65,7 +65,7 @@ def search(
     Raises:
         ValueError, TypeError: a setting, an option or an axis is wrong, or the budget too small.
         KeyboardInterrupt: it was interrupted; with a run directory it can be resumed.
-        FailedError: no trial could be trained.
+        FailedError: no trial has a return.
     """
     from rljax.search import directory
 
@@ -90,7 +90,8 @@ def search(
         if done.summary["status"] == "interrupted":
             raise KeyboardInterrupt
         if done.summary["status"] == "failed":
-            raise FailedError(f"{done.failures[0].trial}: {done.failures[0].why}")
+            why = [f"{failure.trial}: {failure.why}" for failure in done.failures[:1]]
+            raise FailedError(*why or ["no trial has a return: no episode ended"])
         best = done.summary["ranking"][0]["settings"]
         config, _ = points.apply(base, own, best)
         kept = path / "fresh" / "results.csv"

@@ -45,6 +45,9 @@ class Store:
             for event in self.events:
                 state.replay(event)
             state.sampler.forget_others()
+            for bracket in state.brackets:  # of a process that was killed after its last event
+                if bracket.is_done:
+                    self._tidy(bracket.number, False)
         except (KeyError, TypeError, ValueError, LookupError, AttributeError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ValueError(f"{self.path} is damaged ({why})") from error
@@ -81,7 +84,8 @@ class Store:
         path = self.folder / RUNGS / f"{bracket.number}-{len(bracket.rungs) + 1}"
         if path.exists():  # of a process that was killed
             atomic_io.remove_folder(path)
-        path.parent.mkdir(exist_ok=True)
+        with atomic_io.writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
         checkpoints.save(path, trees, {"trials": numbers})
 
     def load(self, bracket: Bracket, groups: Sequence[Group]) -> list[Held | None]:

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from rljax import algorithms
-from rljax.config import Config, default_log_interval
 from rljax.search import axes, objectives
-from rljax.search.brackets import Asked, Bracket, State
-from rljax.sweep import population, results, running, trial_pool
+from rljax.search.brackets import Asked, Bracket, State, num_rows
+from rljax.sweep import population, results, trial_pool
 from rljax.sweep.results import Held, Progress, Result, Stretch
-from rljax.sweep.trials import Group, Trial
+from rljax.sweep.trials import Group
 from rljax.utils import pytrees, seeds
 
 
@@ -36,34 +35,42 @@ def _any_point(asked):
     return {0: axes.point_at(asked.axes, dict.fromkeys(asked.axes, 0.5))}
 
 
-def to_the_end(
-    asked: Asked, groups: Sequence[Group], done: Collection[int], most: int
-) -> Iterator[Progress]:
-    """Trains other trials as whole runs of the search, in programs that it has compiled, and
-    evaluates them."""
-    if not is_in_one_program(asked):
-        yield from running.chunks(groups, asked.options, done)
-        return
+def to_the_end(asked: Asked, groups: Sequence[Group], done: Collection[int]) -> Iterator[Progress]:
+    """Trains other trials as far as a search does, in programs that it has compiled, and evaluates
+    them."""
+    in_one_program = is_in_one_program(asked)
     for group in groups:
-        config = group.trials[0].config
-        rows = max(1, round(num_rows(config) * asked.last))
-        stretch = Stretch(rows, None, most, asked.search.exact)
-        if all(trial.number in done for trial in group.trials):
-            continue
+        config, left = group.trials[0].config, [x for x in group.trials if x.number not in done]
+        rows = max(1, int(num_rows(config) * asked.last_share + 1e-9))
         parts = []
-        for step in population.train_stretch(group.trials, asked.options, done, stretch):
+        steps = iter(())
+        if left and in_one_program:
+            stretch = Stretch(rows, None, asked.search.exact)
+            steps = population.train_stretch(group.trials, asked.options, done, stretch)
+        elif left:
+            jobs = [trial_pool.Job(trial, rows) for trial in left]
+            steps = trial_pool.serve(lambda jobs=jobs: jobs.pop(0) if jobs else None, *_how(asked))
+        for step in steps:
             parts += [step.held] * bool(step.held)
             yield step._replace(held=None)
         if parts:
             held = results.joined(parts)
+            held = held.take(sorted(trial.number for trial in held.trials))
             states = pytrees.with_keys(held.states, held.keys)
             keys = seeds.keys(trial.seed for trial in held.trials)
             returns = results.evaluated(config, states.learner, keys, asked.options)
             yield Progress(result=Result(held.trials, held.metrics, returns))
 
 
+def _how(asked):
+    """(options, the number of processes)."""
+    trial = asked.groups(_any_point(asked))[0].trials[0]
+    return asked.options, asked.options.max_parallel or trial_pool.usual_parallel(trial)
+
+
 def _in_one_program(state, store):
-    while (rungs := _next(state, store)) is not None:
+    resumed = _resumed(state, store)
+    while rungs := next(resumed, None) or _new(state, store):
         asked, bracket = state.asked, rungs.bracket
         while not bracket.is_done:
             for i, group in enumerate(rungs.groups):
@@ -71,7 +78,7 @@ def _in_one_program(state, store):
                 if not live:
                     continue
                 done = {x.number for x in group.trials} - set(live)
-                stretch = Stretch(rungs.rows(i), held, rungs.most, asked.search.exact)
+                stretch = Stretch(rungs.rows(i), held, asked.search.exact)
                 for step in population.train_stretch(group.trials, asked.options, done, stretch):
                     rungs.note(step)
                     yield step._replace(held=None)
@@ -81,71 +88,85 @@ def _in_one_program(state, store):
 def _in_processes(state, store):
     """No process waits for another: while the last trials of a rung are trained, those that are
     free begin the next bracket."""
-    open_ones: list[_Rungs] = []
+    state.reuses_slack = False
+    open_ones = list(_resumed(state, store))
+    for rungs in open_ones:
+        rungs.list_jobs()
+        yield from _without_jobs(rungs)
 
     def next_job():
         for rungs in open_ones:
             if rungs.jobs:
                 return rungs.jobs.pop(0)
-        if (rungs := _next(state, store, open_ones)) is None:
+        rungs = _new(state, store)
+        if rungs is None:
             return None
         rungs.list_jobs()
         open_ones.append(rungs)
-        return rungs.jobs.pop(0)
+        return rungs.jobs.pop(0)  # of the first rung, which has some
 
-    trial = state.asked.groups(_any_point(state.asked))[0].trials[0]
-    number = state.asked.options.max_parallel or trial_pool.usual_parallel(trial)
-    for step in trial_pool.serve(next_job, state.asked.options, number):
+    for step in trial_pool.serve(next_job, *_how(state.asked)):
         yield step._replace(held=None)
-        told = step.held or step.failure
-        if not told:
-            continue
-        which = step.held.trials[0] if step.held else step.failure.trial
-        rungs = next(x for x in open_ones if which.point in x.bracket.points)
-        rungs.note(step)
-        while rungs.waiting == 0 and not rungs.bracket.is_done:
-            yield from rungs.end()
-            if not rungs.bracket.is_done:
-                rungs.list_jobs()
-        if rungs.bracket.is_done:
-            open_ones.remove(rungs)
+        if step.held or step.failure:
+            which = step.held.trials[0] if step.held else step.failure.trial
+            rungs = next(x for x in open_ones if which.point in x.bracket.points)
+            rungs.note(step)
+            yield from _without_jobs(rungs)
+            open_ones[:] = [x for x in open_ones if not x.bracket.is_done]
 
 
-def _next(state, store, open_ones=()):
-    """The rungs of a bracket that was begun and not ended, or of a new one; None if there is
-    none."""
-    for bracket in _bracket_left(state, [rungs.bracket for rungs in open_ones]):
-        rungs = _Rungs(state, store, bracket)
-        rungs.held = store.load(bracket, rungs.groups)
-        return rungs
+def _without_jobs(rungs):
+    """Ends rungs as long as there is nothing to wait for."""
+    while rungs.waiting == 0 and not rungs.bracket.is_done:
+        yield from rungs.end()
+        if not rungs.bracket.is_done:
+            rungs.list_jobs()
+
+
+def _resumed(state, store):
+    """The brackets that were begun and not ended, one after another."""
+    for bracket in state.brackets:
+        if not bracket.is_done:
+            groups = state.asked.groups({point: state.points[point] for point in bracket.points})
+            rungs = _Rungs(state, store, bracket, groups)
+            rungs.continues_with(store.load(bracket, rungs.groups))
+            yield rungs
+
+
+def _new(state, store):
+    """A new bracket; None if there is none. Raises ValueError or TypeError if a point is wrong,
+    before anything is written of it."""
     event = None if state.is_hopeless else state.next_bracket()
     if event is None:
         return None
+    first = len(state.points)
+    groups = state.asked.groups(dict(enumerate(event["points"], first)))
     store.event(event)
     state.take(event)
-    return _Rungs(state, store, state.brackets[-1])
-
-
-def _bracket_left(state, busy=()):
-    """The brackets that were begun, not ended, and not taken up."""
-    return (x for x in state.brackets if not x.is_done and x not in busy)
+    return _Rungs(state, store, state.brackets[-1], groups)
 
 
 class _Rungs:
     """A bracket in training."""
 
-    def __init__(self, state: State, store: Any, bracket: Bracket):
-        self.state, self.store, self.bracket = state, store, bracket
-        self.groups = state.asked.groups({point: state.points[point] for point in bracket.points})
-        self.group_of = {x.number: i for i, group in enumerate(self.groups) for x in group.trials}
-        self.held: list[Held | None] = [None] * len(self.groups)
-        self.found: list[list[Held]] = [[] for _ in self.groups]
-        self.lost: dict[
-            int, Trial
-        ] = {}  # that failed, by number; they take their steps all the same
+    def __init__(self, state: State, store: Any, bracket: Bracket, groups: Sequence[Group]):
+        self.state, self.store, self.bracket, self.groups = state, store, bracket, groups
+        self.group_of = {x.number: i for i, group in enumerate(groups) for x in group.trials}
+        self.held: list[Held | None] = [None] * len(groups)
+        self.found: list[list[Held]] = [[] for _ in groups]
+        self.lost: dict[int, int] = {}  # the points of trials that failed, by number
         self.jobs: list[trial_pool.Job] = []
         self.waiting = 0  # for this number of jobs
-        self.most = state.most_trials
+        self.failed = 0  # trials in this rung: they count as if they had been trained
+
+    def continues_with(self, held: Sequence[Held | None]) -> None:
+        """Takes what was saved after a rung; what is not there had failed before."""
+        self.held = list(held)
+        if self.bracket.rungs:
+            there = {trial.number for one in self.held if one for trial in one.trials}
+            trials = (trial for group in self.groups for trial in group.trials)
+            live = (trial for trial in trials if trial.point in self.bracket.live)
+            self.lost = {x.number: x.point for x in live if x.number not in there}
 
     def live(self, i: int) -> list[int]:
         """Numbers of the trials of a group that are to be trained."""
@@ -160,7 +181,7 @@ class _Rungs:
         total, held = num_rows(self.groups[i].trials[0].config), self.held[i]
         before = 0 if held is None else len(held.metrics.updates)
         share = self.bracket.ends[len(self.bracket.rungs)]
-        return min(total, max(before + 1, round(total * share)))
+        return min(total, max(before + 1, int(total * share + 1e-9)))
 
     def list_jobs(self) -> None:
         """Makes the jobs of the rung that begins, if one does."""
@@ -180,7 +201,8 @@ class _Rungs:
             self.found[self.group_of[step.held.trials[0].number]].append(step.held)
             self.waiting -= 1
         if step.failure:
-            self.lost[step.failure.trial.number] = step.failure.trial
+            self.lost[step.failure.trial.number] = step.failure.trial.point
+            self.failed += 1
             self.waiting -= 1
 
     def end(self) -> Iterator[Progress]:
@@ -199,18 +221,23 @@ class _Rungs:
                 point, env, seed = state.asked.place(trial.number)
                 returns[point][env, seed] = value
             rows = [0 if x is None else len(x.metrics.updates) for x in (before[i], held)]
-            then, now = (results.updates_at(config, number) for number in rows)
-            steps += (now - then) * config.batch_size * len(held.trials)
-        now, before = self.bracket.ends[len(self.bracket.rungs)], self._share_before()
-        lost = sum(trial.point in self.bracket.live for trial in self.lost.values())
-        steps += round(lost * (now - before) * state.asked.base.total_timesteps)
+            first, last = (results.updates_at(config, number) for number in rows)
+            steps += (last - first) * config.batch_size * len(held.trials)
+        begun = self.bracket.rungs[-1]["share"] if self.bracket.rungs else 0.0
+        share = self.bracket.ends[len(self.bracket.rungs)] - begun
+        steps += round(self.failed * share * state.asked.trial_length)
         event = state.next_rung(self.bracket, returns, steps)
+        # Rows of a process that was killed before its event: where training does not repeat to the
+        # bit, another decision must not continue what has ended.
+        ended = {state.asked.place(number)[0] for number in self.store.journal.trials}
+        event["kept"] = [point for point in event["kept"] if point not in ended]
         kept = set(event["kept"])
         for held in self.held:
             ended = [] if held is None else [x.number for x in held.trials if x.point not in kept]
             if ended:
                 part = held.take(sorted(ended))
                 yield Progress(result=Result(part.trials, part.metrics, None))
+        self.failed = 0
         state.is_hopeless = len(self.lost) == len(self.group_of)
         self.held = [held and _only(held, kept) for held in self.held]
         if kept:
@@ -218,18 +245,9 @@ class _Rungs:
         self.store.event(event)
         state.take(event)
 
-    def _share_before(self):
-        rungs = self.bracket.rungs
-        return rungs[-1]["share"] if rungs else 0.0
-
     def _no_returns(self):
         shape = len(self.state.asked.envs), len(self.state.asked.options.seeds)
         return {point: np.full(shape, np.nan) for point in self.bracket.live}
-
-
-def num_rows(config: Config) -> int:
-    """Of metrics, of a whole run."""
-    return -(-config.num_updates // default_log_interval(config))
 
 
 def _only(held, points):

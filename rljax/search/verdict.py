@@ -2,21 +2,22 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax import analysis
+from rljax import analysis, presets
 from rljax.analysis.statistics import aggregate_mean
-from rljax.config import Config
+from rljax.runs import records
 from rljax.search import axes, objectives, training
-from rljax.search.brackets import State
-from rljax.search.training import num_rows
+from rljax.search.brackets import State, num_rows
+from rljax.sweep import points as spaces
 from rljax.sweep import results, running
 from rljax.sweep.journal import Journal
-from rljax.sweep.points import Point, describe
+from rljax.sweep.points import Point
+from rljax.utils import atomic_io, env_settings
 
 BEFORE = -1  # the number of the settings of before among points
 NAMES = ("winner", "runner-up", "before")
@@ -28,6 +29,7 @@ class Fresh(NamedTuple):
     points: dict[int, Point]  # the winner first, then the runner-up, and the settings of before
     returns: dict[int, np.ndarray]  # [E, S] as in the search
     evaluated: dict[int, np.ndarray]  # [E, S] of full episodes after training, NaN without
+    env_steps: int
 
 
 def chosen(state: State) -> dict[int, Point]:
@@ -35,57 +37,56 @@ def chosen(state: State) -> dict[int, Point]:
     found = {point: state.points[point] for point in state.best()[:2]}
     asked = state.asked
     before = {name: axes.setting(name, asked.base, asked.own) for name in asked.axes}
-    if None not in before.values() and before not in [*found.values()][:1]:
+    if _missing(state) is None and before not in [*found.values()][:1]:
         found[BEFORE] = before
     return found
+
+
+def _missing(state):
+    """An axis on which the base has nothing; None if there is none."""
+    asked = state.asked
+    settings = {name: axes.setting(name, asked.base, asked.own) for name in asked.axes}
+    return next((name for name, x in settings.items() if x is axes.MISSING), None)
 
 
 def fresh_runs(state: State, folder: Path, note: Callable, signals: Any) -> Fresh | None:
     """Trains the chosen points with seeds that the search has not seen, and evaluates them; None if
     that is not asked for, or none can be trained. Rows go to fresh/results.csv, from which this
     continues."""
-    asked, number = state.asked, state.asked.search.fresh_seeds
-    if not number or not state.reached:
+    number, options = state.asked.search.fresh_seeds, state.asked.options
+    if not number:
         return None
-    options = asked.options
     first = options.seed + options.num_seeds
-    fresh = asked._replace(options=dataclasses.replace(options, seed=first, num_seeds=number))
+    asked = state.asked._replace(options=dataclasses.replace(options, seed=first, num_seeds=number))
     points = chosen(state)
-    places = dict(enumerate(points.values()))
-    names = dict(enumerate(points))
-    groups = fresh.groups(places)
+    groups = asked.groups(dict(enumerate(points.values())))
     path = folder / "fresh"
-    path.mkdir(exist_ok=True)
+    with atomic_io.writing(path):
+        path.mkdir(exist_ok=True)
     journal = Journal(path, running.check(groups))
-    shape = len(asked.envs), number
-    returns = {point: np.full(shape, np.nan) for point in points}
-    evaluated = {point: np.full(shape, np.nan) for point in points}
-    most = state.most_trials
-    steps = training.to_the_end(fresh, groups, set(journal.trials), most)
+    steps = training.to_the_end(asked, groups, set(journal.trials))
     with contextlib.closing(steps):
         for step in steps:
             note(step)
             if step.result:
                 journal.add(step.result, 0.0, 0.0)
             signals.check()
-    if not journal.trials:
-        return None
-    _read(fresh, groups, path, names, returns, evaluated)
-    return Fresh(points, returns, evaluated)
+    return _read(asked, groups, path, points) if journal.trials else None
 
 
-def _read(fresh, groups, path, names, returns, evaluated):
-    """Takes returns from the table, so that those trained before an interruption count as well."""
-    table = results.read(path)
+def _read(asked, groups, path, points):
+    """From the table, so that what was trained before an interruption counts as well."""
+    table, names = results.read(path), list(points)
     configs = {trial.number: trial.config for group in groups for trial in group.trials}
+    shape = len(points), len(asked.envs), len(asked.options.seeds)
+    returns, evaluated = np.full((2, *shape), np.nan)
     for number, rows in table.groupby("trial"):
-        point, env, seed = fresh.place(number)
-        metrics = _Rows(rows)
         total = num_rows(configs[number])
-        returns[names[point]][env, seed] = objectives.of_trials(
-            metrics, fresh.search.objective, total
-        )[0]
-        evaluated[names[point]][env, seed] = rows["eval_return"].iloc[-1]
+        found = objectives.of_trials(_Rows(rows), asked.search.objective, total)
+        returns[asked.place(number)] = found[0]
+        evaluated[asked.place(number)] = rows["eval_return"].iloc[-1]
+    env_steps = int(table.groupby("trial")["env_steps"].max().sum())
+    return Fresh(points, dict(zip(names, returns)), dict(zip(names, evaluated)), env_steps)
 
 
 class _Rows:
@@ -98,38 +99,42 @@ class _Rows:
 
 
 def of(state: State, fresh: Fresh | None) -> dict:
-    """What search.json says of the points."""
-    best = state.best()
-    if not best:
-        return {"winner": None, "sentences": ["No point was trained."]}
-    told = {"preset": preset(state, best[0]), "ranking": _ranking(state, best)}
+    """What search.json says of the points, of which some have a return."""
+    best, asked = state.best(), state.asked
     roles = dict(zip(best[:2], NAMES)) | {BEFORE: NAMES[2]}
-    in_search = state.scores({p: state.reached[p][1] for p in best[:2]}) if best[:2] else []
-    found = {
-        roles[point]: {"point": point, "settings": state.points[point], "search": _told(scores)}
-        for point, scores in zip(best[:2], in_search)
-    }
+    # Ranks among some runs cannot be compared with ranks among others.
+    comparable = len(asked.envs) == 1 or bool(asked.search.references)
+    found: dict[str, dict] = {}
+    for point in best[:2]:
+        share, returns = state.reached[point]
+        entry = {"point": point, "settings": state.points[point], "share": share}
+        if comparable:
+            entry["search"] = _told(state.scores({point: returns})[0])
+        found[roles[point]] = entry
     sentences = []
     if fresh is not None:
         scores = dict(zip(fresh.points, state.scores(fresh.returns)))
         for point, values in scores.items():
             entry = found.setdefault(roles[point], {"settings": fresh.points[point]})
             entry["fresh"] = _told(values)
-            if len(state.asked.envs) == 1 and np.isfinite(fresh.evaluated[point]).all():
+            if len(asked.envs) == 1 and np.isfinite(fresh.evaluated[point]).all():
                 entry["evaluated"] = _told(fresh.evaluated[point][0])
-            if "search" in entry and len(state.asked.envs) == 1:
+            if "search" in entry and entry["share"] == asked.last_share:
                 entry["optimism"] = entry["search"]["mean"] - entry["fresh"]["mean"]
         winner, *others = scores
         for other in others:
-            names = f"the {roles[winner]}", _IN_WORDS[roles[other]]
-            with np.errstate(invalid="ignore"):
-                pair = scores[winner], scores[other]
-                compared = analysis.compare(*pair, names, statistic=aggregate_mean)
-            sentences.append(compared.sentence[:1].upper() + compared.sentence[1:])
+            names = "the winner", _IN_WORDS[roles[other]]
+            pair = scores[winner], scores[other]
+            told = analysis.compare(*pair, names, statistic=aggregate_mean).sentence
+            sentences.append(told[:1].upper() + told[1:])
+        if name := _missing(state):
+            sentences.append(f"The settings of before have no {name}: they are not compared.")
+    told = {"preset": preset(state, best[0]), "ranking": _ranking(state, best)}
+    told |= {"fresh_env_steps": fresh.env_steps if fresh else 0}
     return {"points_judged": found, "sentences": sentences, **told}
 
 
-_IN_WORDS = {"runner-up": "the runner-up", "before": "what was set before"}
+_IN_WORDS = {NAMES[1]: "the runner-up", NAMES[2]: "what was set before"}
 
 
 def _told(scores):
@@ -144,53 +149,46 @@ def _told(scores):
 
 
 def _ranking(state: State, best: list[int]) -> list[dict]:
-    several = len(state.asked.envs) > 1
     found = []
     for point in best:
         share, returns = state.reached[point]
-        known = objectives.with_lowest(returns)
+        means = [
+            float(objectives.with_lowest(values, lowest).mean())
+            if np.isfinite(values).any()
+            else None
+            for values, lowest in zip(returns, state.lowest)
+        ]
         entry = {"point": point, "settings": state.points[point], "share": share}
-        entry["returns"] = known.mean(axis=1).tolist() if several else float(known.mean())
-        found.append(entry)
+        found.append({**entry, "returns": means if len(means) > 1 else means[0]})
     return found
 
 
 def preset(state: State, point: int) -> str:
     """The winner's settings as an entry of `presets.PRESETS`, with the search as its comment."""
     asked, search = state.asked, state.asked.search
-    config, own = asked.base, asked.own
-    axes_told = " ".join(f"{name}={_axis(axis)}" for name, axis in asked.axes.items())
+    config, own = spaces.apply(asked.base, asked.own, state.points[point])
+    told = " ".join(f"{name}={_axis(axis.values)}" for name, axis in asked.axes.items())
+    numbers = f"{len(state.points)} points, {len(asked.options.seeds)} seeds"
     lines = [
-        f"# {search.sampler}, {search.scheduler}: {len(state.points)} points,"
-        f" {len(asked.options.seeds)} seeds, {state.env_steps:,} steps: {axes_told}"
+        f"# {search.sampler}, {search.scheduler}: {numbers}, {state.env_steps:,} steps:",
+        f"# {told}",
     ]
-    values = _changed(config, own) | state.points[point]
-    text = ", ".join(f"{name}={value!r}" for name, value in values.items() if "." not in name)
-    for env in asked.envs:
-        lines.append(f'("{asked.options.algorithm}", "{env}"): dict({text}),')
-    return "\n".join(lines)
-
-
-def _changed(config: Config, own: Any) -> dict:
-    """The settings of the base that are not the defaults, but for the environment."""
-    del own
-    plain = Config()
-    return {
-        name: getattr(config, name)
-        for name in Config.__dataclass_fields__
-        if name != "env" and getattr(config, name) != getattr(plain, name)
+    for options in own:
+        changed = [n for n, x in vars(type(options)()).items() if x != getattr(options, n)]
+        with_those = " ".join(f"{n}={getattr(options, n)}" for n in changed)
+        lines += [f"# with {with_those}"] * bool(changed)
+    base = presets.base(asked.options.algorithm)
+    names = [n for n in vars(base) if n != "env" and getattr(config, n) != getattr(base, n)]
+    values = {n: records.plain(n, getattr(config, n)) for n in names}
+    values |= {
+        n: dict(x) for n, x in values.items() if n in env_settings.NAMES and type(x) is tuple
     }
+    text = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    key = asked.options.algorithm
+    return "\n".join([*lines, *(f'("{key}", "{env}"): dict({text}),' for env in asked.envs)])
 
 
-def _axis(axis):
-    from rljax.sweep.points import Range, label
-
-    if isinstance(axis.values, Range):
-        return (
-            f"{'log' if axis.values.is_log else 'linear'}:{axis.values.low:g}:{axis.values.high:g}"
-        )
-    return ",".join(map(label, axis.values))
-
-
-def settings_in_words(point: Mapping) -> str:
-    return describe(dict(point))
+def _axis(values):
+    if isinstance(values, spaces.Range):
+        return f"{'log' if values.is_log else 'linear'}:{values.low:g}:{values.high:g}"
+    return ",".join(map(spaces.label, values))

@@ -11,6 +11,7 @@ trained in a process.
     trials      points and seeds as trials, and their groups
     running     run, chunks: a whole sweep
     population  a group as one vmapped program
+    programs    what is compiled for it
     trial_pool  a group in processes
     results     the tidy table
     options     the options of a sweep
@@ -29,21 +30,17 @@ _NAMES = {
     "running": "FailedError check chunks run",
     "trials": "Group Trial plan",
 }
-_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+_HOMES = {
+    name: f"rljax.sweep.{module}" for module, names in _NAMES.items() for name in names.split()
+}
+_HOMES |= {"search": "rljax.search.searching", "When": "rljax.search.axes"}
 
 __all__ = list(_HOMES)
 
 
-_SEARCH = {"search": "searching", "When": "axes"}  # of rljax.search
-
-__all__ += _SEARCH
-
-
 def __getattr__(name):
-    if name in _SEARCH:
-        return getattr(import_module(f"rljax.search.{_SEARCH[name]}"), name)
     if name in _HOMES:
-        return getattr(import_module(f"rljax.sweep.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'rljax.sweep' has no attribute {name!r}")
 
 

@@ -73,7 +73,8 @@ def train_stretch(
     started = time.perf_counter()
     live = [trial for trial in trials if trial.number not in done]
     config = live[0].config
-    large = small = programs.fitting(live[0], how, stretch.most)
+    # Groups of a search have any number of trials: a power of two, and few programs.
+    large = small = programs.fitting(live[0], how, 1 << (len(trials) - 1).bit_length())
     if not stretch.one_size:
         small = large.resized(max(1, large.each // SMALL))
     for program in {program for program, _ in _batches(live, large, small)}:

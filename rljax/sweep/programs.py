@@ -93,7 +93,7 @@ def _shapes(program):
     return configs, jax.eval_shape(lambda: seeds.keys([0] * program.size))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _begin(program):
     """Not compiled yet."""
     config, module = program.config, program.module
@@ -107,12 +107,12 @@ def _begin(program):
     return sharding.spread(init, program.mesh, (SHARDED, SHARDED), (SHARDED, _BY_TRIAL))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _init(program):
     return _begin(program).lower(*_shapes(program)).compile()
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _advancing(program):
     """(compiled, bytes)."""
     log_interval, module = default_log_interval(program.config), program.module

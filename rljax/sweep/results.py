@@ -56,7 +56,6 @@ class Stretch(NamedTuple):
 
     rows: int  # at which it ends
     held: Held | None = None  # the trials to continue with; without, all are new
-    most: int = 1  # trials that any stretch of any group has: programs are made for as many
     one_size: bool = False  # programs of one size, filled up with copies
 
 

@@ -41,7 +41,7 @@ def test_it_is_repeated_in_words(tmp_path, capsys):
     """On a terminal of 80 columns no table is wider."""
     assert main(*SMALL, *AXIS, "--budget", "8k", "--run-dir", tmp_path / "run") == 0
     out = capsys.readouterr().out
-    for words in ("on 3 fresh seeds", "winner", "optimism", "the winner is", '("a2c", "probes:'):
+    for words in ("on 3 fresh seeds", "winner", "optimism", "95% interval of", '("a2c", "probes:'):
         assert words in out
     table = [line for line in out.splitlines() if line.startswith(("│", "┃"))]
     assert table

@@ -8,6 +8,7 @@ import jax
 
 from rljax import Config, a2c, learner, rollout
 from rljax.config import at_row_end, default_log_interval
+from rljax.sweep import programs
 
 CONFIG = Config(
     env="probes:RewardByAction", total_timesteps=320, num_envs=4, num_steps=4, hidden_sizes=(8,)
@@ -39,8 +40,16 @@ def is_row(config, metrics):
 def optimized():
     """XLA optimises as it does for users: else devices differ in last bits."""
     before = jax.config.read("jax_disable_most_optimizations")
+    _forget_programs()
     jax.config.update("jax_disable_most_optimizations", False)
     try:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
+        _forget_programs()
+
+
+def _forget_programs():
+    """Those of sweeps, which are kept as they were compiled."""
+    for kept in (programs._begin, programs._init, programs._advancing):
+        kept.cache_clear()

@@ -42,14 +42,20 @@ def test_a_bracket_is_as_large_as_the_budget_allows(rungs, slack):
         assert simulated(found + 1, ends, 4) > within
 
 
-def test_one_more_point_costs_what_those_cost_that_follow_from_it():
-    """In the limit of many, so that nothing is rounded."""
-    ends, eta = halving.shares(4, 3), 3
-    for rung in range(3):
-        lengths = np.diff(ends)[rung:]
-        many = 3**6
-        taken = sum(length * many / eta**i for i, length in enumerate(lengths))
-        assert halving.cost_of_one_more(rung, ends, eta) == pytest.approx(taken / many)
+@pytest.mark.parametrize("eta", [2, 3, 4])
+@pytest.mark.parametrize("rungs", [2, 3, 4])
+def test_what_goes_on_never_takes_more_than_there_is(eta, rungs):
+    """If nothing can be told apart, so that all goes on that may."""
+    ends = halving.shares(rungs, eta)
+    for points, slack in itertools.product((2, 5, 16, 61), (0.0, 0.25, 1.0)):
+        left = halving.cost(points, ends, eta) * (1 + slack)
+        live, before = points, 0.0
+        for rung, end in enumerate(ends[:-1]):
+            left, before = left - live * (end - before), end
+            most = halving.most_that_go_on(left, rung, ends, eta, live)
+            assert most >= -(-live // eta)  # those that must
+            live = most
+        assert live * (1 - before) <= left + 1e-6
 
 
 def drawn(seed, points=12, seeds=4):
@@ -68,23 +74,23 @@ def test_those_end_that_the_interval_tells_from_the_best(seed):
         scipy.stats.ttest_rel(best, row, alternative="greater").pvalue < 1 - confidence
         for row in scores
     ]
-    found = halving.decide(scores, eta, confidence, most_more=100)
-    assert found.order == sorted(range(12), key=lambda i: -means[i])
-    assert found.kept[:3] == found.order[:3]
-    assert set(found.kept[3:]) == {i for i in found.order[3:] if not below[i]}
+    found = halving.decide(scores, eta, confidence, most=12)
+    order = sorted(range(12), key=lambda i: -means[i])
+    assert found.kept[:3] == order[:3]
+    assert set(found.kept[3:]) == {i for i in order[3:] if not below[i]}
     assert found.by_interval == len(found.kept) - 3
     assert found.in_doubt == 0
-    fewer = halving.decide(scores, eta, confidence, most_more=1)
+    fewer = halving.decide(scores, eta, confidence, most=4)
     assert fewer.kept == found.kept[:4]
     assert fewer.by_interval + fewer.in_doubt == found.by_interval
 
 
 def test_ties_go_on():
     """Nobody ended an episode yet: nothing tells the points apart."""
-    found = halving.decide(np.zeros((8, 4)), 4, 0.9, most_more=100)
+    found = halving.decide(np.zeros((8, 4)), 4, 0.9, most=12)
     assert (len(found.kept), found.by_interval) == (8, 6)
     equal = np.array([[2.0] * 4, [1.0] * 4, [2.0] * 4, [0.0] * 4])
-    found = halving.decide(equal, 4, 0.99, most_more=100)
+    found = halving.decide(equal, 4, 0.99, most=12)
     assert found.kept == [0, 2]
 
 
@@ -144,4 +150,6 @@ def test_scores_of_several_environments():
     of_b = np.array([[2, 3], [0, 1]]) / 3
     np.testing.assert_allclose(ranks, (of_a + of_b) / 2)
     np.testing.assert_allclose(objectives.scores(raw[:, :1], ["a"], {}), [[1, 3], [2, 1]])
-    assert not objectives.scores(np.full((2, 1, 3), np.nan), ["a"], {}).any()
+    nothing = np.full((2, 1, 3), np.nan)
+    assert (objectives.scores(nothing, ["a"], {}) == objectives.UNKNOWN).all()
+    assert (objectives.scores(nothing, ["a"], {}, np.array([-500.0])) == -500).all()

@@ -118,10 +118,18 @@ def test_a_place_is_that_of_its_value():
         ({"num_workers": [1, 2]}, "unknown setting 'num_workers'"),
         ({"total_timesteps": [10, 20]}, "cannot be one of a search"),
         ({"env": ["a", "b"]}, "cannot be one of a search"),
-        ({"core_size": sweep.When([1], "core", ["lstm"])}, "must be an axis before it, of which"),
+        ({"core_size": sweep.When([1], "core", ["lstm"])}, "of an axis with values before it"),
+        (
+            {"gamma": sweep.log(0.9, 1), "num_steps": sweep.When([4], "gamma", [0.9])},
+            "of an axis with values before it",
+        ),
+        (
+            {"num_envs": [2, 4], "num_steps": sweep.When([4], "num_envs", sweep.log(2, 4))},
+            "of an axis with values before it",
+        ),
         (
             {"core": ["none", "gru"], "core_size": sweep.When([1], "core", ["lstm"])},
-            "axis core_size: core is never lstm",
+            "axis core_size: the condition: core is never lstm",
         ),
         ({"num_steps": Range(5.2, 5.8)}, "no whole number is from 5.2 to 5.8"),
     ],
@@ -129,6 +137,24 @@ def test_a_place_is_that_of_its_value():
 def test_bad_axes(given, message):
     with pytest.raises(ValueError, match=message):
         axes.checked(given, BASE, ())
+
+
+def test_conditions_of_conditions():
+    """What depends on an axis that does not count does not count either, whatever the base has."""
+    given = {
+        "core": ["none", "lstm"],
+        "core_size": sweep.When([48, 64], "core", ["lstm"]),
+        "num_steps": sweep.When([7, 9], "core_size", [48]),
+    }
+    found = axes.checked(given, BASE, ())
+    assert axes.point_at(found, {"core": 0.1, "core_size": 0.1, "num_steps": 0.1}) == {
+        "core": "none",
+        "core_size": 48,
+        "num_steps": BASE.num_steps,
+    }
+    assert axes.point_at(found, dict.fromkeys(given, 0.6))["core_size"] == 64
+    every = [(x["core"], x["core_size"], x["num_steps"]) for x in axes.corners(found)]
+    assert {("lstm", 48, 7), ("lstm", 48, 9), ("lstm", 64, BASE.num_steps)} <= set(every)
 
 
 def test_an_algorithm_s_own_options_are_axes():
@@ -188,5 +214,10 @@ def test_a_storage_that_cannot_be_had(tmp_path):
     with pytest.raises(ValueError, match="storage = ") as told:
         samplers.make("tpe", AXES, 0, tmp_path / "a", f"sqlite:///{tmp_path}/no/such/s.db", None)
     assert len(str(told.value).splitlines()) == 1
-    with pytest.raises(ValueError, match="has no attribute 'Nothing'"):
-        made("optuna.samplers:Nothing", tmp_path)
+    for name, message in (
+        ("optuna.samplers:Nothing", "has no attribute 'Nothing'"),
+        ("optuna.samplers:GridSampler", "cannot be made without arguments"),
+        ("os:getcwd", "must be a class of Optuna's samplers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made(name, tmp_path)

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 import tiny
 
-from rljax import Config, sweep
-from rljax.search import directory, training
+from rljax import presets, sweep
+from rljax.config import WorkerConfig
+from rljax.search import axes, brackets, directory, training, verdict
+from rljax.search.options import SearchOptions
 from rljax.sweep import population
 from rljax.utils import pytrees
 
@@ -102,11 +104,11 @@ def test_sizes_of_batches_differ_by_rounding():
         return sweep.results.joined([step.held for step in steps if step.held])
 
     with tiny.optimized():
-        begun = trained(sweep.results.Stretch(5, None, 12))
+        begun = trained(sweep.results.Stretch(5, None))
         two = begun.take([3, 7])
         done = {x.number for x in group.trials} - {3, 7}
-        large = trained(sweep.results.Stretch(15, two, 12, one_size=True), done)
-        small = trained(sweep.results.Stretch(15, two, 12), done)
+        large = trained(sweep.results.Stretch(15, two, one_size=True), done)
+        small = trained(sweep.results.Stretch(15, two), done)
     assert len(large.metrics.updates) == len(small.metrics.updates) == 15
     apart = 0
     for a, b in zip(jax.tree.leaves(large.states), jax.tree.leaves(small.states)):
@@ -150,8 +152,39 @@ def test_what_is_judged_on_fresh_seeds(found):
     assert len(result.sentences) == 2
     assert "3 and 3 seeds are too few" in result.sentences[0]
     assert result.preset in (path / "preset.txt").read_text()
-    given = eval(result.preset.splitlines()[-1].partition(": ")[2].rstrip(","), {"dict": dict})
-    assert Config(**given, env=BASE.env) == dataclasses.replace(result.config)
+
+
+def pasted(preset, monkeypatch):
+    """What `presets.preset` gives with this entry."""
+    lines = [line for line in preset.splitlines() if not line.startswith("#")]
+    entries = eval("{" + "".join(lines) + "}")
+    monkeypatch.setattr(presets, "PRESETS", entries)
+    return [presets.preset(*key) for key in entries]
+
+
+def test_the_preset_is_the_winner(found, monkeypatch):
+    _, result = found
+    assert pasted(result.preset, monkeypatch) == [result.config]
+
+
+def test_a_preset_of_entries_and_own_options(monkeypatch):
+    """Of dicts the whole; an algorithm's own options are no settings."""
+    base = dataclasses.replace(presets.base("a3c"), env="CartPole-v1", num_steps=7)
+    given = {"env_params.max_steps_in_episode": [50], "num_workers": [3], "gamma": [0.5]}
+    own = (WorkerConfig(),)
+    checked = axes.checked(given, base, own)
+    shared = dict(algorithm="a3c", num_seeds=3, run_dir=None)
+    options = sweep.SweepOptions(**shared)
+    asked = brackets.Asked(base, options, SearchOptions(budget=1), own, checked)
+    state = brackets.State(asked, None)
+    state.points = [axes.point_at(checked, dict.fromkeys(given, 0.5))]
+    text = verdict.preset(state, 0)
+    (config,) = pasted(text, monkeypatch)
+    wanted = dict(env_params={"max_steps_in_episode": 50}, gamma=0.5)
+    assert config == dataclasses.replace(base, **wanted)
+    assert "# with num_workers=3" in text
+    assert verdict._missing(state) == "env_params.max_steps_in_episode"
+    assert verdict.BEFORE not in verdict.chosen(state)
 
 
 def killed_at(monkeypatch, number):
@@ -214,7 +247,7 @@ def test_a_finished_search_is_left_alone(found, capsys):
         ("search.jsonl", b"nonsense\n", "search.jsonl is damaged"),
         ("search.jsonl", b'{"event": "rung"}\n', "search.jsonl is damaged"),
         ("search.jsonl", b"[1]\n", "a line is no object"),
-        ("config.json", b'{"config": {}, "run": {}}', "a run of None, not a search"),
+        ("config.json", b'{"config": {}, "run": {}}', "holds no search"),
     ],
 )
 def test_damaged_files(found, tmp_path, name, data, message):
@@ -248,6 +281,15 @@ def test_the_directory_of_another_search(found):
         (dict(confidence=1.0), "confidence = 1.0: must be at least 0.5 and below 1"),
         (dict(trial_steps=400), "trial_steps = 400: must be at most total_timesteps, 320"),
         (dict(rungs=9), "take fewer rungs"),
+        (dict(rungs=1000), "rungs = 1000: must be at most 20"),
+        (dict(seeds=range(2**32 - 4, 2**32 - 1)), "the last fresh seed must be below"),
+        (dict(scheduler="hyperband", budget=2_500), "for 3 brackets like"),
+        (dict(trial_steps=10), "would have no row of metrics"),
+        (
+            dict(sampler="evolution", envs=("probes:RewardByAction", "probes:Truncating")),
+            "references: evolution needs them",
+        ),
+        (dict(sampler="os:getcwd"), "sampler"),
         (dict(eta=1), "eta = 1: must be at least 2"),
         (dict(fresh_seeds=1), "fresh_seeds = 1: must be 0 or at least 3"),
         (dict(envs=("a", "a")), "must all be different"),
@@ -304,7 +346,8 @@ def test_several_environments():
     judged = result.summary["points_judged"]["winner"]
     assert 0 <= judged["fresh"]["mean"] <= 1  # ranks
     assert "optimism" not in judged
-    assert len(result.preset.splitlines()) == 3
+    assert len(result.preset.splitlines()) == 2 + 2
+    assert result.summary["sensitivity"]["tuned"] >= result.summary["sensitivity"]["fixed"]
     assert len(result.summary["ranking"][0]["returns"]) == 2
 
 
@@ -354,6 +397,39 @@ def test_a3c_is_searched():
     assert result.summary["status"] == "completed"
     assert "staleness_mean" in result.table
     assert set(result.table.groupby("trial").size()) == {40, 80}
+
+
+def test_where_no_episode_ends():
+    """There is no winner, and no score above those of later trials."""
+    base = dataclasses.replace(BASE, env="Pendulum-v1")  # 80 of 200 steps of an episode
+    with pytest.raises(sweep.FailedError, match="no trial has a return"):
+        sweep.search(base, {"gamma": [0.9, 0.95]}, BUDGET, **HOW)
+
+
+@pytest.mark.slow
+def test_in_processes_fresh_seeds_are_trained_as_far():
+    how = HOW | dict(trial_steps=160, rungs=1, scheduler="none", bracket=2, max_parallel=2)
+    result = sweep.search(HOST, {"gamma": [0.9, 0.95]}, 1_000, **how)
+    assert result.table["env_steps"].max() == result.fresh["env_steps"].max() == 160
+    assert result.fresh.groupby("trial")["eval_return"].last().notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_in_processes_it_is_resumed(tmp_path, monkeypatch, number):
+    """Episodes begin anew, so that returns may differ; the points do not."""
+    how = HOW | dict(rungs=2, max_parallel=2, run_dir=tmp_path / "search", quiet=True, slack=0)
+    with monkeypatch.context() as patch:
+        killed_at(patch, number)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.search(HOST, RATES, 6_000, **how)
+    result = sweep.search(HOST, RATES, 6_000, **how)
+    whole = sweep.search(HOST, RATES, 6_000, **how | dict(run_dir=tmp_path / "whole"))
+    assert result.summary["points"] == whole.summary["points"]
+    for column in ("learning_rate", "ent_coef"):
+        one, other = (x.table.groupby("point")[column].first() for x in (result, whole))
+        assert one.tolist() == other.tolist()
+    assert set(result.table.groupby("trial").size()) == {10, 20}
 
 
 @pytest.mark.slow
