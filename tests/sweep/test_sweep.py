@@ -91,7 +91,8 @@ def test_a_group_is_compiled_once_and_new_floats_never(caplog):
 def test_a_diverging_trial_touches_no_neighbour(table):
     """In the same program, with a neighbour that diverges and one that does not."""
     points = [{"learning_rate": rate} for rate in (RATES[0], 1e37)]
-    other = sweep.run(BASE, points, [3, 5], max_parallel=4, eval_episodes=6)
+    with tiny.optimized():
+        other = sweep.run(BASE, points, [3, 5], max_parallel=4, eval_episodes=6)
     lost, kept = other[other["point"] == 1], other[other["point"] == 0]
     assert lost["diverged"].iloc[-1]
     assert lost.groupby("trial")["diverged"].apply(lambda x: x.is_monotonic_increasing).all()
