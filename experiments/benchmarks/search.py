@@ -7,8 +7,10 @@ Each search chooses one point; what counts is the mean return of that point on t
 search has seen. Every repetition of a search has points of its own.
 
 random      64 random points x 4 seeds, all trained to the end: the budget that others are parts of
-halving     random points in brackets of successive halving
+halving     random points, in brackets of successive halving
 tpe         Optuna's TPE in batches of 16, all trained to the end; an extra
+tpe halving, evolution
+            brackets of 16 points that depend on what was found, with successive halving
 """
 
 import dataclasses
@@ -72,7 +74,7 @@ def _rows(options):
 
 def _search(env, name, share, options, sampling_seed):
     base, begun = Config(env=env, total_timesteps=STEPS[env]), time.perf_counter()
-    budget = round(share * options.points * options.seeds * (STEPS[env] + 512))  # of whole batches
+    budget = round(share * options.points * options.seeds * (STEPS[env] + 512))  # whole batches
     how = dict(SEARCHES[name], sampling_seed=sampling_seed, eval_episodes=0)
     found = sweep.search(base, AXES, budget, seeds=range(options.seeds), **how)
     winner = found.summary["points_judged"]["winner"]

@@ -1,4 +1,4 @@
-"""The options of a sweep: they change what a trial learns by rounding at most. Needs no JAX."""
+"""The options of a sweep, and of a search: they change what a trial learns by rounding at most. Needs no JAX."""
 
 import dataclasses
 from pathlib import Path
@@ -24,8 +24,8 @@ class SweepOptions:
     num_seeds: int = 8
     """Seeds of each point: --seed and the following ones."""
     run_dir: Path | None = None
-    """Where the sweep is written. By default of the script
-    runs/{env}__sweep-{algorithm}__{seed}__{time}; from Python nothing is written by default."""
+    """Where it is written. By default of the scripts runs/{env}__sweep-{algorithm}__{seed}__{time}
+    or, of a search, ...__search-...; from Python nothing is written by default."""
     eval_episodes: int = 20
     """Full episodes of each trial after training; 0 takes the last tenth of training instead."""
     eval_mode: Literal[EVAL_MODES] = "greedy"
@@ -40,7 +40,7 @@ class SweepOptions:
     device: Literal[DEVICES] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     resume: Path | None = None
-    """Resume the sweep in this directory: trials that are finished stay as they are."""
+    """Resume what is in this directory: trials that are finished stay as they are."""
     log_format: Literal[LOG_FORMATS] = "auto"
     """How progress is told: auto is live on a terminal and in a notebook; plain prints lines, json
     one JSON object in each."""
