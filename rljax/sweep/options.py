@@ -1,4 +1,5 @@
-"""The options of a sweep, and of a search: they change what a trial learns by rounding at most. Needs no JAX."""
+"""Options of sweeps and searches: they change what a trial learns by rounding at most. Needs no
+JAX."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +13,7 @@ from rljax.utils.checks import check
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """Options of a sweep: they change what a trial learns by rounding at most."""
+    """Options of a sweep, or of a search: they change what a trial learns by rounding at most."""
 
     algorithm: str = "a2c"
     """a2c or a3c. A3C's trials are trained in processes, as are those in environments that Python
