@@ -102,7 +102,7 @@ def _stretch_of_batch(program, held, trials, num_rows, span, pace):
     """Returns the pace, as `_train_batch` does."""
     filled = [*trials, *[trials[-1]] * (program.size - len(trials))]
     part = held.take([trial.number for trial in filled])
-    configs, _ = _arguments(trials, program.size)
+    configs = seeds.stack([trial.config for trial in filled])
     states = pytrees.with_keys(part.states, part.keys)
     rows = jax.tree.map(_lengthened, part.metrics, program.agents[1])
     config, number = trials[0].config, len(trials)

@@ -60,7 +60,7 @@ class Program(NamedTuple):
     @property
     def agents(self) -> Any:
         """The shapes of (states, rows)."""
-        return jax.eval_shape(_begin(self), *_shapes(self))
+        return _agents(self)
 
 
 def fitting(trial: Trial, how: SweepOptions, most: int) -> Program:
@@ -105,6 +105,11 @@ def _begin(program):
         return states, jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
 
     return sharding.spread(init, program.mesh, (SHARDED, SHARDED), (SHARDED, _BY_TRIAL))
+
+
+@lru_cache(maxsize=256)
+def _agents(program):
+    return jax.eval_shape(_begin(program), *_shapes(program))
 
 
 @lru_cache(maxsize=256)
