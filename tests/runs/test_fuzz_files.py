@@ -191,19 +191,14 @@ def read_and_rank(path):
 
 
 def resume_search(path):
-    asked = search_directory.search_of(path)
-    brackets.check(asked)
+    asked = brackets.settled(search_directory.search_of(path))
     with directory.lock(path):
         sampler = samplers.make("evolution", asked.axes, 0, path, None, None)
         state, store = brackets.State(asked, sampler), Store(path)
         store.replayed(state)
-        if next(training._bracket_left(state), None) is None:
-            return
-        rungs = training._next(state, store)
-        with begun():
-            for i in range(len(rungs.groups)):
-                rungs.live(i), rungs.rows(i)
-            rungs.list_jobs()
+        for rungs in list(training._resumed(state, store)):
+            with begun():
+                rungs.list_jobs()
 
 
 RUN_READERS = {
