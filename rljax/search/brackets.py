@@ -257,6 +257,8 @@ class State:
         """`take` for what JSON made of an event."""
         event = dict(event)
         if event["event"] == "bracket":
+            if event["number"] != len(self.brackets):
+                raise ValueError(f"bracket {event['number']!r} is not the next one")
             event["points"] = [spaces.restored(point) for point in event["points"]]
             self.sampler.restore(event["points"], event["ids"])
         else:

@@ -36,7 +36,7 @@ class SearchOptions:
     confidence: float = 0.9
     """A point ends only if it is below the best of its rung with this confidence, by a one-sided
     t interval over the seeds that both have."""
-    slack: float = 1.0
+    slack: float = 0.5
     """The share of a bracket's steps that points may take which the interval keeps."""
     bracket: int | None = None
     """Points of a bracket, at most; by default 16, or as many as the budget allows where points do
