@@ -28,9 +28,12 @@ class Done(NamedTuple):
 
 
 @contextlib.contextmanager
-def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
+def prepared(asked: Asked, is_kept: bool = True) -> Iterator[Callable[[], Done]]:
     """A search, checked as far as possible, in a locked directory: yields a function, to be called
     once, that trains what is left and reports.
+
+    Args:
+        is_kept: whether the directory is there afterwards, and the search may be resumed.
 
     Raises:
         ValueError, TypeError: a setting is wrong, or the directory is of another search.
@@ -53,7 +56,7 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
             sampler = samplers.make(*made, search.storage, search.study)
         stack.enter_context(_opened(asked, device))
         sampler = sampler or samplers.make(*made, None, search.study)
-        store = Store(folder, metrics)
+        store = Store(folder, metrics, is_kept)
         state = brackets.State(asked, sampler)
         store.replayed(state)
         if _is_done(folder):

@@ -85,7 +85,7 @@ def search(
         others = SweepOptions(**shared, quiet=quiet, **options)
         checked = axis_module.checked(axes, base, own)
         asked = Asked(base, others, how, own, checked)
-        with directory.prepared(asked) as train:
+        with directory.prepared(asked, is_kept=run_dir is not None) as train:
             done = train()
         if done.summary["status"] == "interrupted":
             raise KeyboardInterrupt

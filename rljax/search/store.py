@@ -31,10 +31,10 @@ EVENTS, RUNGS = "search.jsonl", "rungs"
 class Store:
     """The files of a search in progress."""
 
-    def __init__(self, folder: Path, metrics: Sequence[str] = ()):
-        """Begins them, or continues with those that are there. Raises ValueError if they are
-        damaged, WriteError if they cannot be written."""
-        self.folder = folder
+    def __init__(self, folder: Path, metrics: Sequence[str] = (), saves: bool = True):
+        """Begins them, or continues with those that are there; without checkpoints if it never is
+        resumed. Raises ValueError if they are damaged, WriteError if they cannot be written."""
+        self.folder, self.saves = folder, saves
         self.journal = Journal(folder, metrics)
         self.path = folder / EVENTS
         self.events = _events(self.path)
@@ -75,6 +75,8 @@ class Store:
 
     def save(self, bracket: Bracket, held: Sequence[Held | None]) -> None:
         """Saves what goes on after the rung that ends now."""
+        if not self.saves:
+            return
         trees, numbers = {}, {}
         for i, one in enumerate(held):
             if one is not None:
