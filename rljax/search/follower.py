@@ -85,7 +85,8 @@ class Follower:
         """The content of search.json, without what was found."""
         state, asked = self.state, self.state.asked
         wall = time.perf_counter() - self.begun
-        known = self.train_seconds - self.trained_before + self.compile_seconds
+        trained = self.train_seconds - self.trained_before
+        others = self.loop_seconds - trained - self.compile_seconds
         return {
             "algorithm": asked.options.algorithm,
             "env": ", ".join(map(str, asked.envs)),
@@ -106,13 +107,13 @@ class Follower:
                 "fresh seeds": self.fresh_seconds,
                 "wall": wall,
             },
-            "share_not_training": _share(self.loop_seconds, known),
+            "share_not_training": _share(others, trained),
             "fresh_env_steps": 0,
         }
 
 
-def _share(wall, known):
-    return max(0.0, 1 - known / wall) if wall > 0 else 0.0
+def _share(others, known):
+    return max(0.0, others) / (others + known) if others + known > 0 else 0.0
 
 
 def _without(state):

@@ -79,12 +79,19 @@ def train_stretch(
         small = large.resized(max(1, large.each // SMALL))
     for program in {program for program, _ in _batches(live, large, small)}:
         program.advance  # noqa: B018  compiles it
+    if stretch.held is None:
+        large.init  # noqa: B018
+    compiled = time.perf_counter()
+    yield Progress(compile_seconds=compiled - started)
     held = _fresh(large, live) if stretch.held is None else stretch.held
-    yield Progress(compile_seconds=time.perf_counter() - started)
+    yield Progress(seconds=time.perf_counter() - compiled)
     begun, pace = len(held.metrics.updates), {large: 1, small: 1}
     span = tuple(results.updates_at(config, rows) for rows in (begun, stretch.rows))
+    places = held.places
     for program, batch in _batches(live, large, small):
-        steps = _stretch_of_batch(program, held, batch, stretch.rows, span, pace[program])
+        at = np.array([places[trial.number] for trial in batch])
+        at = np.concatenate([at, at[-1:].repeat(program.size - len(at))])
+        steps = _stretch_of_batch(program, held.at(at), batch, stretch.rows, span, pace[program])
         pace[program] = (yield from _failures_told(batch, steps)) or pace[program]
 
 
@@ -99,12 +106,11 @@ def _fresh(program, trials):
 
 
 def _stretch_of_batch(program, held, trials, num_rows, span, pace):
-    """Returns the pace, as `_train_batch` does."""
-    filled = [*trials, *[trials[-1]] * (program.size - len(trials))]
-    part = held.take([trial.number for trial in filled])
-    configs = seeds.stack([trial.config for trial in filled])
-    states = pytrees.with_keys(part.states, part.keys)
-    rows = jax.tree.map(_lengthened, part.metrics, program.agents[1])
+    """Trains these trials, held with copies of the last that fill the batch. Returns the pace, as
+    `_train_batch` does."""
+    configs = seeds.stack([trial.config for trial in held.trials])
+    states = pytrees.with_keys(held.states, held.keys)
+    rows = jax.tree.map(_lengthened, held.metrics, program.agents[1])
     config, number = trials[0].config, len(trials)
     advance = _advance(program, config, configs, (states, rows), span, pace, number)
     agents, pace = yield from advance

@@ -43,12 +43,21 @@ class Held(NamedTuple):
     keys: tuple[int, ...]  # which of their leaves are random keys
     metrics: Metrics  # [R, A] the rows so far
 
+    @property
+    def places(self) -> dict[int, int]:
+        """Of the trials here, by their numbers."""
+        return {trial.number: i for i, trial in enumerate(self.trials)}
+
     def take(self, numbers: Sequence[int]) -> "Held":
         """The trials of these numbers, in this order."""
-        places = {trial.number: i for i, trial in enumerate(self.trials)}
-        at = np.array([places[number] for number in numbers], int)
-        states, metrics = jax.tree.map(lambda x: x[at], self.states), of_trials(self.metrics, at)
-        return Held([self.trials[i] for i in at], states, self.keys, metrics)
+        places = self.places
+        return self.at(np.array([places[number] for number in numbers], int))
+
+    def at(self, places: np.ndarray) -> "Held":
+        """The trials in these places, in this order."""
+        states = jax.tree.map(lambda x: x[places], self.states)
+        trials = [self.trials[i] for i in places]
+        return Held(trials, states, self.keys, of_trials(self.metrics, places))
 
 
 class Stretch(NamedTuple):
