@@ -19,6 +19,7 @@ import numpy as np
 from rljax import algorithms
 from rljax.runs import checkpoints
 from rljax.search.brackets import Bracket, State, recorded
+from rljax.sweep import programs
 from rljax.sweep.journal import Journal
 from rljax.sweep.results import Held, Result
 from rljax.sweep.trials import Group
@@ -110,10 +111,12 @@ def _held(group, numbers, arrays):
     by_number = {trial.number: trial for trial in group.trials}
     trials = [by_number[number] for number in numbers]
     first, keys = trials[0], seeds.keys(trial.seed for trial in trials)
-    module = algorithms.module(first.algorithm)
-    like, is_key = pytrees.without_keys(module.init_seeds(first.config, *first.own, keys))
-    start = "states/"
+    module, start = algorithms.module(first.algorithm), "states/"
     states = {n.removeprefix(start): x for n, x in arrays.items() if n.startswith(start)}
+    fresh = module.init_seeds(first.config, *first.own, keys)
+    if set(states) == {"0", "1"}:  # of one program
+        fresh = jax.vmap(programs.packed)(fresh)
+    like, is_key = pytrees.without_keys(fresh)
     metrics = checkpoints.nest({n: x for n, x in arrays.items() if not n.startswith(start)})
     return Held(trials, checkpoints.restore(states, like), is_key, Metrics(**metrics["metrics"]))
 

@@ -11,7 +11,7 @@ from rljax.search.brackets import Asked, Bracket, State, num_rows
 from rljax.sweep import population, results, trial_pool
 from rljax.sweep.results import Held, Progress, Result, Stretch
 from rljax.sweep.trials import Group
-from rljax.utils import pytrees, seeds
+from rljax.utils import seeds
 
 
 def run(state: State, store: Any) -> Iterator[Progress]:
@@ -56,7 +56,8 @@ def to_the_end(asked: Asked, groups: Sequence[Group], done: Collection[int]) -> 
         if parts:
             held = results.joined(parts)
             held = held.take(sorted(trial.number for trial in held.trials))
-            states = pytrees.with_keys(held.states, held.keys)
+            whole = population.states_of if in_one_program else trial_pool.states_of
+            states = whole(held)
             keys = seeds.keys(trial.seed for trial in held.trials)
             returns = results.evaluated(config, states.learner, keys, asked.options)
             yield Progress(result=Result(held.trials, held.metrics, returns))

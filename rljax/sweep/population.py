@@ -5,10 +5,12 @@ by stretch, with some trials ended between them.
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from rljax import algorithms
 from rljax.sweep import programs, results
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.results import Failure, Held, Progress, Result, Stretch, evaluated
@@ -74,7 +76,8 @@ def train_stretch(
     live = [trial for trial in trials if trial.number not in done]
     config = live[0].config
     # Groups of a search have any number of trials: a power of two, and few programs.
-    large = small = programs.fitting(live[0], how, 1 << (len(trials) - 1).bit_length())
+    most = 1 << (len(trials) - 1).bit_length()
+    large = small = programs.fitting(live[0], how, most, is_packed=True)
     if not stretch.one_size:
         small = large.resized(max(1, large.each // SMALL))
     for program in {program for program, _ in _batches(live, large, small)}:
@@ -93,6 +96,13 @@ def train_stretch(
         at = np.concatenate([at, at[-1:].repeat(program.size - len(at))])
         steps = _stretch_of_batch(program, held.at(at), batch, stretch.rows, span, pace[program])
         pace[program] = (yield from _failures_told(batch, steps)) or pace[program]
+
+
+def states_of(held: Held) -> Any:
+    """The states [A] at the end of a stretch."""
+    config = held.trials[0].config
+    unpacked = programs.unpacking(algorithms.module(held.trials[0].algorithm), config)
+    return jax.jit(jax.vmap(unpacked))(held.states)
 
 
 def _fresh(program, trials):

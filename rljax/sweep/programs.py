@@ -17,7 +17,7 @@ from rljax import algorithms
 from rljax.config import FLOAT_FIELDS, Config, default_log_interval
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.trials import Trial
-from rljax.utils import seeds, sharding
+from rljax.utils import pytrees, seeds, sharding
 from rljax.utils.sharding import SHARDED, WHOLE
 
 CPU_BYTES = 4 * 2**20  # of the learners that a CPU device trains at once: more leave its cache
@@ -34,6 +34,9 @@ class Program(NamedTuple):
     config: Config  # without its floats
     each: int  # trials on each device
     mesh: Mesh
+    is_packed: bool = False
+    """Whether the states between its calls are two arrays [A, ...], by `pytrees.by_kind`: what is
+    passed often takes longer to pass, leaf by leaf, than a short stretch takes to train."""
 
     @property
     def size(self) -> int:
@@ -63,14 +66,14 @@ class Program(NamedTuple):
         return _agents(self)
 
 
-def fitting(trial: Trial, how: SweepOptions, most: int) -> Program:
+def fitting(trial: Trial, how: SweepOptions, most: int, is_packed: bool = False) -> Program:
     """The program for as many trials at once as are fastest and fit memory, and at most `most`."""
     mesh = sharding.mesh(most)
     module = algorithms.module(trial.algorithm)
     wanted = how.max_parallel or usual_parallel(module, trial.config)
     each = -(-min(wanted, most) // mesh.size)
     without_floats = dataclasses.replace(trial.config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
-    program = Program(module, without_floats, each, mesh)
+    program = Program(module, without_floats, each, mesh, is_packed)
     while program.each > 1 and program.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
         program = program.resized(max(1, int(program.each * limit / program.bytes)))
     return program
@@ -102,9 +105,23 @@ def _begin(program):
     def init(configs, keys):
         states = jax.vmap(module.init)(configs, keys)
         row = jax.vmap(module.row)(states)
+        states = jax.vmap(packed)(states) if program.is_packed else states
         return states, jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
 
     return sharding.spread(init, program.mesh, (SHARDED, SHARDED), (SHARDED, _BY_TRIAL))
+
+
+def packed(state: Any) -> tuple[jax.Array, jax.Array]:
+    """A state as two vectors."""
+    return pytrees.by_kind(pytrees.plain(state))
+
+
+@lru_cache(maxsize=256)
+def unpacking(module: ModuleType, config: Config) -> Callable:
+    """The inverse of `packed` for an algorithm and a config, of which the floats do not matter."""
+    like = jax.eval_shape(module.init, config, jax.random.key(0))
+    plain = jax.eval_shape(pytrees.plain, like)
+    return lambda vectors: pytrees.typed(pytrees.of_kinds(vectors, plain), like)
 
 
 @lru_cache(maxsize=256)
@@ -121,6 +138,7 @@ def _init(program):
 def _advancing(program):
     """(compiled, bytes)."""
     log_interval, module = default_log_interval(program.config), program.module
+    unpacked = unpacking(module, program.config)
 
     def advance(configs, states, rows, span):
         def update(i, carry):
@@ -131,7 +149,10 @@ def _advancing(program):
             ended = (i + 1) % log_interval == 0
             return jax.vmap(module.begin_row, in_axes=(0, None))(states, ended), rows
 
-        return jax.lax.fori_loop(span[0], span[1], update, (states, rows))
+        if program.is_packed:
+            states = jax.vmap(unpacked)(states)
+        states, rows = jax.lax.fori_loop(span[0], span[1], update, (states, rows))
+        return jax.vmap(packed)(states) if program.is_packed else states, rows
 
     agents = SHARDED, _BY_TRIAL
     advance = sharding.spread(

@@ -39,7 +39,7 @@ class Held(NamedTuple):
     """Trials that may continue, in NumPy."""
 
     trials: list[Trial]
-    states: Any  # [A] of the algorithm, without the type of random keys
+    states: Any  # [A] as what trained them has them, without the type of random keys
     keys: tuple[int, ...]  # which of their leaves are random keys
     metrics: Metrics  # [R, A] the rows so far
 

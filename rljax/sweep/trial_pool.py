@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.util import Finalize
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cloudpickle
 import jax
@@ -132,6 +132,11 @@ def _start(stack):
     return here, process
 
 
+def states_of(held: Held) -> Any:
+    """The states [A] with which trials paused."""
+    return pytrees.with_keys(held.states, held.keys)
+
+
 def _run(pipe, settings):
     """A process: trains trials. Global random generators are seeded from each trial's seed."""
     forkserver.begin()
@@ -157,7 +162,7 @@ def _train(pipe, job, how):
     until = end if job.rows is None else results.updates_at(config, job.rows)
     forkserver.seed_generators(trial.seed)
     before = [] if job.held is None else [job.held.metrics]
-    states = job.held and pytrees.with_keys(job.held.states, job.held.keys)
+    states = job.held and states_of(job.held)
     chunks = algorithms.module(trial.algorithm).chunks(config, *trial.own, keys, states)
     rows, state, metrics = {}, None, None
     done = sum(int(part.updates[-1, 0]) for part in before)
