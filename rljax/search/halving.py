@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 
 def shares(rungs: int, eta: int, last: float = 1.0) -> list[float]:
@@ -82,8 +83,6 @@ def decide(scores: np.ndarray, eta: int, confidence: float, most: int) -> Decisi
 
 def is_below(scores: np.ndarray, best: np.ndarray, confidence: float) -> np.ndarray:
     """[P] whether points [P, S] are below the best [S] by a paired, one-sided t interval."""
-    from scipy.special import stdtrit
-
     seeds = len(best)
     differences = best - scores
     error = differences.std(axis=1, ddof=1) / math.sqrt(seeds)

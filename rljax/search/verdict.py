@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from rljax import analysis, presets
 from rljax.analysis.statistics import aggregate_mean
@@ -138,8 +139,6 @@ _IN_WORDS = {NAMES[1]: "the runner-up", NAMES[2]: "what was set before"}
 
 
 def _told(scores):
-    from scipy.special import stdtrit
-
     seeds = len(scores)
     half = float("nan")
     if seeds > 1:
