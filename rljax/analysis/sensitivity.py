@@ -3,6 +3,7 @@ searches.
 """
 
 import itertools
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -45,8 +46,10 @@ def importance(table: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, floa
             not vary.
     """
     try:
-        import optuna
-        import sklearn  # noqa: F401  Optuna asks for it
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what shows its progress in notebooks
+            import optuna
+            import sklearn  # noqa: F401  Optuna asks for it
     except ModuleNotFoundError as error:
         how = 'pip install -e ".[search]"'
         raise ValueError(f"importance: the package {error.name} is missing: {how}") from error

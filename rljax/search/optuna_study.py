@@ -142,7 +142,9 @@ def check(sampler: str) -> None:
 
 def _optuna():
     try:
-        import optuna
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what shows its progress in notebooks
+            import optuna
     except ModuleNotFoundError as error:
         how = 'pip install -e ".[search]"'
         raise ValueError(f"sampler: the package optuna is missing: {how}") from error
