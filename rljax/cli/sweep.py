@@ -134,19 +134,16 @@ def _restored(folder):
         raise ValueError(f"{folder!r} is a run of {saved.get('algorithm')}, not a sweep")
     told = saved["run"]
     try:
-        options = _part(SweepOptions, told, run_dir=path, resume=None, quiet=False).validate()
+        options = settings.part(
+            SweepOptions, told, run_dir=path, resume=None, quiet=False
+        ).validate()
         points = Path(told["points"]) if told.get("points") else None
         axes = tuple(told.get("axis", ()))
-        made = _part(SpaceOptions, told, points=points, axis=axes).validate()
+        made = settings.part(SpaceOptions, told, points=points, axis=axes).validate()
         own = algorithms.find(options.algorithm).own_with(told)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its config.json is of no sweep: {error}") from error
     return saved, Parts(records.read_config(saved), options, made, own)
-
-
-def _part(kind, told, **others):
-    kept = {name: told[name] for name in kind.__dataclass_fields__ if name in told}
-    return kind(**{**kept, **others})
 
 
 def _check_unchanged(before, after):

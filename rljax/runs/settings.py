@@ -69,6 +69,12 @@ def saved(run_dir: Path, wanted: str | None = None) -> Settings:
     return Settings(name, config, options.with_log_interval(config), own)
 
 
+def part(kind: type, told: Mapping, **others: Any) -> Any:
+    """Options, a dataclass, from those in a config.json's "run", and others by name."""
+    kept = {name: told[name] for name in kind.__dataclass_fields__ if name in told}
+    return kind(**{**kept, **others})
+
+
 def check_resumable(before: Settings, after: Settings) -> None:
     """Raises ValueError if a resumed run changes a setting that it must keep."""
     there, here = _unchangeable(before), _unchangeable(after)

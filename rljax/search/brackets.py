@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.config import Config, default_log_interval
+from rljax.config import Config
 from rljax.search import halving, objectives, samplers
 from rljax.search.axes import Axes, corners
 from rljax.search.options import FEWEST_SEEDS, SearchOptions
 from rljax.sweep import points as spaces
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import Point
+from rljax.sweep.results import num_rows
 from rljax.sweep.trials import Group, plan
 
 MOST_POINTS = 1_000  # of a bracket, whose states are kept in memory
@@ -120,11 +121,6 @@ def _check_budget(asked):
         seeds = f"{points} points with {asked.options.num_seeds} seeds each"
         what = f"for a bracket of {seeds}" if share == 1 else f"for {share} brackets like {seeds}"
         raise ValueError(f"budget = {search.budget}: must be at least {least * share:,} {what}")
-
-
-def num_rows(config: Config) -> int:
-    """Of metrics, of a whole run."""
-    return -(-config.num_updates // default_log_interval(config))
 
 
 @dataclasses.dataclass

@@ -5,7 +5,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from rljax import envs
 from rljax.loggers.display import Display
@@ -16,15 +15,10 @@ from rljax.search.brackets import Asked
 from rljax.search.follower import Follower
 from rljax.search.store import Store
 from rljax.sweep import running
+from rljax.sweep.directory import Done, complete, is_done
 from rljax.utils import atomic_io, platform
 
-
-class Done(NamedTuple):
-    """A search that has ended, in order."""
-
-    summary: dict
-    failures: list
-    exit_status: int  # of a program that does this search
+SUMMARY = "search.json"
 
 
 @contextlib.contextmanager
@@ -59,8 +53,8 @@ def prepared(asked: Asked, is_kept: bool = True) -> Iterator[Callable[[], Done]]
         store = Store(folder, metrics, is_kept)
         state = brackets.State(asked, sampler)
         store.replayed(state)
-        if _is_done(folder):
-            yield lambda: _complete(folder, asked.options.quiet)
+        if is_done(folder / SUMMARY):
+            yield lambda: complete(folder / SUMMARY, asked.options.quiet)
         else:
             yield lambda: _train(state, store, signals, device, begun)
 
@@ -76,7 +70,7 @@ def _opened(asked, device):
         with directory.lock(folder):
             atomic_io.tidy(folder)
             atomic_io.tidy(folder / "rungs")
-            if not _is_done(folder):
+            if not is_done(folder / SUMMARY):
                 directory.warn_of_changes(saved, now)
                 again = [*saved.get("resumed", []), now]
                 atomic_io.write_json(folder / "config.json", {**saved, "resumed": again})
@@ -113,19 +107,6 @@ def _check_same(asked, saved):
             raise ValueError(f"{where}: the search has {changes}")
     if changes := settings.others(saved["config"], now["config"]):
         raise ValueError(f"{where}: the search has {changes}")
-
-
-def _is_done(folder):
-    try:
-        return atomic_io.read_json(folder / "search.json")["status"] == "completed"
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _complete(folder, quiet):
-    if not quiet:
-        print(f"{folder} is complete: there is nothing left to do")
-    return Done(atomic_io.read_json(folder / "search.json"), [], 0)
 
 
 def _train(state, store, signals, device, begun):
@@ -171,17 +152,12 @@ def search_of(run_dir: Path) -> Asked:
         raise ValueError(f"{str(run_dir)!r} holds no search, or its config.json is damaged")
     told = saved["run"]
     try:
-        options = _part(SweepOptions, told, run_dir=Path(run_dir), resume=None).validate()
+        options = settings.part(SweepOptions, told, run_dir=Path(run_dir), resume=None).validate()
         lists = {name: tuple(told[name]) for name in ("envs", "references")}
-        search = _part(SearchOptions, told, **lists).validate()
+        search = settings.part(SearchOptions, told, **lists).validate()
         own = algorithms.find(options.algorithm).own_with(told)
         base = records.read_config(saved)
         axes = spaces.checked(spaces.restored(saved["axes"]), base, own)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"its config.json is of no search: {error}") from error
     return Asked(base, options, search, own, axes)
-
-
-def _part(kind, told, **others):
-    kept = {name: told[name] for name in kind.__dataclass_fields__ if name in told}
-    return kind(**{**kept, **others})

@@ -66,10 +66,10 @@ class SearchOptions:
 
     def validate(self) -> "SearchOptions":
         """Raises ValueError or TypeError if an option is out of its range or of another type."""
-        check(self, "budget", sampling_seed=0, eta=2, rungs=1, bracket=2, trial_steps=1)
+        least = dict(sampling_seed=0, eta=2, rungs=1, bracket=2, trial_steps=1, fresh_seeds=0)
+        check(self, "budget", **least)
         if self.rungs > MOST_RUNGS:
             raise ValueError(f"rungs = {self.rungs}: must be at most {MOST_RUNGS}")
-        check(self, "budget", fresh_seeds=0)
         self.steps  # noqa: B018
         if not 0.5 <= self.confidence < 1:
             raise ValueError(f"confidence = {self.confidence}: must be at least 0.5 and below 1")

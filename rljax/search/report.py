@@ -1,6 +1,5 @@
 """The end of a search: search.json, its figures, and what it prints."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rljax import analysis
 from rljax.search.brackets import State
 from rljax.sweep import results
 from rljax.sweep.points import describe
+from rljax.sweep.report import print_files
 from rljax.utils import atomic_io
 
 SHOWN = 8  # points in the table
@@ -32,11 +32,7 @@ def finish(state: State, summary: dict, folder: Path, display: Any) -> None:
 
     def show(console):
         _print(console, state, summary)
-        for path in figures:
-            console.print(f"figure: {path}", soft_wrap=True)
-        console.print(f"run directory: {folder}", soft_wrap=True)
-        if summary["status"] != "completed":
-            console.print(f"resume with: --resume {shlex.quote(str(folder))}", soft_wrap=True)
+        print_files(console, figures, folder, summary["status"])
 
     display.result(summary, show)
 

@@ -148,8 +148,7 @@ def check(name: str, storage: str | None = None, study: str | None = None) -> No
 
 
 def make(name: str, axes: Axes, seed: int, run_dir: Path, storage: str | None, study: str | None):
-    """A sampler by its name; raises ValueError as `check` and
-    `optuna_study.Study` do."""
+    """A sampler by its name; raises ValueError as `check` and `optuna_study.Study` do."""
     check(name, storage, study)
     if name in OWN:
         return Sampler(axes, name, seed)

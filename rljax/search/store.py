@@ -19,7 +19,7 @@ import numpy as np
 from rljax import algorithms
 from rljax.runs import checkpoints
 from rljax.search.brackets import Bracket, State, recorded
-from rljax.sweep import programs
+from rljax.sweep import programs, results
 from rljax.sweep.journal import Journal
 from rljax.sweep.results import Held, Result
 from rljax.sweep.trials import Group
@@ -70,7 +70,7 @@ class Store:
         there = set(self.journal.trials)
         new = [i for i, trial in enumerate(result.trials) if trial.number not in there]
         if new:
-            metrics = jax.tree.map(lambda x: x[:, np.array(new)], result.metrics)
+            metrics = results.of_trials(result.metrics, np.array(new))
             part = result._replace(trials=[result.trials[i] for i in new], metrics=metrics)
             self.journal.add(part, train_seconds, wall_seconds)
 

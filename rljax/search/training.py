@@ -7,9 +7,9 @@ import numpy as np
 
 from rljax import algorithms
 from rljax.search import axes, objectives
-from rljax.search.brackets import Asked, Bracket, State, num_rows
+from rljax.search.brackets import Asked, Bracket, State
 from rljax.sweep import population, results, trial_pool
-from rljax.sweep.results import Held, Progress, Result, Stretch
+from rljax.sweep.results import Held, Progress, Result, Stretch, num_rows
 from rljax.sweep.trials import Group
 from rljax.utils import seeds
 

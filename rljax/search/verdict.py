@@ -13,11 +13,12 @@ from rljax import analysis, presets
 from rljax.analysis.statistics import aggregate_mean
 from rljax.runs import records
 from rljax.search import axes, objectives, training
-from rljax.search.brackets import State, num_rows
+from rljax.search.brackets import State
 from rljax.sweep import points as spaces
 from rljax.sweep import results, running
 from rljax.sweep.journal import Journal
 from rljax.sweep.points import Point
+from rljax.sweep.results import num_rows
 from rljax.utils import atomic_io, env_settings
 
 BEFORE = -1  # the number of the settings of before among points

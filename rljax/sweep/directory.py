@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from rljax.sweep.journal import Journal
 from rljax.sweep.options import SweepOptions
 from rljax.utils import atomic_io, platform
 
+SUMMARY = "sweep.json"
 WRITE_EVERY = 5.0  # seconds between two summaries of a sweep in progress in sweep.json
 
 
@@ -43,7 +45,7 @@ class Asked(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A sweep that has ended, in order."""
+    """A sweep, or a search, that has ended, in order."""
 
     summary: dict
     failures: list
@@ -92,8 +94,10 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
         folder = stack.enter_context(_opened(asked, groups, device))
         journal = Journal(folder, metrics)
         finals = _finished(folder, journal, groups)
-        if len(journal.trials) == sum(len(group.trials) for group in groups) and _is_done(folder):
-            yield lambda: _complete(folder, options.quiet)
+        if len(journal.trials) == sum(len(group.trials) for group in groups) and is_done(
+            folder / SUMMARY
+        ):
+            yield lambda: complete(folder / SUMMARY, options.quiet)
         else:
             yield lambda: _train(asked, groups, folder, journal, finals, signals, device, begun)
 
@@ -142,17 +146,19 @@ def _finished(folder, journal, groups):
     return finals
 
 
-def _is_done(folder):
+def is_done(summary: Path) -> bool:
+    """Whether a sweep, or a search, is completed by its sweep.json or search.json."""
     try:
-        return atomic_io.read_json(folder / "sweep.json")["status"] == "completed"
+        return atomic_io.read_json(summary)["status"] == "completed"
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _complete(folder, quiet):
+def complete(summary: Path, quiet: bool) -> Done:
+    """One that is completed already, from this file."""
     if not quiet:
-        print(f"{folder} is complete: there is nothing left to do")
-    return Done(atomic_io.read_json(folder / "sweep.json"), [], 0)
+        print(f"{summary.parent} is complete: there is nothing left to do")
+    return Done(atomic_io.read_json(summary), [], 0)
 
 
 def _train(asked, groups, folder, journal, finals, signals, device, begun):

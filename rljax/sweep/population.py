@@ -15,7 +15,7 @@ from rljax.sweep import programs, results
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.results import Failure, Held, Progress, Result, Stretch, evaluated
 from rljax.sweep.trials import Trial
-from rljax.utils import pytrees, seeds, sharding
+from rljax.utils import seeds, sharding
 from rljax.utils.forkserver import EnvError
 
 SMALL = 4  # small batches of a search are this part of the large ones
@@ -119,10 +119,9 @@ def _stretch_of_batch(program, held, trials, num_rows, span, pace):
     """Trains these trials, held with copies of the last that fill the batch. Returns the pace, as
     `_train_batch` does."""
     configs = seeds.stack([trial.config for trial in held.trials])
-    states = pytrees.with_keys(held.states, held.keys)
     rows = jax.tree.map(_lengthened, held.metrics, program.agents[1])
     config, number = trials[0].config, len(trials)
-    advance = _advance(program, config, configs, (states, rows), span, pace, number)
+    advance = _advance(program, config, configs, (held.states, rows), span, pace, number)
     agents, pace = yield from advance
     yield Progress(held=_to_host(agents, trials, num_rows))
     return pace
@@ -136,10 +135,10 @@ def _lengthened(rows, like):
 
 def _to_host(agents, trials, num_rows):
     """`Held` of a batch, without the copies that fill it up."""
-    states, keys = pytrees.without_keys(agents[0])
-    states = jax.tree.map(lambda x: x[: len(trials)], states)
-    rows = jax.tree.map(lambda x: x[:num_rows, : len(trials)], jax.device_get(agents[1]))
-    return Held(list(trials), states, keys, rows)
+    number, (states, rows) = len(trials), jax.device_get(agents)
+    states = jax.tree.map(lambda x: x[:number], states)
+    rows = jax.tree.map(lambda x: x[:num_rows, :number], rows)
+    return Held(list(trials), states, (), rows)  # packed: no keys
 
 
 def _batches(trials, large, small):

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from rljax import algorithms
 from rljax.config import FLOAT_FIELDS, Config, default_log_interval
 from rljax.sweep.options import SweepOptions
+from rljax.sweep.results import num_rows
 from rljax.sweep.trials import Trial
 from rljax.utils import pytrees, seeds, sharding
 from rljax.utils.sharding import SHARDED, WHOLE
@@ -72,8 +73,7 @@ def fitting(trial: Trial, how: SweepOptions, most: int, is_packed: bool = False)
     module = algorithms.module(trial.algorithm)
     wanted = how.max_parallel or usual_parallel(module, trial.config)
     each = -(-min(wanted, most) // mesh.size)
-    without_floats = dataclasses.replace(trial.config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
-    program = Program(module, without_floats, each, mesh, is_packed)
+    program = Program(module, _without_floats(trial.config), each, mesh, is_packed)
     while program.each > 1 and program.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
         program = program.resized(max(1, int(program.each * limit / program.bytes)))
     return program
@@ -84,10 +84,19 @@ def usual_parallel(module: ModuleType, config: Config) -> int:
     number = len(sharding.devices())
     if not sharding.on_cpu():
         return GPU_TRIALS * number
-    learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
+    size = _learner_bytes(module, _without_floats(config))
     each = min(seeds.CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
     return max(1, each) * number
+
+
+@lru_cache(maxsize=256)
+def _learner_bytes(module, config):
+    learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
+
+
+def _without_floats(config):
+    return dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
 
 
 def _shapes(program):
@@ -100,13 +109,12 @@ def _shapes(program):
 def _begin(program):
     """Not compiled yet."""
     config, module = program.config, program.module
-    num_rows = -(-config.num_updates // default_log_interval(config))
 
     def init(configs, keys):
         states = jax.vmap(module.init)(configs, keys)
         row = jax.vmap(module.row)(states)
         states = jax.vmap(packed)(states) if program.is_packed else states
-        return states, jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), row)
+        return states, jax.tree.map(lambda x: jnp.zeros((num_rows(config), *x.shape), x.dtype), row)
 
     return sharding.spread(init, program.mesh, (SHARDED, SHARDED), (SHARDED, _BY_TRIAL))
 

@@ -1,6 +1,7 @@
 """The end of a sweep: its points ranked, its figures, its table."""
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,18 @@ def finish(asked: Any, summary: dict, folder: Path, display: Any) -> None:
 
     def show(console):
         print_sweep(console, summary, ranking, SHOWN)
-        for path in figures:
-            console.print(f"figure: {path}", soft_wrap=True)
-        console.print(f"run directory: {folder}", soft_wrap=True)
-        if summary["status"] != "completed":
-            console.print(f"resume with: --resume {shlex.quote(str(folder))}", soft_wrap=True)
+        print_files(console, figures, folder, summary["status"])
 
     display.result(summary, show)
+
+
+def print_files(console: Any, figures: Iterable[Path], folder: Path, status: str) -> None:
+    """Prints where a sweep's or a search's files are, and how it is resumed."""
+    for path in figures:
+        console.print(f"figure: {path}", soft_wrap=True)
+    console.print(f"run directory: {folder}", soft_wrap=True)
+    if status != "completed":
+        console.print(f"resume with: --resume {shlex.quote(str(folder))}", soft_wrap=True)
 
 
 def _records(ranking):

@@ -86,6 +86,11 @@ class Progress(NamedTuple):
     failure: Any = None  # a `Failure` of a trial: an exception, or its process's death
 
 
+def num_rows(config: Config) -> int:
+    """Of metrics, of a whole run."""
+    return -(-config.num_updates // default_log_interval(config))
+
+
 def updates_at(config: Config, rows: int) -> int:
     """After this number of rows of metrics."""
     return min(rows * default_log_interval(config), config.num_updates)

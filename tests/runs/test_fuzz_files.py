@@ -163,7 +163,7 @@ def resume_sweep(path):
     with sweep_directory._opened(asked, groups, "cpu") as folder:
         journal = sweep.Journal(folder)
         finals = sweep_directory._finished(folder, journal, groups)
-        sweep_directory._is_done(folder)
+        sweep_directory.is_done(folder / "sweep.json")
         with begun():
             directory.warn_of_changes(asked.saved, directory.provenance("cpu"))
             follower = sweep_directory.Follower(asked, groups, folder, journal, None, 0, 0.0)
