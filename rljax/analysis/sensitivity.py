@@ -3,13 +3,13 @@ searches.
 """
 
 import itertools
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rljax.analysis import tidy
+from rljax.utils import imports
 
 FEWEST_POINTS = 8  # from which a forest says something
 NEARLY = 0.95  # of the score of tuning for each environment: as good
@@ -45,14 +45,8 @@ def importance(table: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, floa
         ValueError: a package is missing, or there are fewer than 8 points, or one axis alone does
             not vary.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what shows its progress in notebooks
-            import optuna
-            import sklearn  # noqa: F401  Optuna asks for it
-    except ModuleNotFoundError as error:
-        how = 'pip install -e ".[search]"'
-        raise ValueError(f"importance: the package {error.name} is missing: {how}") from error
+    optuna = imports.optuna("importance")
+    imports.check_installed("importance", "search", "sklearn")  # Optuna asks for it
     finals = tidy.counted(at_same_length(table, FEWEST_POINTS))
     names = [n for n in tidy.axes(table) if n != "env" and finals[n].nunique() > 1]
     if not names:

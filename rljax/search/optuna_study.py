@@ -12,7 +12,7 @@ from typing import Any
 from rljax.search.axes import Axes, counts
 from rljax.sweep import points as spaces
 from rljax.sweep.points import Point, Range
-from rljax.utils import errors
+from rljax.utils import errors, imports
 from rljax.utils.lookup import load_attribute
 
 AXES, RUN = "rljax: axes", "rljax: run directory"  # attributes of a study, and of a trial
@@ -141,13 +141,7 @@ def check(sampler: str) -> None:
 
 
 def _optuna():
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what shows its progress in notebooks
-            import optuna
-    except ModuleNotFoundError as error:
-        how = 'pip install -e ".[search]"'
-        raise ValueError(f"sampler: the package optuna is missing: {how}") from error
+    optuna = imports.optuna("sampler")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -169,11 +163,7 @@ def _sampler(optuna, given, seed, space):
                 seed=seed, multivariate=True, group=True, constant_liar=True
             )
         if given == "cma":
-            try:
-                import cmaes  # noqa: F401
-            except ModuleNotFoundError as error:
-                how = 'pip install -e ".[search]"'
-                raise ValueError(f"sampler = cma: the package cmaes is missing: {how}") from error
+            imports.check_installed("sampler = cma", "search", "cmaes")
             return optuna.samplers.CmaEsSampler(
                 seed=seed, consider_pruned_trials=True, warn_independent_sampling=False
             )

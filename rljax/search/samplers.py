@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rljax.search.axes import Axes, places_of, point_at
-from rljax.sweep.points import Point, Range
+from rljax.sweep.points import Point, Range, latin_places
 from rljax.utils.lookup import unknown
 
 PARENTS = 4  # of this number of points one has offspring
@@ -47,11 +47,8 @@ def latin_hypercube(axes: Axes, number: int, key: tuple[int, ...], told: list[To
     """Points with one in each of `number` equal parts of every axis (McKay, Beckman and Conover
     1979)."""
     del told
-    generator = np.random.default_rng(key)
-    columns = [
-        (generator.permutation(number) + generator.uniform(size=number)) / number for _ in axes
-    ]
-    return [point_at(axes, dict(zip(axes, row))) for row in zip(*columns)]
+    rows = latin_places(axes, number, np.random.default_rng(key))
+    return [point_at(axes, row) for row in rows]
 
 
 def evolution(axes: Axes, number: int, key: tuple[int, ...], told: list[Told]) -> list[Point]:

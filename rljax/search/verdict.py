@@ -37,18 +37,15 @@ class Fresh(NamedTuple):
 def chosen(state: State) -> dict[int, Point]:
     """The points that are judged: the best two, and what the base has on the axes."""
     found = {point: state.points[point] for point in state.best()[:2]}
-    asked = state.asked
-    before = {name: axes.setting(name, asked.base, asked.own) for name in asked.axes}
-    if _missing(state) is None and before not in [*found.values()][:1]:
+    before = _before(state.asked)
+    if axes.MISSING not in before.values() and before not in [*found.values()][:1]:
         found[BEFORE] = before
     return found
 
 
-def _missing(state):
-    """An axis on which the base has nothing; None if there is none."""
-    asked = state.asked
-    settings = {name: axes.setting(name, asked.base, asked.own) for name in asked.axes}
-    return next((name for name, x in settings.items() if x is axes.MISSING), None)
+def _before(asked):
+    """What the base has on each axis."""
+    return {name: axes.setting(name, asked.base, asked.own) for name in asked.axes}
 
 
 def fresh_runs(state: State, folder: Path, note: Callable, signals: Any) -> Fresh | None:
@@ -129,8 +126,9 @@ def of(state: State, fresh: Fresh | None) -> dict:
             pair = scores[winner], scores[other]
             told = analysis.compare(*pair, names, statistic=aggregate_mean).sentence
             sentences.append(told[:1].upper() + told[1:])
-        if name := _missing(state):
-            sentences.append(f"The settings of before have no {name}: they are not compared.")
+        lacking = [name for name, x in _before(asked).items() if x is axes.MISSING]
+        if lacking:
+            sentences.append(f"The settings of before have no {lacking[0]}: they are not compared.")
     told = {"preset": preset(state, best[0]), "ranking": _ranking(state, best)}
     told |= {"fresh_env_steps": fresh.env_steps if fresh else 0}
     return {"points_judged": found, "sentences": sentences, **told}

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,11 +94,17 @@ def latin_hypercube(axes: Mapping[str, Sequence | Range], num: int, seed: int = 
     _check_num(num, "points")
     values = {name: values_of(name, axis) for name, axis in axes.items()}
     generator = np.random.default_rng(seed)
-    columns = []
-    for name, axis in values.items():
-        where = (generator.permutation(num) + generator.uniform(size=num)) / num
-        columns.append([at(name, axis, x) for x in where])
-    return [dict(zip(values, row)) for row in zip(*columns)]
+    rows = latin_places(values, num, generator)
+    return [{name: at(name, axis, row[name]) for name, axis in values.items()} for row in rows]
+
+
+def latin_places(names: Collection[str], num: int, generator: Any) -> list[dict[str, float]]:
+    """Places on axes, in [0, 1), of which each of `num` equal parts of an axis has one."""
+    columns = [
+        [(i + x) / num for i, x in zip(generator.permutation(num), generator.uniform(size=num))]
+        for _ in names
+    ]
+    return [dict(zip(names, row)) for row in zip(*columns)]
 
 
 def _check_num(num, what):

@@ -3,8 +3,37 @@
 import contextlib
 import importlib
 import sys
+import warnings
 from collections.abc import Iterator
+from importlib import util
 from types import ModuleType
+
+
+def check_installed(what: str, extra: str, *modules: str, name: str = "") -> None:
+    """Raises ValueError, with the command that installs them, if a module is not there.
+
+    Args:
+        what: needs it, such as a setting and its value.
+        extra: of this package, which brings the modules.
+        name: of the package, where it is not the module's.
+    """
+    for module in modules:
+        if not _is_there(module):
+            how = f'pip install -e ".[{extra}]"'
+            raise ValueError(f"{what}: the package {name or module} is missing: {how}")
+
+
+def _is_there(module):
+    is_forbidden = module in sys.modules and sys.modules[module] is None
+    return not is_forbidden and util.find_spec(module) is not None
+
+
+def optuna(what: str) -> ModuleType:
+    """Optuna, without what it says of its progress bars; raises as `check_installed` does."""
+    check_installed(what, "search", "optuna")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("optuna")
 
 
 @contextlib.contextmanager

@@ -2,14 +2,13 @@
 
 import itertools
 from collections.abc import Iterable
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rljax.envs import render
-from rljax.utils import atomic_io
+from rljax.utils import atomic_io, imports
 
 FPS = 30.0  # pictures in a second
 ENDINGS = (".gif", ".mp4")
@@ -19,9 +18,9 @@ def check(path: Path) -> None:
     """Raises ValueError if a film cannot be written to this path."""
     if path.suffix not in ENDINGS:
         raise ValueError(f"output = {str(path)!r}: must end in {' or '.join(ENDINGS)}")
-    if path.suffix == ".mp4" and util.find_spec("imageio_ffmpeg") is None:
-        how = 'pip install -e ".[video]"'
-        raise ValueError(f"output = {str(path)!r}: the package imageio-ffmpeg is missing: {how}")
+    if path.suffix == ".mp4":
+        what = f"output = {str(path)!r}"
+        imports.check_installed(what, "video", "imageio_ffmpeg", name="imageio-ffmpeg")
 
 
 def write(path: Path, images: Iterable[Any], frames_per_second: float) -> int:

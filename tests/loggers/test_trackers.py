@@ -12,6 +12,7 @@ from rljax.cli import training as training_cli
 from rljax.loggers import tables, trackers
 from rljax.loggers.trackers import feed, tags
 from rljax.runs.run import read_summary
+from rljax.utils import imports
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -178,7 +179,7 @@ def test_a_logger_is_found_by_its_path(tmp_path):
 
 
 def test_a_missing_package_is_one_line_with_its_install_command(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(trackers.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(imports.util, "find_spec", lambda name: None)
     flags = ["--env", "probes:RewardByAction", "--log", "wandb", "--run-dir", str(tmp_path / "run")]
     assert training_cli.main("a2c", "Trains.", flags) == 2
     wanted = "error: log = 'wandb': the package wandb is missing: pip install -e \".[wandb]\"\n"

@@ -183,7 +183,7 @@ def test_a_preset_of_entries_and_own_options(monkeypatch):
     wanted = dict(env_params={"max_steps_in_episode": 50}, gamma=0.5)
     assert config == dataclasses.replace(base, **wanted)
     assert "# with num_workers=3" in text
-    assert verdict._missing(state) == "env_params.max_steps_in_episode"
+    assert verdict._before(asked)["env_params.max_steps_in_episode"] is axes.MISSING
     assert verdict.BEFORE not in verdict.chosen(state)
 
 

@@ -8,7 +8,7 @@ from small_runs import train
 
 from rljax import evaluation
 from rljax.cli import watch as watch_cli
-from rljax.utils import seeds
+from rljax.utils import imports, seeds
 from rljax.utils.forkserver import EnvError
 from rljax.watch import episodes, film, panel, pictures
 
@@ -145,7 +145,7 @@ def test_windows_need_a_display_and_gymnasium(run_dir, tmp_path, monkeypatch, ca
 
 
 def test_without_the_package_there_is_no_mp4(tmp_path, monkeypatch):
-    monkeypatch.setattr(film.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(imports.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'imageio-ffmpeg is missing: pip install -e ".\[video\]"'):
         film.check(tmp_path / "agent.mp4")
 

@@ -18,10 +18,10 @@ tensorboard, wandb, trackio, mlflow    the loggers, each of the package of its n
 import importlib
 import secrets
 from collections.abc import Mapping, Sequence
-from importlib import util
 from pathlib import Path
 from typing import Any
 
+from rljax.utils import imports
 from rljax.utils.lookup import load_attribute, unknown
 
 TRACKERS = {
@@ -69,9 +69,7 @@ def _tracker(name, setting):
     if name not in TRACKERS:
         raise ValueError(unknown(f"tracker, {setting} =", name, list(TRACKERS)))
     attribute, package = TRACKERS[name]
-    if util.find_spec(package) is None:
-        how = f'pip install -e ".[{name}]"'
-        raise ValueError(f"{setting} = {name!r}: the package {package} is missing: {how}")
+    imports.check_installed(f"{setting} = {name!r}", name, package)
     return getattr(importlib.import_module(f"{__name__}.{name}"), attribute)()
 
 
