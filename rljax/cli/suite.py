@@ -14,7 +14,7 @@ from rljax.loggers import tables
 from rljax.runs import directory, settings
 from rljax.runs.options import DEVICES
 from rljax.runs.run import read_summary
-from rljax.utils import atomic_io
+from rljax.utils import atomic_io, errors
 from rljax.utils.lookup import unknown
 
 
@@ -147,7 +147,7 @@ def _summary(run_dir):
         if summary["status"] == "completed":
             _row("", {"": summary})
         return summary
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except errors.WRONG:
         return {}
 
 

@@ -13,6 +13,7 @@ from rljax.cli import fail, flags, run_script, space
 from rljax.config import Config
 from rljax.runs import directory, records, settings
 from rljax.sweep.options import SweepOptions
+from rljax.utils import errors
 from rljax.utils.checks import check
 
 MAY_CHANGE = ("max_parallel", "device", "quiet", "resume")  # on resume, and nothing else
@@ -141,7 +142,7 @@ def _restored(folder):
         axes = tuple(told.get("axis", ()))
         made = settings.part(SpaceOptions, told, points=points, axis=axes).validate()
         own = algorithms.find(options.algorithm).own_with(told)
-    except (KeyError, TypeError, ValueError) as error:
+    except errors.WRONG as error:
         raise ValueError(f"its config.json is of no sweep: {error}") from error
     return saved, Parts(records.read_config(saved), options, made, own)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rljax.utils import atomic_io, verified
+from rljax.utils import atomic_io, errors, verified
 
 # Of a loss, and of an algorithm's own metrics, these stand first; others follow by name.
 _LOSSES = ("loss", "policy_loss", "value_loss", "entropy", "explained_variance")
@@ -115,7 +115,7 @@ def _read(path, parse):
         return parse(atomic_io.read(path, atomic_io.LARGEST).decode())
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except (csv.Error, *errors.WRONG) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{str(path)!r} is damaged ({why})") from error
 

@@ -14,7 +14,7 @@ from rljax.report.html import Element, folded, table, tag
 from rljax.report.parts import count, curve, number, seconds
 from rljax.runs import directory, labels
 from rljax.runs.run import read_summary
-from rljax.utils import atomic_io
+from rljax.utils import atomic_io, errors
 
 MOST_SEEDS = 32  # that are drawn one by one
 _LOSSES = ("policy_loss", "value_loss", "entropy", "explained_variance")
@@ -175,7 +175,7 @@ def _fresh(run):
         between = parts.ends(found.get("ci95"))
         text += f"IQM {number(found['iqm'])}"
         return [tag("p", text + f", 95% interval {between}." * (between != "-"))]
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
+    except (OSError, *errors.WRONG):
         return []
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rljax.utils import atomic_io, verified
+from rljax.utils import atomic_io, errors, verified
 from rljax.utils.verified import DamagedError, is_mark, sha256
 
 FORMAT = 1  # of the folder; another one is refused
@@ -176,7 +176,7 @@ def _unseal(path):
     try:
         facts = atomic_io.parse_json(data)
         is_known = facts["format"] == FORMAT and type(facts["format"]) is type(FORMAT)
-    except (ValueError, KeyError, TypeError):
+    except errors.WRONG:
         raise DamagedError(f"{path} is damaged: it is no manifest") from None
     if not is_whole:
         raise DamagedError(f"{path} is damaged: its SHA-256 is not that of its contents")

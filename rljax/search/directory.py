@@ -16,7 +16,7 @@ from rljax.search.follower import Follower
 from rljax.search.store import Store
 from rljax.sweep import running
 from rljax.sweep.directory import Done, complete, is_done
-from rljax.utils import atomic_io, platform
+from rljax.utils import atomic_io, errors, platform
 
 SUMMARY = "search.json"
 
@@ -158,6 +158,6 @@ def search_of(run_dir: Path) -> Asked:
         own = algorithms.find(options.algorithm).own_with(told)
         base = records.read_config(saved)
         axes = spaces.checked(spaces.restored(saved["axes"]), base, own)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except errors.WRONG as error:
         raise ValueError(f"its config.json is of no search: {error}") from error
     return Asked(base, options, search, own, axes)

@@ -49,7 +49,7 @@ class Store:
             for bracket in state.brackets:  # of a process that was killed after its last event
                 if bracket.is_done:
                     self._tidy(bracket.number, False)
-        except (KeyError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except errors.WRONG as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ValueError(f"{self.path} is damaged ({why})") from error
 
@@ -103,7 +103,7 @@ class Store:
                 _held(group, facts["trials"][name], trees[name]) if name in trees else None
                 for group, name in zip(groups, of_group)
             ]
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
+        except errors.WRONG as error:
             raise ValueError(f"{path} is damaged ({errors.in_a_line(error)[:200]})") from error
 
 

@@ -16,7 +16,7 @@ from rljax.sweep import points as spaces
 from rljax.sweep import report, results, running, trials
 from rljax.sweep.journal import Journal
 from rljax.sweep.options import SweepOptions
-from rljax.utils import atomic_io, platform
+from rljax.utils import atomic_io, errors, platform
 
 SUMMARY = "sweep.json"
 WRITE_EVERY = 5.0  # seconds between two summaries of a sweep in progress in sweep.json
@@ -150,7 +150,7 @@ def is_done(summary: Path) -> bool:
     """Whether a sweep, or a search, is completed by its sweep.json or search.json."""
     try:
         return atomic_io.read_json(summary)["status"] == "completed"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *errors.WRONG):
         return False
 
 

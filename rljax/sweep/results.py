@@ -18,7 +18,7 @@ from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import label
 from rljax.sweep.trials import Trial
 from rljax.types import Metrics
-from rljax.utils import atomic_io
+from rljax.utils import atomic_io, errors
 
 # Of the columns that are no settings; metrics are floats.
 _KINDS = dict.fromkeys(("trial", "point", "seed", "env_steps", "updates", "episodes"), int)
@@ -227,7 +227,7 @@ def read(path: Path) -> Any:
         return table.sort_values(["trial", "env_steps"], kind="stable", ignore_index=True)
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
+    except errors.WRONG as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{str(path)!r} is damaged ({why})") from error
 

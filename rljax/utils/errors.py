@@ -5,8 +5,8 @@ import signal
 import traceback
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}  # stop a run in an orderly way
-WRONG = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
-"""What reading a wrong return value raises."""
+WRONG = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+"""What reading a wrong return value, or a damaged file, raises."""
 
 
 class TrainingError(RuntimeError):
