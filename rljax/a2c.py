@@ -185,7 +185,7 @@ def chunks(
         yield from a2c_host.chunks(config, states, log_interval)
         return
     steps = Steps(update, row, begin_row, parts)
-    yield from seeds.in_one_program(steps, config, states, log_interval)
+    yield from seeds.in_one_program(steps, (config,), states, log_interval)
 
 
 def learn(config, network, state, batch, axis=None):

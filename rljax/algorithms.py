@@ -13,13 +13,16 @@ The module of an algorithm gives the following; `own` are its own options, () or
 
 and, as far as it has them:
 
-    init(config, key), update(config, state, axis=None), row(state), begin_row(state, ended)
+    init(config, *own, key), update(config, *own, state, axis=None), row(state),
+    begin_row(state, ended)
         Pure functions of one agent, where it trains in one program; sweeps vmap them. With
         `parts` they are what `utils.seeds.Steps` takes.
     summary(states) -> dict
         What it adds to summary.json.
 
-Own options are a frozen dataclass with `validate()` and `settle(config)`, as `WorkerConfig`.
+Own options are a frozen dataclass with `validate()` and `settle(config)`, as `WorkerConfig`. Where
+an algorithm trains in one program its module makes a pytree of them, by `types.register`, so that
+sweeps vmap their floats as well.
 """
 
 import dataclasses

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from rljax.config import FLOAT_FIELDS, STATIC_FIELDS, Config
+from rljax.utils import traced
 
 
 class Transition(NamedTuple):
@@ -173,6 +174,16 @@ def _strong_float32(x):
     if isinstance(x, int | float | np.ndarray | np.generic | jax.Array):
         return np.asarray(x, np.float32)
     return x  # a placeholder of JAX's own
+
+
+def register(kind: type) -> None:
+    """Makes pytrees of an algorithm's own options, a dataclass: floats are the leaves."""
+
+    def flatten(part):
+        floats, others = traced.split(part)
+        return tuple(map(_strong_float32, floats)), others
+
+    jax.tree_util.register_pytree_node(kind, flatten, lambda x, y: traced.joined(kind, y, x))
 
 
 jax.tree_util.register_pytree_node(Config, _flatten_config, _unflatten_config)

@@ -113,7 +113,7 @@ def _held(group, numbers, arrays):
     first, keys = trials[0], seeds.keys(trial.seed for trial in trials)
     module, start = algorithms.module(first.algorithm), "states/"
     states = {n.removeprefix(start): x for n, x in arrays.items() if n.startswith(start)}
-    fresh = module.init_seeds(first.config, *first.own, keys)
+    fresh = module.init_seeds(*first.in_parts, keys)
     if set(states) == {"0", "1"}:  # of one program
         fresh = jax.vmap(programs.packed)(fresh)
     like, is_key = pytrees.without_keys(fresh)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rljax.algorithms import ALGORITHMS, settle
-from rljax.config import FLOAT_FIELDS, Config
+from rljax.config import Config
 from rljax.utils import env_settings, values
 from rljax.utils.lookup import unknown
 
@@ -175,6 +175,12 @@ def is_whole(name: str) -> bool:
     return found is not None and found.type in (int, int | None)
 
 
+def is_float(name: str) -> bool:
+    """Whether a setting is a float."""
+    found = field(name)
+    return found is not None and found.type is float
+
+
 def check_name(name: str, own: Sequence[Any] | None = None) -> None:
     """Raises ValueError, with the nearest names, if no setting has this name. By default the own
     options of all algorithms are settings."""
@@ -219,7 +225,7 @@ def restored(point: Mapping) -> Point:
             value = values.decoded(value)
         elif isinstance(value, list):
             value = tuple(value)
-        found[name] = values.number(value) if name in FLOAT_FIELDS else value
+        found[name] = values.number(value) if is_float(name) else value
     return found
 
 

@@ -51,9 +51,9 @@ def _failures_told(batch, steps):
 def _train_batch(program, trials, pace, how):
     """Returns the next batch's `pace`: the updates that fit the seconds of a chunk."""
     config, number = trials[0].config, len(trials)
-    configs, keys = _arguments(trials, program.size)
-    agents = program.init(configs, keys)
-    advance = _advance(program, config, configs, agents, (0, config.num_updates), pace, number)
+    settings, keys = _arguments(trials, program.size)
+    agents = program.init(settings, keys)
+    advance = _advance(program, config, settings, agents, (0, config.num_updates), pace, number)
     (states, rows), pace = yield from advance
     returns = evaluated(config, states.learner, keys, how)
     returns = None if returns is None else returns[:number]
@@ -100,8 +100,8 @@ def train_stretch(
 
 def states_of(held: Held) -> Any:
     """The states [A] at the end of a stretch."""
-    config = held.trials[0].config
-    unpacked = programs.unpacking(algorithms.module(held.trials[0].algorithm), config)
+    first = held.trials[0]
+    unpacked = programs.unpacking(algorithms.module(first.algorithm), first.in_parts)
     return jax.jit(jax.vmap(unpacked))(held.states)
 
 
@@ -118,10 +118,10 @@ def _fresh(program, trials):
 def _stretch_of_batch(program, held, trials, num_rows, span, pace):
     """Trains these trials, held with copies of the last that fill the batch. Returns the pace, as
     `_train_batch` does."""
-    configs = seeds.stack([trial.config for trial in held.trials])
+    settings = seeds.stack([trial.in_parts for trial in held.trials])
     rows = jax.tree.map(_lengthened, held.metrics, program.agents[1])
     config, number = trials[0].config, len(trials)
-    advance = _advance(program, config, configs, (held.states, rows), span, pace, number)
+    advance = _advance(program, config, settings, (held.states, rows), span, pace, number)
     agents, pace = yield from advance
     yield Progress(held=_to_host(agents, trials, num_rows))
     return pace
@@ -151,12 +151,12 @@ def _batches(trials, large, small):
 
 
 def _arguments(trials, size):
-    """(configs [A], keys [A]), filled up with copies of the last trial."""
+    """(settings [A], keys [A]), filled up with copies of the last trial."""
     filled = [*trials, *[trials[-1]] * (size - len(trials))]
-    return seeds.stack([x.config for x in filled]), seeds.keys(x.seed for x in filled)
+    return seeds.stack([x.in_parts for x in filled]), seeds.keys(x.seed for x in filled)
 
 
-def _advance(program, config, configs, agents, span, pace, number):
+def _advance(program, config, settings, agents, span, pace, number):
     """Trains a batch from one number of updates to another, in chunks, of which `number` trials are
     no copies. Returns (agents, the next pace)."""
     done, end = span
@@ -165,7 +165,7 @@ def _advance(program, config, configs, agents, span, pace, number):
         begun = time.perf_counter()
         part = np.array([done, done + length], np.int32)
         with sharding.failures_named(f"in the updates after {done:,}"):
-            agents = jax.block_until_ready(program.advance(configs, *agents, part))
+            agents = jax.block_until_ready(program.advance(settings, *agents, part))
         seconds = time.perf_counter() - begun
         pace = max(1, min(int(seeds.CHUNK_SECONDS * length / seconds), 20 * length))
         done += length

@@ -18,7 +18,7 @@ from rljax.config import FLOAT_FIELDS, Config, default_log_interval
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.results import num_rows
 from rljax.sweep.trials import Trial
-from rljax.utils import pytrees, seeds, sharding
+from rljax.utils import pytrees, seeds, sharding, traced
 from rljax.utils.sharding import SHARDED, WHOLE
 
 CPU_BYTES = 4 * 2**20  # of the learners that a CPU device trains at once: more leave its cache
@@ -32,7 +32,7 @@ class Program(NamedTuple):
     """What trains batches of one size. What it compiles is kept, and compiled when it is used."""
 
     module: ModuleType
-    config: Config  # without its floats
+    settings: tuple  # a config and the algorithm's own options, without their floats
     each: int  # trials on each device
     mesh: Mesh
     is_packed: bool = False
@@ -48,12 +48,12 @@ class Program(NamedTuple):
 
     @property
     def init(self) -> Callable:
-        """(configs [A], keys [A]) -> (states [A], rows [R, A])."""
+        """(settings [A], keys [A]) -> (states [A], rows [R, A])."""
         return _init(self)
 
     @property
     def advance(self) -> Callable:
-        """(configs, states, rows, (first update, last)) -> (states, rows): trains."""
+        """(settings, states, rows, (first update, last)) -> (states, rows): trains."""
         return _advancing(self)[0]
 
     @property
@@ -71,47 +71,49 @@ def fitting(trial: Trial, how: SweepOptions, most: int, is_packed: bool = False)
     """The program for as many trials at once as are fastest and fit memory, and at most `most`."""
     mesh = sharding.mesh(most)
     module = algorithms.module(trial.algorithm)
-    wanted = how.max_parallel or usual_parallel(module, trial.config)
+    wanted = how.max_parallel or usual_parallel(module, *trial.in_parts)
     each = -(-min(wanted, most) // mesh.size)
-    program = Program(module, _without_floats(trial.config), each, mesh, is_packed)
+    program = Program(module, _without_floats(trial.in_parts), each, mesh, is_packed)
     while program.each > 1 and program.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
         program = program.resized(max(1, int(program.each * limit / program.bytes)))
     return program
 
 
-def usual_parallel(module: ModuleType, config: Config) -> int:
+def usual_parallel(module: ModuleType, config: Config, *own: Any) -> int:
     """The number of trials to train at once for the highest speed, over all local devices."""
     number = len(sharding.devices())
     if not sharding.on_cpu():
         return GPU_TRIALS * number
-    size = _learner_bytes(module, _without_floats(config))
+    size = _learner_bytes(module, _without_floats((config, *own)))
     each = min(seeds.CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
     return max(1, each) * number
 
 
 @lru_cache(maxsize=256)
-def _learner_bytes(module, config):
-    learner = jax.eval_shape(module.init, config, jax.random.key(0)).learner
+def _learner_bytes(module, settings):
+    learner = jax.eval_shape(module.init, *settings, jax.random.key(0)).learner
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
 
 
-def _without_floats(config):
-    return dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
+def _without_floats(settings):
+    config, *own = settings
+    config = dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
+    return (config, *map(traced.without_floats, own))
 
 
 def _shapes(program):
-    """Those of (configs, keys)."""
-    configs = jax.tree.map(lambda x: np.full(program.size, x), program.config)
-    return configs, jax.eval_shape(lambda: seeds.keys([0] * program.size))
+    """Those of (settings, keys)."""
+    settings = jax.tree.map(lambda x: np.full(program.size, x), program.settings)
+    return settings, jax.eval_shape(lambda: seeds.keys([0] * program.size))
 
 
 @lru_cache(maxsize=256)
 def _begin(program):
     """Not compiled yet."""
-    config, module = program.config, program.module
+    (config, *_), module = program.settings, program.module
 
-    def init(configs, keys):
-        states = jax.vmap(module.init)(configs, keys)
+    def init(settings, keys):
+        states = jax.vmap(module.init)(*settings, keys)
         row = jax.vmap(module.row)(states)
         states = jax.vmap(packed)(states) if program.is_packed else states
         return states, jax.tree.map(lambda x: jnp.zeros((num_rows(config), *x.shape), x.dtype), row)
@@ -125,9 +127,10 @@ def packed(state: Any) -> tuple[jax.Array, jax.Array]:
 
 
 @lru_cache(maxsize=256)
-def unpacking(module: ModuleType, config: Config) -> Callable:
-    """The inverse of `packed` for an algorithm and a config, of which the floats do not matter."""
-    like = jax.eval_shape(module.init, config, jax.random.key(0))
+def unpacking(module: ModuleType, settings: tuple) -> Callable:
+    """The inverse of `packed` for an algorithm, a config and its own options, of which the floats
+    do not matter."""
+    like = jax.eval_shape(module.init, *settings, jax.random.key(0))
     plain = jax.eval_shape(pytrees.plain, like)
     return lambda vectors: pytrees.typed(pytrees.of_kinds(vectors, plain), like)
 
@@ -145,13 +148,13 @@ def _init(program):
 @lru_cache(maxsize=256)
 def _advancing(program):
     """(compiled, bytes)."""
-    log_interval, module = default_log_interval(program.config), program.module
-    unpacked = unpacking(module, program.config)
+    log_interval, module = default_log_interval(program.settings[0]), program.module
+    unpacked = unpacking(module, program.settings)
 
-    def advance(configs, states, rows, span):
+    def advance(settings, states, rows, span):
         def update(i, carry):
             states, rows = carry
-            states = jax.vmap(module.update)(configs, states)
+            states = jax.vmap(module.update)(*settings, states)
             row, at = jax.vmap(module.row)(states), i // log_interval
             rows = jax.tree.map(lambda all, one: all.at[at].set(one), rows, row)
             ended = (i + 1) % log_interval == 0
@@ -166,7 +169,7 @@ def _advancing(program):
     advance = sharding.spread(
         advance, program.mesh, (SHARDED, *agents, WHOLE), agents, donate=(1, 2)
     )
-    configs, _ = _shapes(program)
-    advance = advance.lower(configs, *program.agents, np.zeros(2, np.int32)).compile()
+    settings, _ = _shapes(program)
+    advance = advance.lower(settings, *program.agents, np.zeros(2, np.int32)).compile()
     memory = advance.memory_analysis()
     return advance, memory.argument_size_in_bytes + memory.temp_size_in_bytes

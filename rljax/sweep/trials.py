@@ -7,6 +7,7 @@ from rljax.algorithms import find
 from rljax.config import STATIC_FIELDS, Config
 from rljax.sweep import points as spaces
 from rljax.sweep.points import Point
+from rljax.utils import traced
 from rljax.utils.errors import reworded
 from rljax.utils.lookup import differing
 
@@ -21,6 +22,11 @@ class Trial(NamedTuple):
     config: Config
     algorithm: str
     own: tuple[Any, ...] = ()  # the algorithm's own options: () or one dataclass
+
+    @property
+    def in_parts(self) -> tuple[Any, ...]:
+        """Its config and its own options."""
+        return (self.config, *self.own)
 
     def __str__(self):
         return f"point {self.point} ({spaces.describe(self.settings)}), seed {self.seed}"
@@ -68,7 +74,7 @@ def plan(
             text = f"point {index} ({spaces.describe(point)}): {error}"
             raise reworded(error, text) from error
         static = (getattr(config, name) for name in STATIC_FIELDS)
-        key = (*static, config.typed_kwargs, own_here)
+        key = (*static, config.typed_kwargs, *(traced.split(x)[1] for x in own_here))
         groups.setdefault(key, []).extend(
             Trial(index * len(seeds) + i, index, point, seed, config, algorithm, own_here)
             for i, seed in enumerate(seeds)

@@ -30,20 +30,21 @@ class Steps(NamedTuple):
     """Pure functions that train one agent."""
 
     update: Callable
-    """(config, state, axis) -> state: one update. The environments are sharded over the devices
+    """(*settings, state, axis) -> state: one update. The environments are sharded over the devices
     along the mesh's axis; if it is None, they are not."""
     row: Callable  # state -> Metrics of the row in progress
     begin_row: Callable  # (state, whether the row has ended) -> state: then with a new row
-    parts: Callable
+    parts: Callable | None = None
     """(of_agent, of_env) -> a prefix of the state, which tells what is of each environment from
-    what is of the agent."""
+    what is of the agent; None where environments cannot be sharded."""
 
 
 def in_one_program(
-    steps: Steps, config: Config, states: Any, log_interval: int
+    steps: Steps, settings: tuple, states: Any, log_interval: int
 ) -> Iterator[tuple[Any, Any]]:
     """Trains all seeds at once, in chunks of (states [S], metrics [S] in NumPy) by one jitted
-    program. `learner.updates` of all states are the same.
+    program. Settings are a config and the algorithm's own options; `learner.updates` of all states
+    are the same.
 
     The seeds are spread over the local devices, which exchange nothing; the environments of a large
     run of few seeds as well, whose gradients are averaged. On an accelerator the states are
@@ -53,9 +54,9 @@ def in_one_program(
     chunk is one update, which takes the compilation; later ones follow the clock, and end where a
     row of metrics does at the latest. Raises an EnvError if the program fails.
     """
-    done, length = int(np.asarray(states.learner.updates)[0]), 1
+    config, done, length = settings[0], int(np.asarray(states.learner.updates)[0]), 1
     number = len(states.learner.updates)
-    mesh = sharding.mesh(number, devices_of_each(config, states))
+    mesh = sharding.mesh(number, devices_of_each(config, states) if steps.parts else 1)
     group = at_once(config, states, mesh)
     advance, first = _programs(steps, mesh, number, group)
     states = sharding.placed(states, mesh, _specs(steps), group)
@@ -64,7 +65,8 @@ def in_one_program(
         length = min(length, to_row)
         start = time.perf_counter()
         with sharding.failures_named(f"env = {config.env!r}, in the updates after {done:,}"):
-            states, metrics = advance(config, states, np.int32(length), np.bool_(length == to_row))
+            flags = np.int32(length), np.bool_(length == to_row)
+            states, metrics = advance(settings, states, *flags)
             metrics = take(jax.device_get(metrics), slice(number))
         seconds = time.perf_counter() - start
         done += length
@@ -105,18 +107,18 @@ def _products(config, states):
 
 
 def _specs(steps):
-    return steps.parts(of_agent=SHARDED, of_env=SHARDED_ENVS)
+    return steps.parts(of_agent=SHARDED, of_env=SHARDED_ENVS) if steps.parts else SHARDED
 
 
 @lru_cache(maxsize=8)
 def _programs(steps, mesh, number, group):
-    """Jitted (config, states, number of updates, whether the row ends) -> (states, metrics), which
+    """Jitted (settings, states, number of updates, whether the row ends) -> (states, metrics), that
     trains a device's agents in groups, and a function that leaves out copies of an agent."""
     axis = sharding.ENVS if mesh.shape[sharding.ENVS] > 1 else None
 
-    def advance(config, states, num_updates, ends_row):
+    def advance(settings, states, num_updates, ends_row):
         def advance(state):
-            update = partial(steps.update, config, axis=axis)
+            update = partial(steps.update, *settings, axis=axis)
             state = jax.lax.fori_loop(0, num_updates, lambda _, x: update(x), state)
             return steps.begin_row(state, ends_row), steps.row(state)
 

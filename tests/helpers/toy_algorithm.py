@@ -28,4 +28,4 @@ def chunks(config, keys, states=None, *, log_interval=None, watch=None):
     states = init_seeds(config, keys) if states is None else states
     steps = seeds.Steps(update, row, begin_row, a2c.parts)
     interval = default_log_interval(config)
-    yield from seeds.in_one_program(steps, config, states, log_interval or interval)
+    yield from seeds.in_one_program(steps, (config,), states, log_interval or interval)
