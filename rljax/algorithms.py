@@ -31,6 +31,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from rljax.a3c.simulation import SimulationConfig
 from rljax.config import Config, WorkerConfig
 from rljax.utils.lookup import unknown
 
@@ -59,6 +60,7 @@ class Algorithm:
 ALGORITHMS = {
     "a2c": Algorithm("rljax.a2c"),
     "a3c": Algorithm("rljax.a3c", WorkerConfig, "workers", num_seeds=1, in_processes=True),
+    "a3c_simulated": Algorithm("rljax.a3c.simulated", SimulationConfig, "simulation"),
 }
 
 

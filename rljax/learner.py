@@ -4,6 +4,7 @@ A2C composes them in one jitted update. In A3C workers compute gradients, and th
 applies them.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -51,19 +52,22 @@ def compute_gradients(
     actor: ActorState,
     batch: Transition,
     axis: str | None = None,
+    estimate: Callable | None = None,
 ) -> tuple[ActorState, BatchGradients]:
     """The gradient, the metrics and the moments of a batch.
 
     Args:
         actor: its episodes and its carry are those before the batch.
-        batch: as `loss_gradients` takes it.
+        batch, estimate: as `loss_gradients` takes them.
         axis: of a mesh over whose devices environments are sharded, actor and batch with them;
             what is given is of all environments, but for the actor.
 
     Returns:
         (the actor with episodes and carry after the batch, BatchGradients).
     """
-    grads, loss_metrics, carry = loss_gradients(config, network, state, batch, actor.carry, axis)
+    grads, loss_metrics, carry = loss_gradients(
+        config, network, state, batch, actor.carry, axis, estimate
+    )
     moments, discounted_return = _batch_moments(config, network, actor.episodes, batch, axis)
     episodes, finished = rollout.track(actor.episodes, batch)
     grads, (*finished, info) = sharding.total((grads, finished), axis)
@@ -80,6 +84,7 @@ def loss_gradients(
     batch: Transition,
     carry: Any = (),
     axis: str | None = None,
+    estimate: Callable | None = None,
 ) -> tuple[optax.Params, dict[str, jax.Array], Any]:
     """The gradient of the config's loss on a batch.
 
@@ -88,12 +93,15 @@ def loss_gradients(
     episode continues; `successor_values` computes the others.
 
     Args:
-        batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`.
-            `recorded` must come from the same parameters and moments, or be None. Observations
-            are float32, or as an environment in JAX keeps them.
+        batch: [T, B, ...], JAX or NumPy arrays, sampled with the policy of `state.params`, unless
+            there is an `estimate`. `recorded` must come from the same parameters and moments, or be
+            None. Observations are float32, or as an environment in JAX keeps them.
         carry: `cores.Carry` [B] at the first step; () without a core.
         axis: as for `compute_gradients`. Each device then has the whole batch's loss, and its own
             rows' share of the gradient: the gradient is the sum over the devices.
+        estimate: (log-probabilities of the actions, rewards, values, next_values, terminated,
+            truncated, all [T, B], config) -> (advantages, targets), instead of `returns.gae`; for
+            experience of another policy.
 
     Returns:
         (gradients, a pytree like the parameters; the "loss" and what the loss function returned
@@ -124,15 +132,12 @@ def loss_gradients(
         values = jax.lax.stop_gradient(flat_values).reshape(num_steps, num_envs)
         cut = jnp.logical_and(batch.truncated, jnp.logical_not(batch.terminated))
         next_values = successor_values(value, values, (batch.final_obs, after), cut)
-        advantages, targets = returns.gae(
-            rewards,
-            values,
-            next_values,
-            batch.terminated,
-            batch.truncated,
-            config.gamma,
-            config.gae_lambda,
-        )
+        steps = rewards, values, next_values, batch.terminated, batch.truncated
+        if estimate is None:
+            advantages, targets = returns.gae(*steps, config.gamma, config.gae_lambda)
+        else:
+            log_probs = jax.lax.stop_gradient(distribution.log_prob(actions))
+            advantages, targets = estimate(log_probs.reshape(values.shape), *steps, config)
         rows = distribution, flat_values, actions, advantages.ravel(), targets.ravel()
         result = loss_function(*sharding.gathered(rows, axis), config)
         loss_value, metrics = losses.check(config.loss, result)

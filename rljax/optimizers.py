@@ -33,6 +33,11 @@ def skip(opt_state: optax.OptState) -> optax.OptState:
     return (*others, schedule._replace(count=schedule.count + 1))
 
 
+def at_time_of(opt_state: optax.OptState, before: optax.OptState) -> optax.OptState:
+    """The state of `make`'s optimiser with the schedule of another."""
+    return (*opt_state[:-1], before[-1])
+
+
 def learning_rate(config: Config, updates):
     """The learning rate after a number of updates: constant, or in a straight line to 0."""
     if not config.anneal_lr:

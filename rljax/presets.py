@@ -270,8 +270,12 @@ BASES: dict[str, dict] = {
 """What each algorithm's settings start from; a preset replaces some of them."""
 
 
+_LIKE = {"a3c_simulated": "a3c"}  # whose settings are those of another algorithm
+
+
 def base(algorithm: str) -> Config:
     """An algorithm's settings where nothing is known of the environment."""
+    algorithm = _LIKE.get(algorithm, algorithm)
     return Config(**BASES.get(algorithm, {}))
 
 
@@ -287,6 +291,7 @@ def preset(algorithm: str, name: str) -> Config:
     Raises:
         ValueError: there is no such preset; the message offers the nearest names.
     """
+    algorithm = _LIKE.get(algorithm, algorithm)
     prefix, bare = re.fullmatch("((?:gymnax/|gymnasium/)?)(.*)", name, re.DOTALL).groups()
     names = [env for algo, env in PRESETS if algo == algorithm]
     found = [env for env in names if env == bare or fnmatch.fnmatchcase(name, env)]

@@ -63,6 +63,25 @@ def row_metrics(
         )
 
 
+def as_summary(counts: Counts) -> dict:
+    """What counts [S] of a run's seeds add to its summary, of all together."""
+    histogram = counts.staleness.sum(axis=0)
+    applied, at_95 = histogram.sum(), np.searchsorted(histogram.cumsum(), 0.95 * histogram.sum())
+    rejected = {x: int(getattr(counts, x).sum()) for x in ("stale", "not_finite", "malformed")}
+    return {
+        "gradients_applied": int(counts.applied.sum()),
+        "gradients_rejected": sum(rejected.values()),
+        "rejected": rejected,
+        "worker_restarts": int(counts.restarts.sum()),
+        "staleness": {
+            "mean": float(counts.staleness_sum.sum() / applied) if applied else None,
+            "p95": int(at_95) if applied else None,
+            "max": int(counts.staleness_max.max()) if applied else None,
+            "histogram": np.trim_zeros(histogram, "b").tolist(),
+        },
+    }
+
+
 def no_counts() -> Counts:
     return as_arrays(Counts(0, 0, 0, 0, 0, 0, 0, np.zeros(STALENESS_BINS, np.int64)))
 

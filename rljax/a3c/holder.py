@@ -1,6 +1,5 @@
 """The parameter holder: applies the gradients that workers push."""
 
-import dataclasses
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import learner, optimizers
-from rljax.a3c import messages
+from rljax.a3c import corrections, messages
 from rljax.a3c.counts import STALENESS_BINS, Counts, Row, as_numbers, empty_row
 from rljax.a3c.messages import Layout
 from rljax.config import Config, WorkerConfig
@@ -125,8 +124,7 @@ def _applier(config, workers, device):
     def apply(floats, state, gradient, moments, *staleness):
         config = config_of(floats)
         for versions in staleness:
-            rate = config.learning_rate / jnp.maximum(versions, 1)
-            config = dataclasses.replace(config, learning_rate=rate)
+            config = corrections.scaled(config, 1 / jnp.maximum(versions, 1))
         return learner.apply_gradients(config, state, gradient, moments)
 
     if workers.staleness_scaling:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rljax import learner, optimizers, rollout
 from rljax.a3c import messages, transport
-from rljax.a3c.counts import as_arrays, empty_row, no_counts, row_metrics
+from rljax.a3c.counts import as_arrays, as_summary, empty_row, no_counts, row_metrics
 from rljax.a3c.holder import ParameterHolder, State
 from rljax.a3c.supervisor import Status, Supervisor
 from rljax.a3c.worker_pool import WorkerPool
@@ -173,19 +173,4 @@ def _follow(supervisor, pool, row_ended):
 
 def summary(states: State) -> dict:
     """What A3C adds to the summary of a run, of all seeds together."""
-    counts = states.counts
-    histogram = counts.staleness.sum(axis=0)
-    applied, at_95 = histogram.sum(), np.searchsorted(histogram.cumsum(), 0.95 * histogram.sum())
-    rejected = {x: int(getattr(counts, x).sum()) for x in ("stale", "not_finite", "malformed")}
-    return {
-        "gradients_applied": int(counts.applied.sum()),
-        "gradients_rejected": sum(rejected.values()),
-        "rejected": rejected,
-        "worker_restarts": int(counts.restarts.sum()),
-        "staleness": {
-            "mean": float(counts.staleness_sum.sum() / applied) if applied else None,
-            "p95": int(at_95) if applied else None,
-            "max": int(counts.staleness_max.max()) if applied else None,
-            "histogram": np.trim_zeros(histogram, "b").tolist(),
-        },
-    }
+    return as_summary(states.counts)

@@ -1,0 +1,180 @@
+"""The clock of simulated A3C: which worker's gradient comes next, and how old its parameters are.
+
+A worker pulls the newest parameters, works, and pushes the gradient; at that moment it pulls again.
+The gradient takes its transit, in the order of the worker's pushes, then waits until the holder has
+done with those that came before; after the service it is applied, and what it makes is published. A
+worker whose `in_flight` gradients the holder has not begun with waits with its next push.
+
+Staleness is not put in, it comes out: the number of versions published between a gradient's pull
+and its application. What is published at the moment of a pull is seen by it, so that with neither
+transit nor service a worker alone has a staleness of 0. Workers start one after another within a
+unit of work: with a constant one W workers have a staleness of W - 1, and with none they are in
+lockstep, as `WorkerConfig.lockstep` has it.
+
+All times are relative to the end of the last service, so that they are exact however long a run is.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rljax.a3c import delays
+from rljax.a3c.simulation import SimulationConfig
+from rljax.utils.traced import Parsed
+
+NEWEST = -1  # instead of a place: of what is not pulled yet, which will be the newest then
+
+
+class Clock(NamedTuple):
+    """W workers, of each the F + 1 gradients that come next, F = `in_flight`: where the holder has
+    not begun with the first of them, the worker cannot have pulled for a later one."""
+
+    pulls: Any
+    """[W, F + 1] when the parameters for them are pulled."""
+    places: Any
+    """[W, F + 1] int32 where these are among the versions kept, or NEWEST."""
+    versions: Any
+    """[W, F + 1] int32 which version that is, if it is not NEWEST."""
+    arrivals: Any
+    """[W] when the first one is with the holder."""
+    turns: Any
+    """[W] int32 the last gradient served: of those that come at once the one waiting longest."""
+    uses: Any
+    """[versions kept] int32 how many of the gradients to come need each."""
+
+
+class Next(NamedTuple):
+    """The gradient to be applied next."""
+
+    worker: Any
+    place: Any  # of its parameters among the versions kept, or NEWEST
+    version: Any  # of these parameters, if they are not the NEWEST
+
+
+def is_given(options: SimulationConfig) -> bool:
+    """Whether the staleness is given, instead of durations."""
+    return _parsed(options, "staleness").kind is not None
+
+
+def start(options: SimulationConfig, key: jax.Array) -> Clock:
+    """All workers have pulled version 0, or are about to."""
+    number, ahead = options.num_workers, options.in_flight
+    key_work, key_transit = jax.random.split(key)
+    workers = jnp.arange(number, dtype=jnp.int32)
+    works = draw(_parsed(options, "work"), key_work, workers[:, None], (number, ahead))
+    first = workers / number * delays.mean(_parsed(options, "work"))
+    pulls = first[:, None] + jnp.pad(jnp.cumsum(works, axis=1), ((0, 0), (1, 0)))
+    transit = draw(_parsed(options, "transit"), key_transit, workers, (number,))
+    nothing = jnp.full((number, ahead + 1), NEWEST, jnp.int32)
+    uses = jnp.zeros(options.versions, jnp.int32)
+    turns = workers - number
+    return Clock(pulls, nothing, nothing, pulls[:, 1] + transit, turns, uses)
+
+
+def find(clock: Clock) -> Next:
+    """The gradient that arrives first."""
+    is_first = clock.arrivals == jnp.min(clock.arrivals)
+    worker = jnp.argmin(jnp.where(is_first, clock.turns, jnp.iinfo(jnp.int32).max))
+    return Next(worker.astype(jnp.int32), clock.places[worker, 0], clock.versions[worker, 0])
+
+
+def serve(
+    options: SimulationConfig,
+    clock: Clock,
+    now: Next,
+    key: jax.Array,
+    version: jax.Array,
+    turn: jax.Array,
+    is_applied: jax.Array,
+) -> tuple[Clock, jax.Array, jax.Array]:
+    """The clock after the service of `find`'s gradient.
+
+    Args:
+        version: of the newest parameters until then.
+        turn: the number of gradients served until then.
+        is_applied: whether it makes a new version; if it is rejected, it does not.
+
+    Returns:
+        (clock, the place in which the version until then is to be kept, the time that has passed).
+    """
+    worker, place, _ = now
+    keys = jax.random.split(key, 3)
+    work, transit, service = (
+        draw(_parsed(options, name), key, worker, ())
+        for name, key in zip(("work", "transit", "service"), keys)
+    )
+    begun = jnp.maximum(clock.arrivals[worker], 0.0)
+    end = begun + service
+    # The gradient `in_flight` behind this one can be pushed from now on, and its successor pulled.
+    pulls = clock.pulls[worker]
+    own = jnp.append(pulls[1:], jnp.maximum(pulls[-1] + work, begun))
+    arrival = jnp.maximum(clock.arrivals[worker], own[1] + transit)
+    pulls = clock.pulls.at[worker].set(own)
+    places = clock.places.at[worker].set(jnp.append(clock.places[worker, 1:], NEWEST))
+    versions = clock.versions.at[worker].set(jnp.append(clock.versions[worker, 1:], NEWEST))
+    # Those pulled before the new version is published have the version until then.
+    pulled = jnp.logical_and(places == NEWEST, pulls < end)
+    pulled = jnp.logical_and(pulled, is_applied)
+    done = jnp.where(place == NEWEST, 0, 1)
+    uses = clock.uses.at[place].add(-done)
+    free = jnp.argmin(uses).astype(jnp.int32)  # there is one without any use
+    uses = uses.at[free].add(jnp.sum(pulled, dtype=jnp.int32))
+    clock = Clock(
+        pulls=pulls - end,
+        places=jnp.where(pulled, free, places),
+        versions=jnp.where(pulled, version, versions),
+        arrivals=clock.arrivals.at[worker].set(arrival) - end,
+        turns=clock.turns.at[worker].set(turn),
+        uses=uses,
+    )
+    return clock, free, end
+
+
+def given(options: SimulationConfig, key: jax.Array, turn: jax.Array, version: jax.Array) -> Next:
+    """Where the staleness is given: that of the next gradient, of the worker whose turn it is. It
+    is no larger than the number of versions that there have been."""
+    (kind, capacity), numbers = _parsed(options, "staleness")
+    if kind == "constant":
+        old = numbers[0]
+    elif kind == "uniform":
+        low, high = numbers
+        old = low + jnp.floor(jax.random.uniform(key) * (high - low + 1))
+    else:  # the floor of an exponential is geometric
+        (mean,) = numbers
+        old = jnp.floor(jax.random.exponential(key) / jnp.log1p(1 / mean))
+    old = jnp.minimum(old, capacity).astype(jnp.int32)
+    wanted = version - jnp.minimum(old, version)
+    place = jnp.where(wanted == version, NEWEST, place_of(options, wanted))
+    return Next(turn % options.num_workers, place, wanted)
+
+
+def place_of(options: SimulationConfig, version: jax.Array) -> jax.Array:
+    """The place of a version where the staleness is given."""
+    return version % options.versions
+
+
+def draw(parsed: Parsed, key: jax.Array, worker: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Durations of these workers, of a shape with which `worker` broadcasts."""
+    kind, numbers = parsed
+    if kind == "measured":
+        (quantiles,) = numbers
+        return quantiles[jax.random.randint(key, shape, 0, len(quantiles))]
+    mean, *more = numbers
+    if kind == "constant":
+        return jnp.broadcast_to(mean, shape)
+    if kind == "exponential":
+        return mean * jax.random.exponential(key, shape)
+    if kind == "lognormal":
+        (sigma,) = more
+        return mean * jnp.exp(sigma * jax.random.normal(key, shape) - 0.5 * sigma**2)
+    if kind == "pareto":
+        (alpha,) = more
+        return mean * (1 - 1 / alpha) * jnp.exp(jax.random.exponential(key, shape) / alpha)
+    (factor,) = more
+    return jnp.broadcast_to(jnp.where(worker == 0, mean * factor, mean), shape)
+
+
+def _parsed(options, name):
+    value = getattr(options, name)
+    return value if isinstance(value, Parsed) else type(options).PARSERS[name](value)

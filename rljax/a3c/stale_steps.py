@@ -1,0 +1,125 @@
+"""One step of simulated A3C's learner, on experience of older parameters."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rljax import learner, optimizers
+from rljax.a3c import corrections
+from rljax.a3c.simulation import SimulationConfig
+from rljax.config import Config
+from rljax.networks import ActorCritic, blocks
+from rljax.networks.replay import replay
+from rljax.types import ActorState, BatchMetrics, BatchMoments, TrainState, Transition
+from rljax.utils import pytrees
+
+
+class Step(NamedTuple):
+    """What a step gives."""
+
+    learner: TrainState
+    squares: Any  # the running mean of squared gradients, or ()
+    actor: ActorState  # after the experience
+    metrics: BatchMetrics
+    measured: dict[str, jax.Array]  # the diagnostics, by name
+
+
+def on_gradients(
+    config: Config,
+    options: SimulationConfig,
+    network: ActorCritic,
+    newest: TrainState,
+    squares: Any,
+    acting: TrainState,
+    experience: tuple[ActorState, Transition],
+    staleness: jax.Array,
+) -> Step:
+    """Applies the gradient of the parameters acted with to the newest.
+
+    Args:
+        squares: the running mean of squared gradients, or () where no correction needs it.
+        acting: what was acted with, of which the optimiser's state is not used.
+        experience: as `rollout.collect` gives it.
+        staleness: versions between the two.
+    """
+    before, batch = experience
+    actor, given = learner.compute_gradients(config, network, acting, before, batch)
+    gradients = jax.lax.optimization_barrier(given.gradients)
+    measured, how, by = {}, config, options.compensation
+    if options.diagnostics:
+        measured = _compared(config, network, newest, acting, before, batch, gradients)
+    if options.correction == "dc_asgd_a":
+        squares, by = corrections.adaptive(squares, gradients, options.compensation_decay, by)
+    if options.correction in ("dc_asgd_c", "dc_asgd_a"):
+        gradients = corrections.compensated(gradients, newest.params, acting.params, by)
+    if options.correction == "staleness_scaling":
+        how = corrections.scaled(config, 1 / jnp.maximum(staleness, 1))
+    moved = learner.apply_gradients(how, newest, gradients, given.moments)
+    return Step(moved, squares, actor, given.metrics, measured)
+
+
+def on_data(
+    config: Config,
+    options: SimulationConfig,
+    network: ActorCritic,
+    newest: TrainState,
+    squares: Any,
+    acting: TrainState,
+    experience: tuple[ActorState, Transition],
+    staleness: jax.Array,
+) -> Step:
+    """Applies gradients of the newest parameters; arguments as for `on_gradients`."""
+    del staleness
+    before, batch = experience
+    stale, batch = batch, batch._replace(recorded=None)  # of other parameters
+    behaviour = _log_probs(network, acting, before, stale)
+    proximal = _log_probs(network, newest, before, batch)
+    size = corrections.effective_sample_size(corrections.ratios(proximal, behaviour))
+    how, moved, first = config, newest, None
+    if options.correction == "ess_scaling":
+        how = corrections.scaled(config, jnp.sqrt(size))
+    estimate = corrections.estimator(options.correction, behaviour, proximal, options.clip_range)
+    for _ in range(options.data_epochs):
+        # The epochs are one update, to the moments and to the learning rate's schedule.
+        opt_state = optimizers.at_time_of(moved.opt_state, newest.opt_state)
+        moved = moved._replace(opt_state=opt_state, updates=newest.updates)
+        actor, given = learner.compute_gradients(
+            config, network, moved, before, batch, estimate=estimate
+        )
+        gradients = jax.lax.optimization_barrier(given.gradients)
+        moments = BatchMoments(None, None) if first else given.moments
+        first = first or (actor, given.metrics, gradients)
+        moved = learner.apply_gradients(how, moved, gradients, moments)
+    actor, metrics, gradients = first
+    measured = {}
+    if options.diagnostics:
+        old, _, _ = learner.loss_gradients(config, network, acting, stale, before.carry)
+        measured = {"cosine": _cosine(old, gradients), "effective_sample_size": size}
+    return Step(moved, squares, actor, metrics, measured)
+
+
+def _compared(config, network, newest, acting, before, batch, gradients):
+    """The diagnostics of a stale gradient."""
+    fresh_batch = batch._replace(recorded=None)  # of other parameters
+    fresh, _, _ = learner.loss_gradients(config, network, newest, fresh_batch, before.carry)
+    now = _log_probs(network, newest, before, fresh_batch)
+    ratios = corrections.ratios(now, _log_probs(network, acting, before, batch))
+    size = corrections.effective_sample_size(ratios)
+    return {"cosine": _cosine(gradients, fresh), "effective_sample_size": size}
+
+
+def _cosine(a, b):
+    """Of the angle between two pytrees; NaN if one is 0."""
+    product = pytrees.total(jax.tree.map(jnp.multiply, a, b))
+    return product / (optimizers.global_norm(a) * optimizers.global_norm(b))
+
+
+def _log_probs(network, state, actor, batch):
+    """[T, B] of the actions, under another policy."""
+    num_steps, num_envs = batch.reward.shape
+    shape = (num_steps * num_envs, *batch.obs.shape[2:])
+    rows = blocks.rows(network, state.params, shape)
+    replayed = replay(network, state.params, state.obs_moments, actor.carry, batch, rows=rows)
+    actions = batch.action.reshape(num_steps * num_envs, *batch.action.shape[2:])
+    return replayed.distribution.log_prob(actions).reshape(num_steps, num_envs)
