@@ -23,7 +23,7 @@ from rljax.a3c import delays
 from rljax.a3c.simulation import SimulationConfig
 from rljax.utils.traced import Parsed
 
-NEWEST = -1  # instead of a place: of what is not pulled yet, which will be the newest then
+NOT_YET = -1  # instead of a place: of what has not been pulled
 
 
 class Clock(NamedTuple):
@@ -33,23 +33,25 @@ class Clock(NamedTuple):
     pulls: Any
     """[W, F + 1] when the parameters for them are pulled."""
     places: Any
-    """[W, F + 1] int32 where these are among the versions kept, or NEWEST."""
+    """[W, F + 1] int32 where these are among the versions kept, or NOT_YET."""
     versions: Any
-    """[W, F + 1] int32 which version that is, if it is not NEWEST."""
+    """[W, F + 1] int32 which version that is, where it has been pulled."""
     arrivals: Any
     """[W] when the first one is with the holder."""
     turns: Any
     """[W] int32 the last gradient served: of those that come at once the one waiting longest."""
     uses: Any
     """[versions kept] int32 how many of the gradients to come need each."""
+    newest: Any
+    """int32 the place of the newest version."""
 
 
 class Next(NamedTuple):
     """The gradient to be applied next."""
 
     worker: Any
-    place: Any  # of its parameters among the versions kept, or NEWEST
-    version: Any  # of these parameters, if they are not the NEWEST
+    place: Any  # of its parameters among the versions kept
+    version: Any  # of these parameters
 
 
 def is_given(options: SimulationConfig) -> bool:
@@ -66,17 +68,19 @@ def start(options: SimulationConfig, key: jax.Array) -> Clock:
     first = workers / number * delays.mean(_parsed(options, "work"))
     pulls = first[:, None] + jnp.pad(jnp.cumsum(works, axis=1), ((0, 0), (1, 0)))
     transit = draw(_parsed(options, "transit"), key_transit, workers, (number,))
-    nothing = jnp.full((number, ahead + 1), NEWEST, jnp.int32)
+    nothing = jnp.full((number, ahead + 1), NOT_YET, jnp.int32)
     uses = jnp.zeros(options.versions, jnp.int32)
     turns = workers - number
-    return Clock(pulls, nothing, nothing, pulls[:, 1] + transit, turns, uses)
+    return Clock(pulls, nothing, nothing, pulls[:, 1] + transit, turns, uses, jnp.int32(0))
 
 
-def find(clock: Clock) -> Next:
-    """The gradient that arrives first."""
+def find(clock: Clock, version: jax.Array) -> Next:
+    """The gradient that arrives first; `version` is the newest."""
     is_first = clock.arrivals == jnp.min(clock.arrivals)
     worker = jnp.argmin(jnp.where(is_first, clock.turns, jnp.iinfo(jnp.int32).max))
-    return Next(worker.astype(jnp.int32), clock.places[worker, 0], clock.versions[worker, 0])
+    place, of_place = clock.places[worker, 0], clock.versions[worker, 0]
+    place, of_place = _where(place == NOT_YET, (clock.newest, version), (place, of_place))
+    return Next(worker.astype(jnp.int32), place, of_place)
 
 
 def serve(
@@ -87,18 +91,16 @@ def serve(
     version: jax.Array,
     turn: jax.Array,
     is_applied: jax.Array,
-) -> tuple[Clock, jax.Array, jax.Array]:
-    """The clock after the service of `find`'s gradient.
+) -> tuple[Clock, jax.Array]:
+    """The clock after the service of `find`'s gradient, and the time that has passed.
 
     Args:
-        version: of the newest parameters until then.
+        version: the newest until then.
         turn: the number of gradients served until then.
-        is_applied: whether it makes a new version; if it is rejected, it does not.
-
-    Returns:
-        (clock, the place in which the version until then is to be kept, the time that has passed).
+        is_applied: whether it makes a new version; if it is rejected, it does not. What is newest
+            now is to be kept in the clock's place for it.
     """
-    worker, place, _ = now
+    worker = now.worker
     keys = jax.random.split(key, 3)
     work, transit, service = (
         draw(_parsed(options, name), key, worker, ())
@@ -111,24 +113,27 @@ def serve(
     own = jnp.append(pulls[1:], jnp.maximum(pulls[-1] + work, begun))
     arrival = jnp.maximum(clock.arrivals[worker], own[1] + transit)
     pulls = clock.pulls.at[worker].set(own)
-    places = clock.places.at[worker].set(jnp.append(clock.places[worker, 1:], NEWEST))
-    versions = clock.versions.at[worker].set(jnp.append(clock.versions[worker, 1:], NEWEST))
-    # Those pulled before the new version is published have the version until then.
-    pulled = jnp.logical_and(places == NEWEST, pulls < end)
+    places, versions = (
+        all.at[worker].set(jnp.append(all[worker, 1:], NOT_YET))
+        for all in (clock.places, clock.versions)
+    )
+    # Those pulled before the new version is published have the one until then.
+    pulled = jnp.logical_and(places == NOT_YET, pulls < end)
     pulled = jnp.logical_and(pulled, is_applied)
-    done = jnp.where(place == NEWEST, 0, 1)
-    uses = clock.uses.at[place].add(-done)
-    free = jnp.argmin(uses).astype(jnp.int32)  # there is one without any use
-    uses = uses.at[free].add(jnp.sum(pulled, dtype=jnp.int32))
-    clock = Clock(
+    was_pulled = clock.places[worker, 0] != NOT_YET
+    uses = clock.uses.at[now.place].add(-was_pulled.astype(jnp.int32))
+    uses = uses.at[clock.newest].add(jnp.sum(pulled, dtype=jnp.int32))
+    after = Clock(
         pulls=pulls - end,
-        places=jnp.where(pulled, free, places),
+        places=jnp.where(pulled, clock.newest, places),
         versions=jnp.where(pulled, version, versions),
         arrivals=clock.arrivals.at[worker].set(arrival) - end,
         turns=clock.turns.at[worker].set(turn),
         uses=uses,
+        # Nobody needs it: there is one place more than gradients to come.
+        newest=jnp.argmin(uses).astype(jnp.int32),
     )
-    return clock, free, end
+    return after, end
 
 
 def given(options: SimulationConfig, key: jax.Array, turn: jax.Array, version: jax.Array) -> Next:
@@ -145,8 +150,7 @@ def given(options: SimulationConfig, key: jax.Array, turn: jax.Array, version: j
         old = jnp.floor(jax.random.exponential(key) / jnp.log1p(1 / mean))
     old = jnp.minimum(old, capacity).astype(jnp.int32)
     wanted = version - jnp.minimum(old, version)
-    place = jnp.where(wanted == version, NEWEST, place_of(options, wanted))
-    return Next(turn % options.num_workers, place, wanted)
+    return Next(turn % options.num_workers, place_of(options, wanted), wanted)
 
 
 def place_of(options: SimulationConfig, version: jax.Array) -> jax.Array:
@@ -173,6 +177,10 @@ def draw(parsed: Parsed, key: jax.Array, worker: jax.Array, shape: tuple[int, ..
         return mean * (1 - 1 / alpha) * jnp.exp(jax.random.exponential(key, shape) / alpha)
     (factor,) = more
     return jnp.broadcast_to(jnp.where(worker == 0, mean * factor, mean), shape)
+
+
+def _where(condition, yes, no):
+    return [jnp.where(condition, *pair) for pair in zip(yes, no)]
 
 
 def _parsed(options, name):

@@ -95,7 +95,7 @@ def init(config: Config, options: SimulationConfig, key: jax.Array) -> State:
         learner=state,
         actors=jax.vmap(lambda actor: pytrees.pack(pytrees.plain(actor)))(actors),
         versions=jax.tree.map(
-            lambda x: jnp.zeros((options.versions, *x.shape), x.dtype), published
+            lambda x: jnp.zeros((options.versions, *x.shape), x.dtype).at[0].set(x), published
         ),
         clock=() if events.is_given(options) else events.start(options, key_clock),
         squares=_zeros(state.params) if options.correction == "dc_asgd_a" else (),
@@ -118,12 +118,15 @@ def update(
     key, key_now = jax.random.split(state.key)
     version, turn = state.counts.applied, state.learner.updates
     is_given = events.is_given(options)
-    now = events.given(options, key_now, turn, version) if is_given else events.find(state.clock)
-    newest, is_newest = messages.published(state.learner), now.place == events.NEWEST
-    pulled = jax.tree.map(
-        lambda kept, new: jnp.where(is_newest, new, kept[now.place]), state.versions, newest
+    now = (
+        events.given(options, key_now, turn, version)
+        if is_given
+        else events.find(state.clock, version)
     )
-    staleness = jnp.where(is_newest, 0, version - now.version)
+    # Else a CPU would find the place anew for each parameter.
+    now = jax.lax.optimization_barrier(now)
+    pulled = jax.tree.map(lambda kept: kept[now.place], state.versions)
+    staleness = version - now.version
     acting = TrainState(pulled.params, (), 0, pulled.obs_moments, pulled.return_moments)
 
     like = jax.eval_shape(partial(rollout.init, env, network, config.num_envs), key)
@@ -133,23 +136,16 @@ def update(
     of_learner = state.learner, state.squares
     step = take_step(config, options, network, *of_learner, acting, experience, staleness)
 
-    finite = step.metrics.grad_norm + step.metrics.losses["loss"]
-    is_finite = jnp.isfinite(finite + pytrees.total(step.learner.params))
-    is_old = jnp.bool_(False)
-    if options.max_staleness is not None:
-        is_old = staleness > options.max_staleness
-    is_applied = jnp.logical_and(is_finite, jnp.logical_not(is_old))
-    # Of one that is rejected the learning rate's schedule advances all the same.
-    rest = dict(opt_state=optimizers.skip(state.learner.opt_state), updates=turn + 1)
-    rejected = state.learner._replace(**rest), state.squares
-    moved, squares = _where(is_applied, (step.learner, step.squares), rejected)
-
+    moved, is_finite, is_applied = step.learner, step.is_finite, step.is_applied
+    counts = _counted(state.counts, staleness, is_finite, is_applied)
     if is_given:
-        clock, place, passed = (), events.place_of(options, version), jnp.float32(0)
+        clock, place, passed = (), events.place_of(options, counts.applied), jnp.float32(0)
     else:
-        clock, place, passed = events.serve(
-            options, state.clock, now, key_now, version, turn, is_applied
-        )
+        served = now, key_now, version, turn, is_applied
+        clock, passed = events.serve(options, state.clock, *served)
+        place = clock.newest
+    place = jax.lax.optimization_barrier(place)
+    newest = messages.published(moved)
     one = Row(
         gradients=jnp.float32(1),
         applied=is_applied.astype(jnp.float32),
@@ -168,23 +164,23 @@ def update(
         actors=state.actors.at[now.worker].set(packed),
         versions=jax.tree.map(lambda kept, x: kept.at[place].set(x), state.versions, newest),
         clock=clock,
-        squares=squares,
+        squares=step.squares,
         key=key,
-        counts=_counted(state.counts, staleness, is_applied, is_old),
+        counts=counts,
         row=row,
         row_error=error,
         staleness_max=jnp.maximum(state.staleness_max, one.staleness),
     )
 
 
-def _counted(counts, staleness, is_applied, is_old):
+def _counted(counts, staleness, is_finite, is_applied):
     number = is_applied.astype(jnp.int32)
     place = jnp.minimum(staleness, STALENESS_BINS - 1)
-    is_rejected = jnp.logical_not(is_applied)
+    is_stale = jnp.logical_and(is_finite, jnp.logical_not(is_applied))
     return counts._replace(
         applied=counts.applied + number,
-        stale=counts.stale + is_old,
-        not_finite=counts.not_finite + jnp.logical_and(is_rejected, jnp.logical_not(is_old)),
+        stale=counts.stale + is_stale,
+        not_finite=counts.not_finite + jnp.logical_not(is_finite),
         staleness_sum=counts.staleness_sum + number * staleness,
         staleness_max=jnp.maximum(counts.staleness_max, number * staleness),
         staleness=counts.staleness.at[place].add(number),

@@ -96,8 +96,8 @@ class SimulationConfig:
 
     @property
     def versions(self) -> int:
-        """Versions of the parameters that are kept beside the newest: as many as can be in flight,
-        of which each is kept once."""
+        """Versions of the parameters that are kept: the newest, and as many as can be in flight, of
+        which each is kept once."""
         given = self.staleness
         kind = given.kind if isinstance(given, Parsed) else delays.staleness(given).kind
-        return self.num_workers * (self.in_flight + 1) if kind is None else kind[1]
+        return 1 + (self.num_workers * (self.in_flight + 1) if kind is None else kind[1])

@@ -1,5 +1,7 @@
 """One step of simulated A3C's learner, on experience of older parameters."""
 
+import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +25,8 @@ class Step(NamedTuple):
     actor: ActorState  # after the experience
     metrics: BatchMetrics
     measured: dict[str, jax.Array]  # the diagnostics, by name
+    is_finite: jax.Array
+    is_applied: jax.Array  # else the learner is as before, but for the schedule of its rate
 
 
 def on_gradients(
@@ -46,17 +50,19 @@ def on_gradients(
     before, batch = experience
     actor, given = learner.compute_gradients(config, network, acting, before, batch)
     gradients = jax.lax.optimization_barrier(given.gradients)
+    judged = _judged(options, given.metrics, staleness)
     measured, how, by = {}, config, options.compensation
     if options.diagnostics:
         measured = _compared(config, network, newest, acting, before, batch, gradients)
     if options.correction == "dc_asgd_a":
-        squares, by = corrections.adaptive(squares, gradients, options.compensation_decay, by)
+        new, by = corrections.adaptive(squares, gradients, options.compensation_decay, by)
+        squares = _where(judged[1], new, squares)
     if options.correction in ("dc_asgd_c", "dc_asgd_a"):
         gradients = corrections.compensated(gradients, newest.params, acting.params, by)
     if options.correction == "staleness_scaling":
         how = corrections.scaled(config, 1 / jnp.maximum(staleness, 1))
-    moved = learner.apply_gradients(how, newest, gradients, given.moments)
-    return Step(moved, squares, actor, given.metrics, measured)
+    moved = _applied(how, newest, gradients, given.moments, judged[1])
+    return Step(moved, squares, actor, given.metrics, measured, *judged)
 
 
 def on_data(
@@ -70,7 +76,6 @@ def on_data(
     staleness: jax.Array,
 ) -> Step:
     """Applies gradients of the newest parameters; arguments as for `on_gradients`."""
-    del staleness
     before, batch = experience
     stale, batch = batch, batch._replace(recorded=None)  # of other parameters
     behaviour = _log_probs(network, acting, before, stale)
@@ -88,15 +93,48 @@ def on_data(
             config, network, moved, before, batch, estimate=estimate
         )
         gradients = jax.lax.optimization_barrier(given.gradients)
+        judged = _judged(options, given.metrics, staleness)
         moments = BatchMoments(None, None) if first else given.moments
-        first = first or (actor, given.metrics, gradients)
-        moved = learner.apply_gradients(how, moved, gradients, moments)
-    actor, metrics, gradients = first
+        first = first or (actor, given.metrics, gradients, judged)
+        moved = _applied(how, moved, gradients, moments, judged[1])
+    actor, metrics, gradients, judged = first
     measured = {}
     if options.diagnostics:
         old, _, _ = learner.loss_gradients(config, network, acting, stale, before.carry)
         measured = {"cosine": _cosine(old, gradients), "effective_sample_size": size}
-    return Step(moved, squares, actor, metrics, measured)
+    return Step(moved, squares, actor, metrics, measured, *judged)
+
+
+def _judged(options, metrics, staleness):
+    """(whether a gradient is finite, whether it is to be applied)."""
+    is_finite = is_applied = jnp.isfinite(metrics.grad_norm + metrics.losses["loss"])
+    if options.max_staleness is not None:
+        is_applied = jnp.logical_and(is_finite, staleness <= options.max_staleness)
+    # Else a CPU would find them anew for each parameter.
+    return jax.lax.optimization_barrier((is_finite, is_applied))
+
+
+def _applied(config, state, gradients, moments, is_applied):
+    """The state after a gradient or, if that is not to be applied, with the rate's schedule alone
+    advanced."""
+    same = state._replace(opt_state=optimizers.skip(state.opt_state), updates=state.updates + 1)
+    if config.optimizer == "adam":
+        moved = learner.apply_gradients(config, state, gradients, moments)
+        return _where(is_applied, moved, same)
+    # RMSProp changes nothing by a gradient of zeros, without decay. To choose between the states
+    # before and after takes a CPU a third of the time of a whole update.
+    gradients = jax.tree.map(lambda x: jnp.where(is_applied, x, 0), gradients)
+    kept = dict(rmsprop_decay=jnp.where(is_applied, config.rmsprop_decay, 1.0))
+    rate = jnp.where(is_applied, config.learning_rate, 0.0)
+    config = dataclasses.replace(config, learning_rate=rate, **kept)
+    moved = learner.apply_gradients(config, state, gradients, moments)
+    running = moved.obs_moments, moved.return_moments
+    running = _where(is_applied, running, (state.obs_moments, state.return_moments))
+    return moved._replace(obs_moments=running[0], return_moments=running[1])
+
+
+def _where(condition, yes, no):
+    return jax.tree.map(partial(jnp.where, condition), yes, no)
 
 
 def _compared(config, network, newest, acting, before, batch, gradients):
