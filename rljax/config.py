@@ -203,8 +203,15 @@ class WorkerConfig:
     """Reject gradients whose parameters are more versions old than this; by default none."""
     staleness_scaling: bool = False
     """Divide the learning rate by a gradient's staleness, if above 1 (arXiv 1511.05950)."""
+    delay_compensation: Literal["none", "dc_asgd_c", "dc_asgd_a"] = "none"
+    """Correct a stale gradient to first order (arXiv 1609.08326; see rljax/a3c/corrections.py)."""
+    compensation: float = 0.04  # Lambda of dc_asgd_c, and lambda_0 of dc_asgd_a.
+    compensation_decay: float = 0.95  # Decay of dc_asgd_a's mean of squared gradients.
     max_worker_restarts: int = 3  # Restarts of a worker that died, within 1,000 of its gradients.
     lockstep: bool = False  # Workers take turns, so that the same seed gives the same bits.
+    log_timing: bool = False
+    """Also measure how long work, transit and service take (see rljax/a3c/timing.py), for
+    simulations with measured:RUN_DIR."""
 
     def __str__(self):
         return f"{self.num_workers} worker{'s' * (self.num_workers > 1)}"
@@ -212,6 +219,8 @@ class WorkerConfig:
     def validate(self) -> "WorkerConfig":
         """Checks every option, as `Config.validate` does."""
         check(self, num_workers=1, envs_per_worker=1, max_staleness=0, max_worker_restarts=0)
+        check_range("compensation", self.compensation, *_FINITE)
+        check_range("compensation_decay", self.compensation_decay, *_SHARE)
         return self
 
     def settle(self, config: Config) -> Config:

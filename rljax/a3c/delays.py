@@ -15,13 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from rljax.a3c import timing
 from rljax.utils.checks import shown
 from rljax.utils.lookup import unknown
 from rljax.utils.traced import Parsed
 
-QUANTILES = 1024  # by which measured durations are known
 LEAST = 1e-6  # a geometric staleness that is rarer than this is cut
 
 
@@ -56,7 +54,7 @@ def duration(text: str, name: str = "duration") -> Parsed:
         name: of the setting, for the error.
     """
     if isinstance(text, str) and text.startswith("measured:"):
-        return Parsed("measured", (_measured(Path(text.partition(":")[2]), name),))
+        return Parsed("measured", (timing.read(Path(text.partition(":")[2]), name),))
     return _parsed(text, name, _DURATIONS, more=("measured:RUN_DIR",))
 
 
@@ -111,11 +109,3 @@ def _number(text):
         return float(text)
     except ValueError:
         return None
-
-
-def _measured(run_dir, name):
-    """Quantiles [QUANTILES] of a run's durations, in seconds."""
-    from rljax.a3c import timing
-
-    found = timing.durations(run_dir)[name]
-    return np.quantile(found, (np.arange(QUANTILES) + 0.5) / QUANTILES).astype(np.float32)

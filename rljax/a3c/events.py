@@ -1,6 +1,6 @@
 """The clock of simulated A3C: which worker's gradient comes next, and how old its parameters are.
 
-A worker pulls the newest parameters, works, and pushes the gradient; at that moment it pulls again.
+A worker pulls the newest parameters, works, pushes the gradient and, after a pause, pulls again.
 The gradient takes its transit, in the order of the worker's pushes, then waits until the holder has
 done with those that came before; after the service it is applied, and what it makes is published. A
 worker whose `in_flight` gradients the holder has not begun with waits with its next push.
@@ -32,6 +32,8 @@ class Clock(NamedTuple):
 
     pulls: Any
     """[W, F + 1] when the parameters for them are pulled."""
+    pushes: Any
+    """[W, F] when the first F are pushed."""
     places: Any
     """[W, F + 1] int32 where these are among the versions kept, or NOT_YET."""
     versions: Any
@@ -40,6 +42,9 @@ class Clock(NamedTuple):
     """[W] when the first one is with the holder."""
     turns: Any
     """[W] int32 the last gradient served: of those that come at once the one waiting longest."""
+    numbers: Any
+    """[W] int32 how many of the worker's gradients were served; for measured durations, from a
+    random start."""
     uses: Any
     """[versions kept] int32 how many of the gradients to come need each."""
     newest: Any
@@ -62,16 +67,23 @@ def is_given(options: SimulationConfig) -> bool:
 def start(options: SimulationConfig, key: jax.Array) -> Clock:
     """All workers have pulled version 0, or are about to."""
     number, ahead = options.num_workers, options.in_flight
-    key_work, key_transit = jax.random.split(key)
+    keys = dict(zip(("work", "pause", "transit", "number"), jax.random.split(key, 4)))
     workers = jnp.arange(number, dtype=jnp.int32)
-    works = draw(_parsed(options, "work"), key_work, workers[:, None], (number, ahead))
+    numbers = jnp.full(number, jax.random.randint(keys["number"], (), 0, 2**16), jnp.int32)
+    later = numbers[:, None] + jnp.arange(ahead, dtype=jnp.int32)
+    works, pauses = (
+        draw(_parsed(options, name), keys[name], workers[:, None], later)
+        for name in ("work", "pause")
+    )
     first = workers / number * delays.mean(_parsed(options, "work"))
-    pulls = first[:, None] + jnp.pad(jnp.cumsum(works, axis=1), ((0, 0), (1, 0)))
-    transit = draw(_parsed(options, "transit"), key_transit, workers, (number,))
+    pulls = first[:, None] + jnp.pad(jnp.cumsum(works + pauses, axis=1), ((0, 0), (1, 0)))
+    pushes = pulls[:, :-1] + works
+    transit = draw(_parsed(options, "transit"), keys["transit"], workers, numbers)
     nothing = jnp.full((number, ahead + 1), NOT_YET, jnp.int32)
     uses = jnp.zeros(options.versions, jnp.int32)
     turns = workers - number
-    return Clock(pulls, nothing, nothing, pulls[:, 1] + transit, turns, uses, jnp.int32(0))
+    arrivals = pushes[:, 0] + transit
+    return Clock(pulls, pushes, nothing, nothing, arrivals, turns, numbers, uses, jnp.int32(0))
 
 
 def find(clock: Clock, version: jax.Array) -> Next:
@@ -101,18 +113,20 @@ def serve(
             now is to be kept in the clock's place for it.
     """
     worker = now.worker
-    keys = jax.random.split(key, 3)
-    work, transit, service = (
-        draw(_parsed(options, name), key, worker, ())
-        for name, key in zip(("work", "transit", "service"), keys)
+    number = clock.numbers[worker]
+    last = number + options.in_flight
+    which = dict(work=last, pause=last, transit=number + 1, service=number)
+    work, pause, transit, service = (
+        draw(_parsed(options, name), key, worker, which[name])
+        for name, key in zip(which, jax.random.split(key, 4))
     )
     begun = jnp.maximum(clock.arrivals[worker], 0.0)
     end = begun + service
     # The gradient `in_flight` behind this one can be pushed from now on, and its successor pulled.
-    pulls = clock.pulls[worker]
-    own = jnp.append(pulls[1:], jnp.maximum(pulls[-1] + work, begun))
-    arrival = jnp.maximum(clock.arrivals[worker], own[1] + transit)
-    pulls = clock.pulls.at[worker].set(own)
+    push = jnp.maximum(clock.pulls[worker, -1] + work, begun)
+    pushes = jnp.append(clock.pushes[worker, 1:], push)
+    arrival = jnp.maximum(clock.arrivals[worker], pushes[0] + transit)
+    pulls = clock.pulls.at[worker].set(jnp.append(clock.pulls[worker, 1:], push + pause))
     places, versions = (
         all.at[worker].set(jnp.append(all[worker, 1:], NOT_YET))
         for all in (clock.places, clock.versions)
@@ -125,10 +139,12 @@ def serve(
     uses = uses.at[clock.newest].add(jnp.sum(pulled, dtype=jnp.int32))
     after = Clock(
         pulls=pulls - end,
+        pushes=clock.pushes.at[worker].set(pushes) - end,
         places=jnp.where(pulled, clock.newest, places),
         versions=jnp.where(pulled, version, versions),
         arrivals=clock.arrivals.at[worker].set(arrival) - end,
         turns=clock.turns.at[worker].set(turn),
+        numbers=clock.numbers.at[worker].add(1),
         uses=uses,
         # Nobody needs it: there is one place more than gradients to come.
         newest=jnp.argmin(uses).astype(jnp.int32),
@@ -158,12 +174,14 @@ def place_of(options: SimulationConfig, version: jax.Array) -> jax.Array:
     return version % options.versions
 
 
-def draw(parsed: Parsed, key: jax.Array, worker: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Durations of these workers, of a shape with which `worker` broadcasts."""
+def draw(parsed: Parsed, key: jax.Array, worker: jax.Array, number: jax.Array) -> jax.Array:
+    """Durations of these workers' gradients, by their numbers, with which `worker` broadcasts.
+    Measured ones come in their order: short ones come together, of all three kinds."""
     kind, numbers = parsed
+    shape = number.shape
     if kind == "measured":
-        (quantiles,) = numbers
-        return quantiles[jax.random.randint(key, shape, 0, len(quantiles))]
+        (found,) = numbers
+        return found[worker % found.shape[0], number % found.shape[1]]
     mean, *more = numbers
     if kind == "constant":
         return jnp.broadcast_to(mean, shape)

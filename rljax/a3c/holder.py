@@ -1,7 +1,6 @@
 """The parameter holder: applies the gradients that workers push."""
 
 import math
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,8 @@ from rljax.config import Config, WorkerConfig
 from rljax.types import ActorState, BatchMoments, TrainState
 from rljax.utils import platform, pytrees
 
+MOST_KEPT = 1024  # versions of the parameters, for a correction
+
 
 class State(NamedTuple):
     """The whole state of a run, in NumPy."""
@@ -24,6 +25,8 @@ class State(NamedTuple):
     actors: ActorState  # [W, ...] of each worker at its last push, `pytrees.plain`
     counts: Counts
     row: Row
+    timing: Any = ()  # `timing.Timing`, if it is logged
+    squares: Any = ()  # running mean of the squared gradients' vector, for dc_asgd_a
 
 
 class ParameterHolder:
@@ -36,7 +39,12 @@ class ParameterHolder:
         cpu = platform.first_device("cpu")
         vector = pytrees.host_vector(state.learner.params)
         self.learner = jax.device_put(state.learner._replace(params=vector), cpu)
+        self.squares = jax.device_put(state.squares, cpu)
         self._apply = _applier(config, workers, cpu)
+        # For a correction: the newest versions, from the oldest that a worker may have.
+        self._keeps = workers.delay_compensation != "none"
+        self._kept = {self.version: self.learner.params}
+        self._pulled = [self.version] * workers.num_workers
         self._learned = pytrees.size(layout.metrics._replace(info=None))  # of the metrics
 
     @property
@@ -58,7 +66,8 @@ class ParameterHolder:
             return None
         metrics, staleness = record["metrics"], self.version - int(record["version"])
         moments = pytrees.unravel(record["moments"], self.layout.gradients.moments)
-        applied = self.apply(record["gradients"], moments, staleness)
+        of = self._known(worker, int(record["version"])) if self._keeps else None
+        applied = self.apply(record["gradients"], moments, staleness, of)
         row, finite = self.row, math.isfinite(metrics[: self._learned].sum())
         self.row = Row(
             gradients=row.gradients + 1,
@@ -70,13 +79,25 @@ class ParameterHolder:
         )
         return record, metrics
 
-    def apply(self, gradients: Any, moments: BatchMoments, staleness: int = 0) -> bool:
+    def _known(self, worker, version):
+        """The parameters of a version; None if it is too old. Forgets those that no worker has."""
+        self._pulled[worker] = version
+        oldest = max(min(self._pulled), self.version - MOST_KEPT)
+        for old in [old for old in self._kept if old < oldest]:
+            del self._kept[old]
+        return self._kept.get(version)
+
+    def apply(
+        self, gradients: Any, moments: BatchMoments, staleness: int = 0, of: Any = None
+    ) -> bool:
         """Applies a gradient unless it is too old or not finite; says whether it did.
 
         Args:
             gradients: a pytree like the parameters, or the vector of its raveled leaves.
             moments: what the same experience adds to the running moments.
             staleness: versions applied since the one that it is of.
+            of: the vector of those parameters, by which it is corrected if the options say so; None
+                if they are not known.
         """
         vector, params = pytrees.host_vector(gradients), self.learner.params
         if vector.shape != params.shape:
@@ -86,13 +107,16 @@ class ParameterHolder:
             return self._reject(stale=counts.stale + 1)
         if not all(map(pytrees.is_finite, (vector, *jax.tree.leaves(moments)))):
             return self._reject(not_finite=counts.not_finite + 1)
-        self.learner = self._apply(self.learner, vector, moments, staleness)
+        others = staleness, params if of is None else of, self.squares
+        self.learner, self.squares = self._apply(self.learner, vector, moments, *others)
         counts.staleness[min(staleness, STALENESS_BINS - 1)] += 1
         self.counts = counts._replace(
             applied=counts.applied + 1,
             staleness_sum=counts.staleness_sum + staleness,
             staleness_max=max(counts.staleness_max, staleness),
         )
+        if self._keeps:
+            self._kept[self.version] = self.learner.params
         return True
 
     def _reject(self, **counted):
@@ -116,17 +140,26 @@ class ParameterHolder:
 
 
 def _applier(config, workers, device):
-    """The jitted (state, gradient, moments, staleness) -> state."""
+    """(state, gradient, moments, staleness, parameters of the gradient, squares) -> (state,
+    squares), jitted; what the options do not need is not passed to it."""
     floats, config_of = pytrees.settings(config)
     floats = jax.device_put(floats, device)
+    correction = workers.delay_compensation
 
     @jax.jit
-    def apply(floats, state, gradient, moments, *staleness):
-        config = config_of(floats)
-        for versions in staleness:
-            config = corrections.scaled(config, 1 / jnp.maximum(versions, 1))
-        return learner.apply_gradients(config, state, gradient, moments)
+    def apply(floats, state, gradient, moments, staleness=None, of=None, squares=()):
+        config, by = config_of(floats), workers.compensation
+        if staleness is not None:
+            config = corrections.scaled(config, 1 / jnp.maximum(staleness, 1))
+        if correction == "dc_asgd_a":
+            squares, by = corrections.adaptive(squares, gradient, workers.compensation_decay, by)
+        if of is not None:
+            gradient = corrections.compensated(gradient, state.params, of, by)
+        return learner.apply_gradients(config, state, gradient, moments), squares
 
-    if workers.staleness_scaling:
-        return partial(apply, floats)
-    return lambda state, gradient, moments, _: apply(floats, state, gradient, moments)
+    def call(state, gradient, moments, staleness, of, squares):
+        more = {"staleness": staleness} if workers.staleness_scaling else {}
+        more |= {"of": of, "squares": squares} if correction != "none" else {}
+        return apply(floats, state, gradient, moments, **more)
+
+    return call

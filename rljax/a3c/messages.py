@@ -70,6 +70,8 @@ def layout(config: Config) -> Layout:
     fields = [
         ("worker", np.int64),
         ("version", np.int64),
+        ("pushed", np.float64),  # when the one before was, in seconds on a clock of all processes
+        ("pulled", np.float64),  # when these parameters were
         *((name, np.float32, (pytrees.size(part),)) for name, part in gradients._asdict().items()),
         ("seconds", np.float32, (len(PHASES),)),
         ("actor", np.uint32, (pytrees.size(actor),)),

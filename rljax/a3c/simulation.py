@@ -4,7 +4,10 @@ import dataclasses
 from functools import partial
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from rljax.a3c import delays
+from rljax.a3c.timing import DURATIONS
 from rljax.config import Config
 from rljax.utils.checks import check, check_range
 from rljax.utils.traced import Parsed
@@ -12,7 +15,11 @@ from rljax.utils.traced import Parsed
 OF_GRADIENTS = ("staleness_scaling", "dc_asgd_c", "dc_asgd_a")
 OF_DATA = ("importance", "vtrace", "ppo_clip", "decoupled", "ess_scaling")
 CORRECTIONS = ("none", *OF_GRADIENTS, *OF_DATA)
-_POSITIVE = ("finite and above 0", lambda x: (x > 0) & (x < float("inf")))
+_RANGES = {
+    "compensation": ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
+    "compensation_decay": ("in [0, 1]", lambda x: (x >= 0) & (x <= 1)),
+    "clip_range": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +28,16 @@ class SimulationConfig:
 
     Durations are such as constant:1, exponential:0.5, lognormal:1:0.5 (mean, sigma), pareto:1:1.5
     (mean, alpha), slow:1:10 (one worker takes 10 times as long) or measured:RUN_DIR, of a run of
-    A3C with --log-timing. Their unit is arbitrary, and the same for all three.
+    A3C with --log-timing. Their unit is arbitrary, and the same for all.
     """
 
     num_workers: int = 4  # Simulated workers.
     envs_per_worker: int = 1  # Environments that step together in each worker.
     work: str = "exponential:1"
-    """How long a worker acts and computes, from a pull of the parameters to the next."""
+    """How long a worker acts and computes, from a pull of the parameters to the push."""
     transit: str = "constant:0"  # How long a gradient is on its way to the holder.
     service: str = "constant:0"  # How long the holder takes for each gradient.
+    pause: str = "constant:0"  # From a push to the worker's next pull.
     in_flight: int = 1
     """Gradients of a worker that the holder may not have begun with yet; with more it waits."""
     staleness: str | None = None
@@ -53,7 +61,7 @@ class SimulationConfig:
     ratios of the two policies; this computes another gradient."""
 
     PARSERS: ClassVar = {
-        **{name: partial(delays.duration, name=name) for name in ("work", "transit", "service")},
+        **{name: partial(delays.duration, name=name) for name in DURATIONS},
         "staleness": delays.staleness,
     }
 
@@ -63,16 +71,13 @@ class SimulationConfig:
 
     def validate(self) -> "SimulationConfig":
         """Checks every option, as `Config.validate` does."""
-        texts = ("work", "transit", "service", "staleness")
+        texts = (*DURATIONS, "staleness")
         least = dict(max_staleness=0, data_epochs=1, in_flight=1)
         check(self, *texts, num_workers=1, envs_per_worker=1, **least)
         for name, parse in self.PARSERS.items():
             parse(getattr(self, name))
-        check_range("compensation", self.compensation, *_POSITIVE)
-        check_range("clip_range", self.clip_range, *_POSITIVE)
-        decay = self.compensation_decay
-        if not 0 <= decay < 1:
-            raise ValueError(f"compensation_decay = {decay}: must be at least 0 and below 1")
+        for name, allowed in _RANGES.items():
+            check_range(name, getattr(self, name), *allowed)
         fitting = OF_GRADIENTS if self.stale == "gradients" else OF_DATA
         if self.correction not in ("none", *fitting):
             what = f"does not fit stale = {self.stale!r}: known are none, {', '.join(fitting)}"

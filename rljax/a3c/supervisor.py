@@ -1,5 +1,6 @@
 """The holder's bookkeeping of its workers, and what it does with their messages."""
 
+import time
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax.a3c import messages
+from rljax.a3c import messages, timing
 from rljax.a3c.counts import Counts, as_arrays
 from rljax.a3c.worker_pool import Message, WorkerError, WorkerPool
 from rljax.utils import forkserver, pytrees
@@ -64,9 +65,11 @@ class Status(NamedTuple):
 class Supervisor:
     """The workers of a run, as far as the holder's process knows them."""
 
-    def __init__(self, holder, parameters, actors):
+    def __init__(self, holder, parameters, actors, log=()):
         self.config, self.workers, self.layout = holder.config, holder.workers, holder.layout
         self.holder, self.parameters = holder, parameters
+        self.timing = log and timing.Timing(*map(np.array, log))
+        self.ready = 0.0  # since when the holder does nothing else
         split = range(self.workers.num_workers)
         self.actors = [jax.tree.map(lambda x, i=i: np.array(x[i]), actors) for i in split]
         self.packed: dict[int, np.ndarray] = {}
@@ -104,6 +107,7 @@ class Supervisor:
         return None
 
     def _push(self, index, content):
+        taken = time.perf_counter()
         holder, version = self.holder, self.holder.version
         pushed = holder.push(content, index)
         if pushed is None:
@@ -116,6 +120,11 @@ class Supervisor:
         if holder.version > version:
             self.parameters.publish(holder.version, holder.published())
         record, metrics = pushed
+        if self.timing:
+            waited, now = record["seconds"][messages.PHASES.index("wait")], time.perf_counter()
+            begun = record["pushed"], waited, record["pulled"]
+            timing.add(self.timing, (index, *begun, self.ready, taken, now))
+        self.ready = time.perf_counter()
         self.packed[index] = record["actor"].copy()
         status = self.statuses[index]
         number, returns = metrics[:2].tolist()

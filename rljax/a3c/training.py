@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import learner, optimizers, rollout
-from rljax.a3c import messages, transport
+from rljax.a3c import messages, timing, transport
 from rljax.a3c.counts import as_arrays, as_summary, empty_row, no_counts, row_metrics
 from rljax.a3c.holder import ParameterHolder, State
 from rljax.a3c.supervisor import Status, Supervisor
@@ -30,7 +30,11 @@ def init(config: Config, workers: WorkerConfig, key: jax.Array) -> State:
     config = workers.settle(config)
     with jax.default_device(platform.first_device("cpu")):
         state, actors, row = jax.device_get(_fresh(config, key, workers.num_workers))
-    return State(state, actors, no_counts(), empty_row(row))
+    log = timing.empty() if workers.log_timing else ()
+    squares = ()
+    if workers.delay_compensation == "dc_asgd_a":
+        squares = np.zeros(pytrees.size(state.params), np.float32)
+    return State(state, actors, no_counts(), empty_row(row), log, squares)
 
 
 @partial(jit_once, static_argnames=("num_workers",))
@@ -108,7 +112,7 @@ def _chunks(config, workers, state, log_interval, watch, index):
     holder = ParameterHolder(config, workers, layout, state)
     parameters = transport.SharedParameters(forkserver.context, pytrees.size(layout.published))
     parameters.publish(holder.version, holder.published())
-    supervisor = Supervisor(holder, parameters, state.actors)
+    supervisor = Supervisor(holder, parameters, state.actors, state.timing)
     usual = layout.record.itemsize
 
     def row_ended():
@@ -127,7 +131,9 @@ def _chunks(config, workers, state, log_interval, watch, index):
                 holder.begin_row()
             actors = seeds.stack([supervisor.actor(i) for i in range(workers.num_workers)])
             sums = as_arrays(holder.counts), as_arrays(holder.row)
-            yield State(holder.state(), actors, *sums), metrics
+            log = supervisor.timing and timing.Timing(*map(np.array, supervisor.timing))
+            squares = jax.device_get(holder.squares)
+            yield State(holder.state(), actors, *sums, log, squares), metrics
             if failure is not None:
                 raise failure
 
@@ -153,6 +159,7 @@ def _follow(supervisor, pool, row_ended):
     holder, workers = supervisor.holder, supervisor.workers
     looked, granted = time.perf_counter(), None
     while holder.updates < holder.config.num_updates:
+        supervisor.ready = time.perf_counter()
         turn = holder.updates % workers.num_workers
         if workers.lockstep and granted != holder.updates:
             granted = holder.updates
@@ -163,7 +170,7 @@ def _follow(supervisor, pool, row_ended):
                 pool.grant(turn)  # the message was malformed, or a new worker took its place
             if failure or row_ended() or time.perf_counter() - looked > CHUNK_SECONDS:
                 yield failure
-                looked = time.perf_counter()
+                supervisor.ready = looked = time.perf_counter()
             if holder.updates >= holder.config.num_updates:
                 return
         if time.perf_counter() - looked > CHUNK_SECONDS:
@@ -173,4 +180,7 @@ def _follow(supervisor, pool, row_ended):
 
 def summary(states: State) -> dict:
     """What A3C adds to the summary of a run, of all seeds together."""
-    return as_summary(states.counts)
+    told = as_summary(states.counts)
+    if states.timing:  # of the first seed: they do not differ but by chance
+        told["timing"] = timing.summary(seeds.take(states.timing, 0))
+    return told

@@ -73,7 +73,7 @@ def _work(index, queue, turns, parameters, job, step):
             return
         waited = clock()
         record["version"] = parameters.read(vector)
-        pulled = clock()
+        record["pulled"] = pulled = clock()
         given, actor, spent = step(vector)
         computed = clock()
         record["actor"] = actor
@@ -81,7 +81,9 @@ def _work(index, queue, turns, parameters, job, step):
             record[name] = part
         # What a push takes is known after it: it goes with the next message.
         record["seconds"] = [seconds[name] for name in messages.PHASES]
+        pushing = clock()
         waited_for_room = queue.put(messages.GRADIENT, content)
+        record["pushed"] = pushing + waited_for_room  # the holder may take it while this one sleeps
         seconds = {
             "wait": waited - begun + waited_for_room,
             "pull": pulled - waited,
