@@ -90,7 +90,7 @@ def _parsed(text, name, kinds, more=()):
     if not given and _number(kind) is not None:
         kind, given = "constant", [kind]
     if kind not in kinds:
-        raise ValueError(unknown(f"{name}'s kind of delay", kind, [*kinds, *_heads(more)]))
+        raise ValueError(unknown(f"kind of {name}", kind, [*kinds, *_heads(more)]))
     names, is_allowed, allowed = kinds[kind]
     numbers = [_number(x) for x in given]
     if len(numbers) != len(names) or None in numbers:

@@ -294,7 +294,10 @@ def _check_memory(options, published):
     needed, limit = size * options.versions, MEMORY_SHARE * sharding.memory(sharding.mesh(1))
     if needed > limit:
         gib = f"{needed / 2**30:,.1f} GiB for each agent, of which {limit / 2**30:,.1f} are allowed"
-        raise ValueError(f"{options.versions:,} versions in flight ({options}): take {gib}")
+        which = "staleness"
+        if not events.is_given(options):
+            which = f"num_workers = {options.num_workers}, in_flight = {options.in_flight}"
+        raise ValueError(f"{which}: {options.versions:,} versions of the parameters take {gib}")
 
 
 def _zeros(tree):

@@ -71,7 +71,9 @@ def _value(name, text):
     if field is None:  # of a dict
         return read_value(text)
     kind = field.type
-    if kind is str:
+    if kind == str | None and text.lower() == "none":
+        return None
+    if kind in (str, str | None):
         return text
     if kind is bool:
         if text.lower() not in ("true", "false"):

@@ -50,10 +50,13 @@ class SpaceOptions:
             raise ValueError(f"points: must not be given together with {other}")
         return self
 
-    def made(self) -> list[dict]:
-        """The points; raises ValueError if there is no axis, or one is wrong."""
+    def made(self, needs_axis: bool = True) -> list[dict]:
+        """The points; raises ValueError if there is no axis, unless none is needed for the one
+        point without any, or if one is wrong."""
         if self.points:
             return space.listed(self.points, self.max_points)
+        if not self.axis and not needs_axis:
+            return [{}]
         if not self.axis:
             raise ValueError("axis: must be given at least once, as NAME=VALUE,VALUE,...")
         return space.points(self)
@@ -68,14 +71,15 @@ class Parts(NamedTuple):
     own: tuple[Any, ...]
 
 
-def main(doc: str, argv: list[str] | None = None) -> int:
-    """Sweeps, or resumes a sweep; returns the exit status."""
+def main(doc: str, argv: list[str] | None = None, only: str | None = None) -> int:
+    """Sweeps, or resumes a sweep; returns the exit status. A script of one algorithm names that in
+    `only`, and needs no axis."""
 
     def run(argv, signals, stack):
         from rljax.sweep import directory as sweep_directory
 
         try:
-            asked = parse(doc.splitlines()[0], argv)
+            asked = parse(doc.splitlines()[0], argv, only)
             sweep = stack.enter_context(sweep_directory.prepared(asked))
         except (ValueError, TypeError) as error:
             return fail(error)
@@ -89,28 +93,31 @@ def main(doc: str, argv: list[str] | None = None) -> int:
     return run_script(run, argv)
 
 
-def parse(description: str, argv: list[str]) -> Any:
+def parse(description: str, argv: list[str], only: str | None = None) -> Any:
     """The `sweep.directory.Asked` of the flags, on top of a preset, or of the sweep to be resumed;
     raises as `flags.parse` does, and ValueError if an axis is wrong."""
     saved = None
     if folder := flags.given("resume", argv):
         saved, before = _restored(folder)
     else:
-        algorithm = flags.given("algorithm", argv) or "a2c"
+        algorithm = flags.given("algorithm", argv) or only or "a2c"
         env, preset = flags.given("env", argv), flags.given("preset", argv)
         told = settings.start_from(algorithm, env, preset)
-        before = Parts(told.config, SweepOptions(), SpaceOptions(), told.own)
+        options = SweepOptions(algorithm=algorithm)
+        before = Parts(told.config, options, SpaceOptions(), told.own)
     # tyro would append to the axes of before
     parts = (before.base, before.options, dataclasses.replace(before.space, axis=()), *before.own)
     base, options, asked_space, *own = flags.parse(parts, description, argv)
     if saved and not asked_space.axis:
         asked_space = dataclasses.replace(asked_space, axis=before.space.axis)
     after = Parts(base, options.validate(), asked_space.validate(), tuple(own))
+    if only not in (None, after.options.algorithm):
+        raise ValueError(f"algorithm = {after.options.algorithm!r}: must be {only!r} here")
     if saved:
         _check_unchanged(before, after)
         points = space.restored(saved["points"], "points of its config.json")
     else:
-        points = asked_space.made()
+        points = asked_space.made(needs_axis=only is None)
     return _asked(after, points, saved)
 
 

@@ -97,10 +97,14 @@ def check(groups: Sequence[Group]) -> list[str]:
         try:
             made = partial(_made, trial.config)
             found = jax.eval_shape(made, jax.random.key(0))
+            module = algorithms.module(trial.algorithm)
+            if module.in_one_program(trial.config):
+                jax.eval_shape(module.init, *trial.in_parts, jax.random.key(0))
             for name in found.keys() & trial.settings.keys() - {"loss"}:
                 raise ValueError(f"the loss's metric {name!r} must have another name than an axis")
         except (ValueError, TypeError) as error:
-            raise reworded(error, f"{trial}: {error}") from error
+            where = f"{trial}: " if trial.settings else ""
+            raise reworded(error, f"{where}{error}") from error
         names |= {**found, **dict.fromkeys(tables.info_columns(trial.config.log_info))}
     return list(names)
 

@@ -71,8 +71,8 @@ def plan(
                 spaces.check_name(name, own)
             config, own_here = spaces.apply(base, own, point)
         except (ValueError, TypeError) as error:
-            text = f"point {index} ({spaces.describe(point)}): {error}"
-            raise reworded(error, text) from error
+            where = f"point {index} ({spaces.describe(point)}): " if point else ""
+            raise reworded(error, f"{where}{error}") from error
         static = (getattr(config, name) for name in STATIC_FIELDS)
         key = (*static, config.typed_kwargs, *(traced.split(x)[1] for x in own_here))
         groups.setdefault(key, []).extend(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rljax.utils import errors
 
-FURTHER = 0.3  # a name that is less alike than the nearest by this is not offered
+FURTHER = 0.4  # a name that is less alike than the nearest by this is not offered
 _LOST = "has no path by which it could be found: give the object again"
 
 
