@@ -70,7 +70,7 @@ def start(options: SimulationConfig, key: jax.Array) -> Clock:
     keys = dict(zip(("work", "pause", "transit", "number"), jax.random.split(key, 4)))
     workers = jnp.arange(number, dtype=jnp.int32)
     numbers = jnp.full(number, jax.random.randint(keys["number"], (), 0, 2**16), jnp.int32)
-    later = numbers[:, None] + jnp.arange(ahead, dtype=jnp.int32)
+    later = numbers[:, None] + jnp.arange(ahead, dtype=jnp.int32)[None]
     works, pauses = (
         draw(_parsed(options, name), keys[name], workers[:, None], later)
         for name in ("work", "pause")
@@ -163,7 +163,7 @@ def given(options: SimulationConfig, key: jax.Array, turn: jax.Array, version: j
         old = low + jnp.floor(jax.random.uniform(key) * (high - low + 1))
     else:  # the floor of an exponential is geometric
         (mean,) = numbers
-        old = jnp.floor(jax.random.exponential(key) / jnp.log1p(1 / mean))
+        old = jnp.floor(jax.random.exponential(key) / jnp.log1p(1 / jnp.float32(mean)))
     old = jnp.minimum(old, capacity).astype(jnp.int32)
     wanted = version - jnp.minimum(old, version)
     return Next(turn % options.num_workers, place_of(options, wanted), wanted)

@@ -22,6 +22,7 @@ from rljax.utils import atomic_io, errors
 SIZE = 16_384  # gradients, the last ones, that are known
 DURATIONS = ("work", "transit", "service", "pause")
 AFTER = 1e-6  # seconds by which a gradient comes after the one that the holder took before it
+PROMPT = 50e-6  # seconds: what the holder takes so soon after it is ready has waited for it
 _MICROSECONDS = 1e6
 
 
@@ -56,7 +57,8 @@ def durations(timing: Timing) -> dict[str, np.ndarray]:
     for index in np.unique(worker):
         own = np.flatnonzero(worker == index)
         pushed[own[:-1]], waited[own[:-1]], pulled_again[own[:-1]] = records[own[1:], 1:4].T
-    has_waited, before = pushed < ready, np.roll([taken + AFTER, published], 1, axis=1)
+    has_waited = np.logical_and(pushed < ready, taken - ready < PROMPT)
+    before = np.roll([taken + AFTER, published], 1, axis=1)
     begun = np.where(has_waited, before, [taken, taken])
     found = {
         "work": pushed - pulled - waited,

@@ -38,3 +38,10 @@ def no_name(distribution, values, *rest):
 
 
 NO_FUNCTION = 3
+
+
+def not_a_number_at_times(distribution, values, actions, advantages, targets, config):
+    """The usual one, but NaN where the first action of the batch is 0 and the second is not."""
+    loss, metrics = actor_critic(distribution, values, actions, advantages, targets, config)
+    is_now = jnp.logical_and(actions[0] == 0, actions[1] != 0)
+    return jnp.where(is_now, jnp.nan, loss), metrics
