@@ -32,6 +32,7 @@ from types import ModuleType
 from typing import Any
 
 from rljax.config import Config, WorkerConfig
+from rljax.dqn_config import DQNConfig
 from rljax.utils.lookup import unknown
 
 
@@ -59,6 +60,7 @@ class Algorithm:
 ALGORITHMS = {
     "a2c": Algorithm("rljax.a2c"),
     "a3c": Algorithm("rljax.a3c", WorkerConfig, "workers", num_seeds=1, in_processes=True),
+    "dqn": Algorithm("rljax.dqn", DQNConfig, "dqn"),
 }
 
 

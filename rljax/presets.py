@@ -266,6 +266,18 @@ BASES: dict[str, dict] = {
         optimizer_eps=0.1,
         max_grad_norm=40.0,
     ),
+    # SB3's DQN, but for the buffer and the number of environments.
+    "dqn": dict(
+        heads="q",
+        num_envs=8,
+        num_steps=2,
+        optimizer="adam",
+        optimizer_eps=1e-8,
+        learning_rate=1e-3,
+        anneal_lr=False,
+        max_grad_norm=10.0,
+        activation="relu",
+    ),
 }
 """What each algorithm's settings start from; a preset replaces some of them."""
 

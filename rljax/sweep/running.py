@@ -95,7 +95,7 @@ def check(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         trial = group.trials[0]
         try:
-            made = partial(_made, trial.config)
+            made = partial(_zero_losses, trial)
             found = jax.eval_shape(made, jax.random.key(0))
             for name in found.keys() & trial.settings.keys() - {"loss"}:
                 raise ValueError(f"the loss's metric {name!r} must have another name than an axis")
@@ -105,7 +105,10 @@ def check(groups: Sequence[Group]) -> list[str]:
     return list(names)
 
 
-def _made(config, key):
+def _zero_losses(trial, key):
+    module, config = algorithms.module(trial.algorithm), trial.config
+    if hasattr(module, "row"):
+        return module.row(module.init(*trial.in_parts, key)).losses
     env, network = rollout.make_env_and_network(config)
     params = networks.init(config, network, env.spec, key)
     return learner.zero_losses(config, network, env.spec, params)
