@@ -1,0 +1,16 @@
+"""DQN's tuned settings for `presets`: fields of `Config` and of `DQNConfig`."""
+
+DQN_BASE = dict(
+    heads="q",
+    num_envs=8,
+    num_steps=2,
+    optimizer="adam",
+    optimizer_eps=1e-8,
+    learning_rate=1e-3,
+    anneal_lr=False,
+    max_grad_norm=10.0,
+    activation="relu",
+)
+"""SB3's: Adam, ReLUs, norms clipped at 10; an update has 16 steps, and a gradient step for four."""
+
+DQN_PRESETS: dict[tuple[str, str], dict] = {}
