@@ -87,6 +87,7 @@ def init(config: Config, options: DQNConfig, key: jax.Array) -> DQNState:
     obs, zero = actor.obs[0], jnp.float32(0)
     one = Replayed(obs, obs, jnp.int32(0), zero, jnp.bool_(False))
     buffer = _buffer(options).init(pytrees.stack_alike(one))
+    buffer = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), buffer)  # strong
     return DQNState(train_state, actor, empty, empty, train_state.params, buffer, key_buffer)
 
 
@@ -117,7 +118,8 @@ def update(
     buffer_state = buffer.add(state.buffer, pytrees.stack_alike(fresh, axis=2))
     key, key_sample = jax.random.split(state.key)
     before = learner.merge_moments(state.learner, moments)
-    sample = buffer.sample(buffer_state, key_sample).experience
+    with jax.numpy_rank_promotion("allow"):  # flashbax adds a vector to a matrix
+        sample = buffer.sample(buffer_state, key_sample).experience
     moved, measured = _learn(config, options, network, before, state.target_params, sample)
     updates = state.learner.updates + 1
     started = updates * config.batch_size >= options.learning_starts
