@@ -201,8 +201,8 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
     is_q = config.heads == "q"
     if is_q and not isinstance(spec.action_space, Discrete):
         kind = "continuous" if isinstance(spec.action_space, Box) else "several"
-        what = f"its actions are {kind}, and DQN chooses among the values of one discrete action"
-        raise ValueError(f"heads = 'q': {spec.name}: {what}; a2c and a3c can act in it")
+        what = f"its actions are {kind}, and DQN (heads = 'q') chooses one of a few"
+        raise ValueError(f"{spec.name}: {what}; a2c and a3c can act in it")
     is_own = not isinstance(config.network, str) or ":" in config.network
     return ActorCritic(
         make_torso=torsos.choose(config, spec).make,

@@ -16,8 +16,8 @@ class SweepOptions:
     """Options of a sweep, or of a search: they change what a trial learns by rounding at most."""
 
     algorithm: str = "a2c"
-    """a2c or a3c. A3C's trials are trained in processes, as are those in environments that Python
-    steps."""
+    """a2c, a3c or dqn. A3C's trials are trained in processes, as are those in environments that
+    Python steps."""
     preset: str | None = None
     """Settings to start from: an environment id, or 'none'. By default those of --env."""
     seed: int = 0

@@ -41,8 +41,8 @@ def run(
     Args:
         base: the settings that no axis changes.
         axes: a grid of values; or points, as from `random` and `latin_hypercube`, or listed.
-        algorithm: "a2c" or "a3c".
-        own: the algorithm's own options, such as a `WorkerConfig`; by default its defaults.
+        algorithm: "a2c", "a3c" or "dqn".
+        own: the algorithm's own options, such as a `DQNConfig`; by default its defaults.
         run_dir: the directory for the files that experiments/sweep.py writes; it needs consecutive
             seeds. Without one only the table is kept.
         options: fields of `options.SweepOptions`, such as `eval_episodes` and `max_parallel`.
