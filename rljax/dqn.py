@@ -103,36 +103,28 @@ def update(
         ValueError: as `init` does.
     """
     env, network = _made(config)
-    now = epsilon(config, options, state.learner.updates)
-    explore = partial(epsilon_greedy, now)
-    actor, batch = rollout.collect(
-        config, env, network, state.learner, state.actor, axis, explore=explore
-    )
-    measured = learner.batch_moments(config, network, actor.episodes, batch)
-    moments, discounted_return = measured
+    updates, chance = state.learner.updates + 1, epsilon(config, options, state.learner.updates)
+    explore = partial(epsilon_greedy, chance)
+    acting = config, env, network, state.learner, state.actor, axis
+    actor, batch = rollout.collect(*acting, explore=explore)
+    moments, discounted = learner.batch_moments(config, network, actor.episodes, batch)
     episodes, (*finished, info) = rollout.track(actor.episodes, batch)
-    actor = actor._replace(episodes=episodes._replace(discounted_return=discounted_return))
-    fresh = Replayed(*(getattr(batch, name) for name in Replayed._fields))
-    fresh = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), fresh)
-    buffer = _buffer(options)
-    buffer_state = buffer.add(state.buffer, pytrees.stack_alike(fresh, axis=2))
+    actor = actor._replace(episodes=episodes._replace(discounted_return=discounted))
+
     key, key_sample = jax.random.split(state.key)
+    replayed, sample = _replay(options, state.buffer, batch, key_sample)
     before = learner.merge_moments(state.learner, moments)
-    with jax.numpy_rank_promotion("allow"):  # flashbax adds a vector to a matrix
-        sample = buffer.sample(buffer_state, key_sample).experience
-    moved, measured = _learn(config, options, network, before, state.target_params, sample)
-    updates = state.learner.updates + 1
-    started = updates * config.batch_size >= options.learning_starts
-    moved = jax.tree.map(lambda new, old: jnp.where(started, new, old), moved, before)
-    moved = moved._replace(updates=updates)
-    is_due = updates % max(1, options.target_interval // config.batch_size) == 0
-    target_params = jax.tree.map(
-        lambda new, old: jnp.where(is_due, new, old), moved.params, state.target_params
+    moved, (loss_metrics, norm) = _learn(
+        config, options, network, before, state.target_params, sample
     )
-    loss_metrics, grad_norm = measured
-    metrics = BatchMetrics(*finished, loss_metrics | {"epsilon": now}, grad_norm, info)
+    has_started = updates >= _first_update(config, options)
+    moved = _where(has_started, moved, before)._replace(updates=updates)
+    is_due = updates % max(1, options.target_interval // config.batch_size) == 0
+    target_params = _where(is_due, moved.params, state.target_params)
+
+    metrics = BatchMetrics(*finished, loss_metrics | {"epsilon": chance}, norm, info)
     sums = rows.add(config, state, moved, metrics)
-    return DQNState(moved, actor, *sums, target_params, buffer_state, key)
+    return DQNState(moved, actor, *sums, target_params, replayed, key)
 
 
 def epsilon(config: Config, options: DQNConfig, updates: Any) -> jax.Array:
@@ -140,7 +132,7 @@ def epsilon(config: Config, options: DQNConfig, updates: Any) -> jax.Array:
     starts, and in a straight line from 1 to `exploration_final` from the start of the run on."""
     share = updates / config.num_updates / options.exploration_fraction
     line = 1.0 + jnp.minimum(share, 1.0) * (options.exploration_final - 1.0)
-    return jnp.where(updates * config.batch_size < options.learning_starts, 1.0, line)
+    return jnp.where(updates < _first_update(config, options), 1.0, line)
 
 
 def epsilon_greedy(epsilon: jax.Array, greedy: Categorical) -> Categorical:
@@ -195,6 +187,11 @@ def summary(states: DQNState) -> dict:
     return {"replay_buffer_bytes": buffers // len(states.learner.updates)}
 
 
+def _first_update(config, options):
+    """The number of updates with the first one that learns; environment steps can be above int32."""
+    return -(-options.learning_starts // config.batch_size)
+
+
 def _made(config: Config) -> tuple[Env, ActorCritic]:
     """The environment and the network, or a ValueError that says what DQN does not support."""
     if config.heads != "q":
@@ -215,7 +212,6 @@ def _buffer(options):
     check_installed("algorithm = 'dqn'", "dqn", "flashbax")
     import flashbax  # an extra, needed here alone
 
-    # All draws of an update are one sample: XLA on a CPU pays for each operation.
     return flashbax.make_item_buffer(
         max_length=options.buffer_size,
         min_length=1,
@@ -223,6 +219,21 @@ def _buffer(options):
         add_sequences=True,
         add_batches=True,
     )
+
+
+def _replay(options, state, batch, key):
+    """(the buffer's state with the transitions of a rollout [T, B, ...], a sample from it)."""
+    buffer = _buffer(options)
+    fresh = Replayed(*(getattr(batch, name) for name in Replayed._fields))
+    fresh = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), fresh)
+    # As two arrays instead of five: XLA on a CPU pays for each that is written and read.
+    state = buffer.add(state, pytrees.stack_alike(fresh, axis=2))
+    with jax.numpy_rank_promotion("allow"):  # flashbax adds a vector to a matrix
+        return state, buffer.sample(state, key).experience
+
+
+def _where(condition, tree, other):
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
 
 
 def _learn(config, options, network, state, target_params, sample):
