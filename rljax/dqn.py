@@ -188,7 +188,7 @@ def summary(states: DQNState) -> dict:
 
 
 def _first_update(config, options):
-    """The number of updates with the first one that learns; environment steps can be above int32."""
+    """The updates so far after the first that learns. Environment steps can be above int32."""
     return -(-options.learning_starts // config.batch_size)
 
 
