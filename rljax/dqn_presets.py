@@ -23,8 +23,8 @@ _ANNEALED = dict(anneal_lr=True, target_interval=500)
 DQN_PRESETS: dict[tuple[str, str], dict] = {
     # Searches are of experiments/sweep.py with --algorithm dqn, --preset none, --sampling random,
     # and the settings of the preset that they do not vary; trials by hand are of 6 to 12 seeds. All
-    # together took fewer steps than A2C's searches of the same environments: 34 million, where A2C's
-    # took 58, for CartPole, 22 of 48 for Acrobot, 41 of 72 for MountainCar, 6 of 13 for Catch.
+    # together took fewer steps than A2C's searches of the same environments, in millions: 34 and 58
+    # for CartPole, 22 and 48 for Acrobot, 41 and 72 for MountainCar, 6 and 13 for Catch.
     #
     # 32 points, 4 seeds: learning_rate=log:1e-3:1e-2 gamma=0.98,0.99 gradient_steps=4,8
     # target_interval=200,500,2000 exploration_fraction=linear:0.1:0.5
