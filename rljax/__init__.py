@@ -10,10 +10,21 @@ wait for JAX.
 import sys
 from importlib import import_module
 
-_HOMES = dict(Config="config", WorkerConfig="config", preset="presets")
+_HOMES = dict(Config="config", WorkerConfig="config", DQNConfig="dqn_config", preset="presets")
 _HOMES |= dict.fromkeys(("load", "resume", "train"), "runs")
 _SUBMODULES = (
-    *("a2c", "a3c", "analysis", "config", "envs", "evaluation", "learner", "loggers", "losses"),
+    *(
+        "a2c",
+        "a3c",
+        "analysis",
+        "config",
+        "dqn",
+        "envs",
+        "evaluation",
+        "learner",
+        "loggers",
+        "losses",
+    ),
     *("networks", "normalization", "optimizers", "presets", "report", "returns", "rollout", "runs"),
     *("sweep", "types", "utils"),
 )

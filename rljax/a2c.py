@@ -10,16 +10,17 @@ steps are trained by `chunks` alone (`rljax.a2c_host`).
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from rljax import learner, normalization, optimizers, rollout
+from rljax import learner, rollout, rows
 from rljax.config import Config, default_log_interval
 from rljax.envs.host_envs import HostEnv
+from rljax.rows import begin_row, row
 from rljax.types import ActorState, AgentState, Metrics
-from rljax.utils import pytrees, seeds
+from rljax.utils import seeds
 from rljax.utils.compilation import jit_once
 from rljax.utils.seeds import Steps
 
@@ -36,7 +37,7 @@ def init(config: Config, key: jax.Array) -> AgentState:
     key_learner, key_actor = jax.random.split(key)
     train_state = learner.init(config, network, env.spec, key_learner)
     zero_losses = learner.zero_losses(config, network, env.spec, train_state.params)
-    empty = empty_row(zero_losses, rollout.no_info(config))
+    empty = rows.empty(zero_losses, rollout.no_info(config))
     actor = rollout.init(env, network, config.num_envs, key_actor)
     return AgentState(train_state, actor, empty, empty)
 
@@ -88,14 +89,7 @@ def train(
 
         return a2c_host.train(config, key, log_interval)
     state = init(config, key)
-    whole, rest = divmod(config.num_updates, log_interval)
-    lengths = jnp.array([log_interval] * whole + [rest] * (rest > 0), jnp.int32)
-
-    def next_row(state, num_updates):
-        state = jax.lax.fori_loop(0, num_updates, lambda _, x: update(config, x), state)
-        return begin_row(state), row(state)
-
-    return jax.lax.scan(next_row, state, lengths)
+    return rows.train(partial(update, config), state, config.num_updates, log_interval)
 
 
 def in_one_program(config: Config) -> bool:
@@ -107,35 +101,6 @@ def in_one_program(config: Config) -> bool:
     """
     env, _ = rollout.make_env_and_network(config)
     return not isinstance(env, HostEnv)
-
-
-def row(state: AgentState) -> Metrics:
-    """Metrics of the row in progress."""
-    sums, episodes = state.row, state.row.episodes
-    means = jax.tree.map(lambda x: x / sums.updates, sums)
-    return means._replace(
-        updates=state.learner.updates,
-        episodes=episodes,
-        episodic_return=sums.episodic_return / episodes,  # 0 / 0 is the NaN that says none ended
-        episodic_length=sums.episodic_length / episodes,
-        diverged_at=sums.diverged_at,
-        info=jax.tree.map(lambda x: x / episodes, sums.info),
-    )
-
-
-def begin_row(state: AgentState, ended: Any = True) -> AgentState:
-    """The state with a new row of metrics, if the row has `ended`, which may be traced. That a run
-    has diverged stays."""
-    sums, error = jax.tree.map(
-        lambda x: jnp.where(ended, jnp.zeros_like(x), x), (state.row, state.row_error)
-    )
-    return state._replace(row=sums._replace(diverged_at=state.row.diverged_at), row_error=error)
-
-
-def empty_row(zero_losses: dict[str, jax.Array], no_info: jax.Array | None) -> Metrics:
-    """Sums of no updates."""
-    zero, none = jnp.float32(0), jnp.int32(0)
-    return Metrics(none, zero, zero, zero, zero_losses, zero, zero, none, info=no_info)
 
 
 @jit_once
@@ -196,18 +161,4 @@ def learn(config, network, state, batch, axis=None):
     # Else XLA rounds otherwise for several devices than for one, at every size.
     gradients = jax.lax.optimization_barrier(given.gradients)
     moved = learner.apply_gradients(config, state.learner, gradients, given.moments)
-    metrics = given.metrics
-    # One sum is enough: an infinity or a NaN stays in it.
-    total = metrics.grad_norm + metrics.losses["loss"] + pytrees.total(moved.params)
-    one = Metrics(
-        updates=jnp.int32(1),
-        **metrics._asdict(),
-        learning_rate=optimizers.learning_rate(config, state.learner.updates),
-        diverged_at=jnp.where(jnp.isfinite(total), 0, moved.updates),
-    )
-    # A row can have millions of updates. As vectors the sums are few launches on a GPU.
-    vectors = normalization.add(*map(pytrees.ravel, (state.row, state.row_error, one)))
-    sums, error = (pytrees.unravel(vector, one) for vector in vectors)
-    sums, error = jax.tree.map(lambda x, like: x.astype(like.dtype), (sums, error), (one, one))
-    first = jnp.where(state.row.diverged_at > 0, state.row.diverged_at, one.diverged_at)
-    return AgentState(moved, actor, sums._replace(diverged_at=first), error)
+    return AgentState(moved, actor, *rows.add(config, state, moved, given.metrics))

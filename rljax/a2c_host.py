@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import a2c, learner, networks, rollout
+from rljax import a2c, learner, networks, rollout, rows
 from rljax.config import FLOAT_FIELDS, Config, at_row_end
 from rljax.envs import host_envs
 from rljax.envs.interface import EnvSpec
@@ -85,7 +85,7 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         actor = _actor(config, network, ())
         train_state = learner.init(config, network, spec, key)
         zero_losses = learner.zero_losses(config, network, spec, train_state.params)
-        empty = a2c.empty_row(zero_losses, rollout.no_info(config))
+        empty = rows.empty(zero_losses, rollout.no_info(config))
         return AgentState(train_state, actor, empty, empty)
 
     # Of images a CPU reuses what acting computed; of vectors, handing it over takes longer.

@@ -33,6 +33,7 @@ from typing import Any
 
 from rljax.a3c.simulation import SimulationConfig
 from rljax.config import Config, WorkerConfig
+from rljax.dqn_config import DQNConfig
 from rljax.utils.lookup import unknown
 
 
@@ -61,6 +62,7 @@ ALGORITHMS = {
     "a2c": Algorithm("rljax.a2c"),
     "a3c": Algorithm("rljax.a3c", WorkerConfig, "workers", num_seeds=1, in_processes=True),
     "a3c_simulated": Algorithm("rljax.a3c.simulated", SimulationConfig, "simulation"),
+    "dqn": Algorithm("rljax.dqn", DQNConfig, "dqn"),
 }
 
 

@@ -95,6 +95,8 @@ class Config:
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
     """Activation between the layers."""
     shared_torso: bool = False  # One torso for policy and value instead of one each.
+    heads: Literal["actor_critic", "q"] = "actor_critic"
+    """Policy and value, or q: action values Q alone, with a greedy policy. DQN sets q."""
     core: str = "none"
     """A recurrent core between torso and heads, shared as the torso is: lstm, gru, none,
     'package.module:attribute' or a linen RNN cell."""

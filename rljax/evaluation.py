@@ -29,7 +29,7 @@ _EVALUATION = 2**32 - 1  # folded into a key; `split` would need as many childre
 _SETTINGS = (
     *("env", "env_kwargs", "env_params", "reset_options", "wrappers", "frame_stack", "log_info"),
     *("network", "channels", "hidden_sizes"),
-    *("activation", "shared_torso", "action_bounds", "core", "core_size", "core_inputs"),
+    *("activation", "shared_torso", "heads", "action_bounds", "core", "core_size", "core_inputs"),
 )
 
 

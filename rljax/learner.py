@@ -23,6 +23,7 @@ from rljax.types import (
     BatchGradients,
     BatchMetrics,
     BatchMoments,
+    EpisodeStats,
     TrainState,
     Transition,
 )
@@ -68,7 +69,7 @@ def compute_gradients(
     grads, loss_metrics, carry = loss_gradients(
         config, network, state, batch, actor.carry, axis, estimate
     )
-    moments, discounted_return = _batch_moments(config, network, actor.episodes, batch, axis)
+    moments, discounted_return = batch_moments(config, network, actor.episodes, batch, axis)
     episodes, finished = rollout.track(actor.episodes, batch)
     grads, (*finished, info) = sharding.total((grads, finished), axis)
     norm = optimizers.global_norm(grads)
@@ -164,6 +165,8 @@ def zero_losses(
         ValueError, TypeError: as `loss_gradients` does.
     """
     loss_function, size = losses.make(config.loss), config.batch_size
+    if config.heads == "q":
+        raise ValueError("heads = 'q': this algorithm needs a policy; dqn has Q values alone")
 
     def metrics(params, obs, mask, numbers):
         carry = networks.initial_carry(network, size)
@@ -241,22 +244,32 @@ def apply_gradients(
         moments: None where they are not kept.
     """
     updates, opt_state = optimizers.make(config).update(gradients, state.opt_state, state.params)
+    return merge_moments(state, moments)._replace(
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        updates=state.updates + 1,
+    )
+
+
+def merge_moments(state: TrainState, moments: BatchMoments) -> TrainState:
+    """The running moments with those of a batch, which are None where they are not kept."""
     obs_moments, return_moments = state.obs_moments, state.return_moments
     if moments.obs is not None:
         obs_moments = normalization.merge(obs_moments, moments.obs)
     if moments.returns is not None:
         return_moments = normalization.merge(return_moments, moments.returns)
-    return TrainState(
-        params=optax.apply_updates(state.params, updates),
-        opt_state=opt_state,
-        updates=state.updates + 1,
-        obs_moments=obs_moments,
-        return_moments=return_moments,
-    )
+    return state._replace(obs_moments=obs_moments, return_moments=return_moments)
 
 
-def _batch_moments(config, network, episodes, batch, axis):
-    """(BatchMoments, [B] the discounted returns of the episodes in progress after the batch)."""
+def batch_moments(
+    config: Config,
+    network: ActorCritic,
+    episodes: EpisodeStats,
+    batch: Transition,
+    axis: str | None = None,
+) -> tuple[BatchMoments, jax.Array]:
+    """(moments of a batch [T, B, ...], [B] the discounted returns of the episodes in progress after
+    it; `episodes` are those before it)."""
     obs, returns, discounted_return = None, None, episodes.discounted_return
     if config.normalize_observations:
         obs = _merge_time_and_batch(jnp.asarray(batch.obs))

@@ -93,4 +93,35 @@ def actor_critic(distribution, values, actions, advantages, targets, config):
     }
 
 
+def double_dqn(q, next_q, next_target_q, actions, rewards, terminated, gamma):
+    """Double Q-learning (van Hasselt et al. 2016, arXiv 1509.06461, equation 4), with Huber's loss
+    for the errors that Mnih et al. 2015 (Nature 518) clip to [-1, 1], as SB3 has it:
+
+        y = r + gamma (1 - terminated) Q_target(s', argmax_a Q(s', a))
+        L = mean(huber(y - Q(s, a))),  huber(x) = x^2 / 2 if |x| <= 1 else |x| - 1/2
+
+    s' is the true successor: where an episode was truncated its value counts. No gradient flows
+    into y.
+
+    Args:
+        q, next_q: [N, A] Q of the observations and of their successors.
+        next_target_q: [N, A] the target network's, of the successors.
+        actions: int32 [N].
+        rewards: [N].
+        terminated: bool [N].
+
+    Returns:
+        (loss, metrics by name), scalars.
+    """
+    chex.assert_equal_shape([q, next_q, next_target_q])
+    chex.assert_equal_shape([actions, rewards, terminated])
+    best = jnp.argmax(next_q, axis=-1)
+    following = jnp.take_along_axis(next_target_q, best[:, None], axis=-1)[:, 0]
+    targets = rewards + gamma * jnp.where(terminated, 0.0, following)
+    taken = jnp.take_along_axis(q, actions[:, None], axis=-1)[:, 0]
+    errors = jnp.abs(jax.lax.stop_gradient(targets) - taken)
+    loss = jnp.mean(jnp.where(errors <= 1.0, 0.5 * jnp.square(errors), errors - 0.5))
+    return loss, {"td_error": jnp.mean(errors), "q_mean": jnp.mean(taken)}
+
+
 LOSSES = {"actor_critic": actor_critic}

@@ -4,6 +4,7 @@ import fnmatch
 import re
 
 from rljax.config import Config
+from rljax.dqn_presets import DQN_BASE, DQN_PRESETS
 from rljax.utils.lookup import unknown
 
 _NORMALIZED = dict(total_timesteps=1_000_000, normalize_observations=True, normalize_rewards=True)
@@ -255,17 +256,14 @@ PRESETS |= {
     )
 }
 
+PRESETS |= DQN_PRESETS
+
 BASES: dict[str, dict] = {
     # Mnih et al. 2016 (arXiv 1602.01783, section 5.1) and its authors' published answers:
     # t_max 5, sums over it, value gradient x 0.5, norm clipped at 40. One environment a worker.
-    "a3c": dict(
-        num_envs=1,
-        ent_coef=0.01,
-        loss_reduction="sum",
-        optimizer="rmsprop_a3c",
-        optimizer_eps=0.1,
-        max_grad_norm=40.0,
-    ),
+    "a3c": dict(num_envs=1, ent_coef=0.01, loss_reduction="sum", max_grad_norm=40.0)
+    | dict(optimizer="rmsprop_a3c", optimizer_eps=0.1),
+    "dqn": DQN_BASE,
 }
 """What each algorithm's settings start from; a preset replaces some of them."""
 
@@ -291,11 +289,17 @@ def preset(algorithm: str, name: str) -> Config:
     Raises:
         ValueError: there is no such preset; the message offers the nearest names.
     """
+    settings, names = found(algorithm, name), Config.__dataclass_fields__
+    return Config(**{name: x for name, x in settings.items() if name in names})
+
+
+def found(algorithm: str, name: str) -> dict:
+    """The settings of `preset`, and the algorithm's own options; raises as that does."""
     algorithm = _LIKE.get(algorithm, algorithm)
     prefix, bare = re.fullmatch("((?:gymnax/|gymnasium/)?)(.*)", name, re.DOTALL).groups()
     names = [env for algo, env in PRESETS if algo == algorithm]
-    found = [env for env in names if env == bare or fnmatch.fnmatchcase(name, env)]
-    if not found:
+    fits = [env for env in names if env == bare or fnmatch.fnmatchcase(name, env)]
+    if not fits:
         raise ValueError(unknown(f"{algorithm} preset", bare, names))
-    settings = {"env": bare} | BASES.get(algorithm, {}) | PRESETS[algorithm, found[0]]
-    return Config(**settings | {"env": prefix + settings["env"]})
+    settings = {"env": bare} | BASES.get(algorithm, {}) | PRESETS[algorithm, fits[0]]
+    return settings | {"env": prefix + settings["env"]}

@@ -158,6 +158,7 @@ def collect(
     learner: TrainState,
     actor: ActorState,
     axis: str | None = None,
+    explore: Callable = lambda distribution: distribution,
 ) -> tuple[ActorState, Transition]:
     """One rollout: `num_steps` steps of `num_envs` environments with the learner's policy.
 
@@ -168,6 +169,7 @@ def collect(
     Args:
         axis: of a mesh over whose devices the environments are sharded: the actor then has those
             of this device, B of `num_envs`, and the key of all.
+        explore: the policy's distribution -> the one that actions are sampled from.
 
     Returns:
         (actor, Transition [T, B, ...]); the actor's episode statistics and its carry are still
@@ -193,7 +195,7 @@ def collect(
         noise, of_env = pytrees.unstack(chance)
         mask = jax.vmap(env.mask)(env_state)
         (distribution, carries), recorded = actor_of(obs, mask, carry)
-        action = distribution.sample(noise)
+        action = explore(distribution).sample(noise)
         env_action = distribution.to_env(action).reshape(num_envs, *env.spec.action_space.shape)
         env_state, answer = jax.vmap(env.step)(of_env, env_state, env_action)
         flags = (answer.terminated, answer.truncated)

@@ -31,6 +31,9 @@ class ActorCritic(nn.Module):
     core_inputs: tuple[str, ...] = ()
     pieces: Parts | None = None  # with it, the torso takes the parts of observations
     scale: float = 1.0  # of observations that are not float32 yet, for `blocks.inputs`
+    is_q: bool = False
+    """The actor's head gives action values Q(s, a): the policy is greedy in them, as a
+    `Categorical` whose mode and samples are the best action, and V(s) is their maximum."""
 
     def setup(self):
         self.actor_torso = self.make_torso()
@@ -70,7 +73,11 @@ class ActorCritic(nn.Module):
         features = self._features(self.critic_torso, obs)
         if self.make_core:
             _, features = self._recurred(self.critic_core, carry, -1, features)
-        return self.critic_head(features)[:, 0]
+        return self._values(features)
+
+    def q_values(self, obs):
+        """Q [B, A], of a network that `is_q`."""
+        return self.actor_head(self._features(self.actor_torso, obs))
 
     def torsos(self, obs):
         """The features [B, F] of the actor's and the critic's torso, or those of a shared one."""
@@ -89,7 +96,7 @@ class ActorCritic(nn.Module):
 
     def heads(self, features, mask=None):
         """(distribution, values [B]) for what the torsos, or the cores, give."""
-        return self._distribution(features[0], mask), self.critic_head(features[-1])[:, 0]
+        return self._distribution(features[0], mask), self._values(features[-1])
 
     def _recurred(self, core, carry, index, features):
         inputs = jnp.concatenate([features, *cores.extras(carry)], axis=1)
@@ -120,6 +127,11 @@ class ActorCritic(nn.Module):
             raise ValueError(f"network {type(torso).__name__}: must give {wanted}, not {came}")
         return features
 
+    def _values(self, features):
+        if self.is_q:
+            return jnp.max(self.actor_head(features), axis=-1)
+        return self.critic_head(features)[:, 0]
+
     def _distribution(self, features, mask):
         out, space = self.actor_head(features), self.action_space
         if isinstance(space, Box):
@@ -129,6 +141,9 @@ class ActorCritic(nn.Module):
         logits = out.reshape(-1, *space.mask_shape)
         if mask is not None:
             logits = jnp.where(mask, logits, -jnp.inf)
+        if self.is_q:
+            best = jax.nn.one_hot(jnp.argmax(logits, axis=-1), space.n, dtype=bool)
+            logits = jnp.where(best, 0.0, -jnp.inf)
         if isinstance(space, Discrete):
             return Categorical(logits)
         return MultiCategorical(jnp.where(spaces.is_action(space)[None], logits, -jnp.inf))
@@ -176,17 +191,22 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
     """The network of a config, for an environment.
 
     Raises:
-        ValueError: an unknown torso, one that does not fit the observations, or tanh-squashed
-            actions without finite bounds.
+        ValueError: an unknown torso, one that does not fit the observations, tanh-squashed
+            actions without finite bounds, or Q values of other than one discrete action.
         TypeError: the torso is no linen module.
     """
     bounds = spec.action_space[1:] if isinstance(spec.action_space, Box) else ()
     if config.action_bounds == "tanh" and not np.all(np.isfinite(bounds)):
         raise ValueError(f"action_bounds = 'tanh': {spec.name} has actions without finite bounds")
+    is_q = config.heads == "q"
+    if is_q and not isinstance(spec.action_space, Discrete):
+        kind = "continuous" if isinstance(spec.action_space, Box) else "several"
+        what = f"its actions are {kind}, and DQN (heads = 'q') chooses one of a few"
+        raise ValueError(f"{spec.name}: {what}; a2c and a3c can act in it")
     is_own = not isinstance(config.network, str) or ":" in config.network
     return ActorCritic(
         make_torso=torsos.choose(config, spec).make,
-        shared_torso=config.shared_torso,
+        shared_torso=config.shared_torso or is_q,
         action_space=spec.action_space,
         action_bounds=config.action_bounds,
         log_std_init=config.log_std_init,
@@ -194,6 +214,7 @@ def make(config: Config, spec: EnvSpec) -> ActorCritic:
         core_inputs=config.core_inputs,
         pieces=spec.observation if is_own and isinstance(spec.observation, Parts) else None,
         scale=getattr(spec.observation, "scale", 1.0),
+        is_q=is_q,
     )
 
 

@@ -109,11 +109,13 @@ def changed_options(record: Mapping) -> dict[str, tuple[Any, Any]]:
     """The options that changed what a run's files hold, and the algorithm's own, as
     `changed_settings`."""
     known, run = algorithms.find(_algorithm(record)), record["run"]
+    env, preset = record["config"].get("env"), run.get("preset")
+    usual_own = settings.start_from(_algorithm(record), env, preset).own
     usual = dataclasses.asdict(RunOptions(num_seeds=known.num_seeds))
     names = [name for name in FIXED if name not in ("preset", "log_interval")]
     found = {n: (run[n], usual[n]) for n in names if run.get(n, usual[n]) != usual[n]}
     own = run.get(known.options_name) or {}
-    for part in known.own:
+    for part in usual_own:
         found |= {n: (own[n], x) for n, x in vars(part).items() if own.get(n, x) != x}
     return found
 

@@ -44,7 +44,7 @@ def train(
     `device="cpu"`, set JAX to the CPU for the rest of the process, unless JAX has already started.
 
     Args:
-        algorithm: "a2c" or "a3c".
+        algorithm: "a2c", "a3c" or "dqn".
         env: an id or an object, as `Config.env`. Settings start from its preset, if it has one.
         config: settings to start from instead.
         run_dir: the directory that the run is written to; without one nothing is written.
@@ -54,7 +54,8 @@ def train(
             ends in order, with the status "stopped".
         loggers: objects that are given the rows, as `rljax.loggers.trackers` describes them; those
             of the setting `log` are given by name.
-        settings: fields of `Config`, of `options.RunOptions` and, for A3C, of `WorkerConfig`.
+        settings: fields of `Config`, of `options.RunOptions` and, for A3C, of `WorkerConfig`
+            or, for DQN, of `DQNConfig`.
 
     Returns:
         The `Run`. Its `status` tells whether it was interrupted, or diverged.

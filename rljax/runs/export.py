@@ -65,7 +65,8 @@ Head. out = dense(actor_head, x).
                    low + (high - low) (1 + tanh(mean)) / 2 with "tanh"
 
 Actions are numbered from 0 (gymnasium's Discrete can start elsewhere), and of the space's "shape".
-The value is dense(critic_head, x), of the critic's torso and core.
+The value is dense(critic_head, x), of the critic's torso and core. With `heads` "q", out are the
+values of actions: there is no critic, and the value is max(out).
 """
 
 import dataclasses

@@ -33,8 +33,8 @@ class RunOptions:
     seed: int = 0
     """The first seed."""
     num_seeds: int = 8
-    """Seeds: --seed and the following ones. A2C trains them at once if environments are in JAX;
-    else, and in A3C, they are trained one after another."""
+    """Seeds: --seed and the following ones. A2C, where environments are in JAX, and DQN train them
+    at once; else they are trained one after another."""
     run_dir: Path | None = None
     """Where the run is written. By default of the scripts runs/{env}__{algorithm}__{seed}__{time};
     from Python nothing is written by default."""
@@ -47,7 +47,7 @@ class RunOptions:
     eval_episodes: int = 100
     """Full episodes per seed in an evaluation; 0 turns the final one off."""
     eval_mode: Literal[EVAL_MODES] = "greedy"
-    """Whether evaluations take the policy's mode or sample from it."""
+    """Whether evaluations take the policy's mode or sample from it; of DQN's both are greedy."""
     eval_every: int = 0
     """Also evaluate during training, about every this number of environment steps; 0 never."""
     eval_envs: int | None = None

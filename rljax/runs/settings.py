@@ -42,9 +42,10 @@ def start_from(algorithm: str, env: Any = None, preset: str | None = None) -> Se
         preset: another environment, or "none".
     """
     known = algorithms.find(algorithm)
-    name = preset or env or Config().env
+    name, own = preset or env or Config().env, known.own
     try:
-        config = presets.preset(algorithm, name)
+        config, found = presets.preset(algorithm, name), presets.found(algorithm, name)
+        own = tuple(part_with(options, found) for options in own)
     except (ValueError, TypeError):
         if preset and name != "none":
             raise
@@ -52,7 +53,7 @@ def start_from(algorithm: str, env: Any = None, preset: str | None = None) -> Se
     if env is not None or name == "none":
         config = dataclasses.replace(config, env=Config().env if env is None else env)
     options = RunOptions(num_seeds=known.num_seeds, preset=preset)
-    return Settings(algorithm, config, options, known.own)
+    return Settings(algorithm, config, options, own)
 
 
 def saved(run_dir: Path, wanted: str | None = None) -> Settings:
@@ -67,6 +68,12 @@ def saved(run_dir: Path, wanted: str | None = None) -> Settings:
     options = RunOptions(**kept, run_dir=Path(run_dir)).validate()
     own = algorithms.find(name).own_with(told)
     return Settings(name, config, options.with_log_interval(config), own)
+
+
+def part_with(options: Any, found: Mapping) -> Any:
+    """Options, a dataclass, with those of its fields that are found."""
+    names = [field.name for field in dataclasses.fields(options)]
+    return dataclasses.replace(options, **{n: found[n] for n in names if n in found})
 
 
 def part(kind: type, told: Mapping, **others: Any) -> Any:

@@ -171,16 +171,15 @@ def preset(state: State, point: int) -> str:
         f"# {search.sampler}, {search.scheduler}: {numbers}, {state.env_steps:,} steps:",
         f"# {told}",
     ]
-    for options in own:
-        changed = [n for n, x in vars(type(options)()).items() if x != getattr(options, n)]
-        with_those = " ".join(f"{n}={getattr(options, n)}" for n in changed)
-        lines += [f"# with {with_those}"] * bool(changed)
     base = presets.base(asked.options.algorithm)
     names = [n for n in vars(base) if n != "env" and getattr(config, n) != getattr(base, n)]
     values = {n: records.plain(n, getattr(config, n)) for n in names}
     values |= {
         n: dict(x) for n, x in values.items() if n in env_settings.NAMES and type(x) is tuple
     }
+    for options in own:
+        usual = type(options)()
+        values |= {n: x for n, x in vars(options).items() if x != getattr(usual, n)}
     text = ", ".join(f"{name}={value!r}" for name, value in values.items())
     key = asked.options.algorithm
     return "\n".join([*lines, *(f'("{key}", "{env}"): dict({text}),' for env in asked.envs)])

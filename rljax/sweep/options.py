@@ -16,7 +16,7 @@ class SweepOptions:
     """Options of a sweep, or of a search: they change what a trial learns by rounding at most."""
 
     algorithm: str = "a2c"
-    """a2c, a3c or a3c_simulated. A3C's trials are trained in processes, as are those in
+    """a2c, a3c, a3c_simulated or dqn. A3C's trials are trained in processes, as are those in
     environments that Python steps."""
     preset: str | None = None
     """Settings to start from: an environment id, or 'none'. By default those of --env."""

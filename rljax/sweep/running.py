@@ -41,8 +41,8 @@ def run(
     Args:
         base: the settings that no axis changes.
         axes: a grid of values; or points, as from `random` and `latin_hypercube`, or listed.
-        algorithm: "a2c" or "a3c".
-        own: the algorithm's own options, such as a `WorkerConfig`; by default its defaults.
+        algorithm: "a2c", "a3c", "a3c_simulated" or "dqn".
+        own: the algorithm's own options, such as a `DQNConfig`; by default its defaults.
         run_dir: the directory for the files that experiments/sweep.py writes; it needs consecutive
             seeds. Without one only the table is kept.
         options: fields of `options.SweepOptions`, such as `eval_episodes` and `max_parallel`.
@@ -95,11 +95,8 @@ def check(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         trial = group.trials[0]
         try:
-            made = partial(_made, trial.config)
+            made = partial(_zero_losses, trial)
             found = jax.eval_shape(made, jax.random.key(0))
-            module = algorithms.module(trial.algorithm)
-            if module.in_one_program(trial.config):
-                jax.eval_shape(module.init, *trial.in_parts, jax.random.key(0))
             for name in found.keys() & trial.settings.keys() - {"loss"}:
                 raise ValueError(f"the loss's metric {name!r} must have another name than an axis")
         except (ValueError, TypeError) as error:
@@ -109,7 +106,10 @@ def check(groups: Sequence[Group]) -> list[str]:
     return list(names)
 
 
-def _made(config, key):
+def _zero_losses(trial, key):
+    module, config = algorithms.module(trial.algorithm), trial.config
+    if hasattr(module, "row"):
+        return module.row(module.init(*trial.in_parts, key)).losses
     env, network = rollout.make_env_and_network(config)
     params = networks.init(config, network, env.spec, key)
     return learner.zero_losses(config, network, env.spec, params)

@@ -15,6 +15,10 @@ from rljax.utils import pytrees, sharding
 from rljax.utils.sharding import SHARDED, SHARDED_ENVS, WHOLE
 
 CHUNK_SECONDS = 0.5  # of a chunk: short enough for a display and Ctrl-C
+COPIED = 5e7
+"""Bytes of states, such as of replay buffers, for which a chunk may take a second more: each copies
+them, and would be of one update for ever if that took as long as a chunk may."""
+FREE = 3e7  # bytes that are copied in no time
 LARGE = 5e6  # products of a batch with the parameters: from here on two CPU devices beat one
 CPU_ENVS = 128
 """Environments that a CPU device steps at once where it is fastest, over all its agents
@@ -54,6 +58,8 @@ def in_one_program(
     chunk is one update, which takes the compilation; later ones follow the clock, and end where a
     row of metrics does at the latest. Raises an EnvError if the program fails.
     """
+    size = sum(x.nbytes for x in jax.tree.leaves(states))
+    wanted = CHUNK_SECONDS + max(0.0, size - FREE) / COPIED
     config, done, length = settings[0], int(np.asarray(states.learner.updates)[0]), 1
     number = len(states.learner.updates)
     mesh = sharding.mesh(number, devices_of_each(config, states) if steps.parts else 1)
@@ -71,7 +77,7 @@ def in_one_program(
         seconds = time.perf_counter() - start
         done += length
         yield first(states), metrics
-        length = max(1, int(CHUNK_SECONDS * length / seconds))
+        length = max(1, int(wanted * length / seconds))
 
 
 def devices_of_each(config: Config, states: Any) -> int:

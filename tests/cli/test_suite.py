@@ -116,10 +116,12 @@ def test_the_suites_have_presets():
         "minatar",
         "gymnasium_envs",
         "a3c_classic_control",
+        "dqn_classic_control",
         "mujoco_envs",
     ):
         for env in script(name).ENVS:
-            presets.preset(name[:3] if name.startswith("a3c") else "a2c", env).validate()
+            algorithm = name[:3] if name.startswith(("a3c", "dqn")) else "a2c"
+            presets.preset(algorithm, env).validate()
     for name in ("jax_suites", "atari", "a3c_atari"):
         algorithm = "a3c" if name.startswith("a3c") else "a2c"
         tasks = suite.Suite(algorithm, script(name).TASKS, {"": {}})

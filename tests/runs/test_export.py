@@ -50,6 +50,7 @@ def number():
 
 RUNS = {
     "mlp": ("Acrobot-v1", dict(activation="relu", hidden_sizes=(6, 8))),
+    "q": ("Acrobot-v1", dict(heads="q", activation="relu")),
     "tanh": ("Pendulum-v1", dict(action_bounds="tanh", normalize_observations=True)),
     "clip": (number, dict(activation="gelu", frame_stack=3, shared_torso=True)),
     "cnn": (pictures, dict(activation="elu", frame_stack=2, normalize_observations=True)),

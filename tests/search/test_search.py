@@ -13,6 +13,7 @@ import tiny
 
 from rljax import presets, sweep
 from rljax.config import WorkerConfig
+from rljax.runs import settings
 from rljax.search import axes, brackets, directory, training, verdict
 from rljax.search.options import SearchOptions
 from rljax.sweep import population
@@ -168,7 +169,7 @@ def test_the_preset_is_the_winner(found, monkeypatch):
 
 
 def test_a_preset_of_entries_and_own_options(monkeypatch):
-    """Of dicts the whole; an algorithm's own options are no settings."""
+    """Of dicts the whole; an algorithm's own options are no fields of `Config`."""
     base = dataclasses.replace(presets.base("a3c"), env="CartPole-v1", num_steps=7)
     given = {"env_params.max_steps_in_episode": [50], "num_workers": [3], "gamma": [0.5]}
     own = (WorkerConfig(),)
@@ -182,7 +183,7 @@ def test_a_preset_of_entries_and_own_options(monkeypatch):
     (config,) = pasted(text, monkeypatch)
     wanted = dict(env_params={"max_steps_in_episode": 50}, gamma=0.5)
     assert config == dataclasses.replace(base, **wanted)
-    assert "# with num_workers=3" in text
+    assert settings.start_from("a3c", "CartPole-v1").own == (WorkerConfig(num_workers=3),)
     assert verdict._before(asked)["env_params.max_steps_in_episode"] is axes.MISSING
     assert verdict.BEFORE not in verdict.chosen(state)
 
