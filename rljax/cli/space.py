@@ -15,12 +15,13 @@ SAMPLINGS = ("grid", "random", "latin-hypercube")
 _FORMS = "NAME=VALUE,VALUE,... or NAME=log:LOW:HIGH:NUMBER or NAME=linear:LOW:HIGH:NUMBER"
 
 
-def points(options: Any) -> list[dict]:
-    """The points of the axes in a `cli.sweep.SpaceOptions`; raises ValueError if an axis is
-    malformed, has no such setting or a value of another type, or if there are too many points."""
+def points(options: Any, own: tuple[Any, ...]) -> list[dict]:
+    """The points of the axes in a `cli.sweep.SpaceOptions`, of settings of the config and of the
+    algorithm's own options; raises ValueError if an axis is malformed, has no such setting or a
+    value of another type, or if there are too many points."""
     parsed = {}
     for text in options.axis:
-        name, values = parse(text, options.max_points)
+        name, values = parse(text, options.max_points, own)
         if name in parsed:
             raise ValueError(f"axis {name}: is given twice")
         parsed[name] = values
@@ -39,12 +40,12 @@ def _check_number(number, most):
         raise ValueError(f"{number:,} points: more than --max-points {most:,}")
 
 
-def parse(text: str, most: int) -> tuple[str, Any]:
+def parse(text: str, most: int, own: tuple[Any, ...] | None = None) -> tuple[str, Any]:
     """An axis: its name, and at most `most` values, or a `sweep.Range`; raises as `points` does."""
     name, equals, values = text.partition("=")
     if not equals:
         raise ValueError(f"axis {text!r}: must be {_FORMS}")
-    spaces.check_name(name)
+    spaces.check_name(name, own)
     kind, *bounds = values.split(":")
     is_span = kind in ("log", "linear") and bounds
     try:

@@ -50,16 +50,16 @@ class SpaceOptions:
             raise ValueError(f"points: must not be given together with {other}")
         return self
 
-    def made(self, needs_axis: bool = True) -> list[dict]:
+    def made(self, own: tuple[Any, ...], needs_axis: bool = True) -> list[dict]:
         """The points; raises ValueError if there is no axis, unless none is needed for the one
-        point without any, or if one is wrong."""
+        point without any, or if one is wrong. `own` are the algorithm's own options."""
         if self.points:
             return space.listed(self.points, self.max_points)
         if not self.axis and not needs_axis:
             return [{}]
         if not self.axis:
             raise ValueError("axis: must be given at least once, as NAME=VALUE,VALUE,...")
-        return space.points(self)
+        return space.points(self, own)
 
 
 class Parts(NamedTuple):
@@ -117,7 +117,7 @@ def parse(description: str, argv: list[str], only: str | None = None) -> Any:
         _check_unchanged(before, after)
         points = space.restored(saved["points"], "points of its config.json")
     else:
-        points = asked_space.made(needs_axis=only is None)
+        points = asked_space.made(tuple(own), needs_axis=only is None)
     return _asked(after, points, saved)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from rljax.utils import errors
 
-FURTHER = 0.4  # a name that is less alike than the nearest by this is not offered
 _LOST = "has no path by which it could be found: give the object again"
 
 
@@ -24,11 +23,10 @@ def unknown(kind: str, name: str, known: Sequence[str], listed: str = "") -> str
 
 def near(name: str, known: Sequence[str], cutoff: float = 0.5) -> list[str]:
     """At most three of the known names, the nearest first, which are like a name to a degree of at
-    least `cutoff`, from 0 to 1, and nearly as like as the first; upper and lower case are alike."""
-    by_lower, name = {k.lower(): k for k in known}, name.lower()
-    found = difflib.get_close_matches(name, by_lower, n=3, cutoff=cutoff)
-    alike = [difflib.SequenceMatcher(None, k, name).ratio() for k in found]
-    return [by_lower[k] for k, degree in zip(found, alike) if degree > alike[0] - FURTHER]
+    least `cutoff`, from 0 to 1; upper and lower case are alike."""
+    by_lower = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)
+    return [by_lower[k] for k in found]
 
 
 def differing(records: Sequence[Mapping]) -> list[str]:
