@@ -115,6 +115,19 @@ def log_probs(config, of, batch):
 apply = jax.jit(learner.apply_gradients)
 
 
+def compensated(options, gradients, newest, stale, squares):
+    """(the gradient, the running mean of squares), leaf by leaf."""
+    leaves, kind = jax.tree.flatten(gradients)
+    decay, found, means = options.compensation_decay, [], []
+    for g, new, old, m in zip(leaves, *map(jax.tree.leaves, (newest, stale, squares))):
+        means.append(decay * m + (1 - decay) * g**2)
+        rate = options.compensation
+        if options.correction == "dc_asgd_a":
+            rate = rate / np.sqrt(means[-1] + 1e-7)
+        found.append(g + rate * g**2 * (new - old))
+    return kind.unflatten(found), kind.unflatten(means)
+
+
 def reference(config, options, state, number):
     """The learner after a number of gradients, with every version in a list; and the staleness of
     each gradient. The clock, which has tests of its own, is asked for whose turn it is."""
@@ -141,23 +154,10 @@ def reference(config, options, state, number):
         if options.stale == "gradients":
             actors[worker], given = gradient(config, of, before, batch)
             g = given.gradients
-            by = options.compensation
             if options.correction == "staleness_scaling":
                 how = dataclasses.replace(config, learning_rate=config.learning_rate / max(old, 1))
-            if options.correction == "dc_asgd_a":
-                decay = options.compensation_decay
-                squares = jax.tree.map(lambda m, x: decay * m + (1 - decay) * x**2, squares, g)
             if options.correction.startswith("dc_asgd"):
-                rates = jax.tree.map(
-                    lambda m: (
-                        by / np.sqrt(m + 1e-7) if options.correction == "dc_asgd_a" else by + 0 * m
-                    ),
-                    squares,
-                )
-                g = jax.tree.map(
-                    lambda x, new, then, rate: x + rate * x**2 * (new - then),
-                    *(g, now.params, of.params, rates),
-                )
+                g, squares = compensated(options, g, now.params, of.params, squares)
             now = apply(how, now, g, given.moments)
         else:
             behaviour, first = log_probs(config, of, batch), log_probs(config, now, batch)
@@ -181,26 +181,26 @@ def reference(config, options, state, number):
     return now, stale
 
 
+GIVEN = [
+    dict(MIXED),
+    dict(num_workers=2, staleness="uniform:0:5"),
+    dict(MIXED, correction="dc_asgd_a", compensation=0.5),
+    dict(MIXED, stale="data", correction="vtrace"),
+    dict(MIXED, stale="data", correction="decoupled", data_epochs=2),
+]
+MORE = [
+    dict(MIXED, correction="staleness_scaling"),
+    dict(MIXED, correction="dc_asgd_c", compensation=0.5),
+    dict(MIXED, stale="data"),
+    dict(MIXED, stale="data", correction="importance"),
+    dict(MIXED, stale="data", correction="ppo_clip", data_epochs=3),
+    dict(MIXED, stale="data", correction="ess_scaling"),
+]
+
+
 @pytest.mark.parametrize(
     "given",
-    [
-        dict(MIXED),
-        dict(num_workers=2, staleness="uniform:0:5"),
-        dict(MIXED, correction="dc_asgd_a", compensation=0.5),
-        dict(MIXED, stale="data", correction="vtrace"),
-        dict(MIXED, stale="data", correction="decoupled", data_epochs=2),
-        *(
-            pytest.param(dict(MIXED, **more), marks=pytest.mark.slow)
-            for more in (
-                dict(correction="staleness_scaling"),
-                dict(correction="dc_asgd_c", compensation=0.5),
-                dict(stale="data"),
-                dict(stale="data", correction="importance"),
-                dict(stale="data", correction="ppo_clip", data_epochs=3),
-                dict(stale="data", correction="ess_scaling"),
-            )
-        ),
-    ],
+    [*GIVEN, *(pytest.param(x, marks=pytest.mark.slow) for x in MORE)],
     ids=lambda given: "-".join(str(given[x]) for x in ("stale", "correction") if x in given),
 )
 def test_it_is_what_a_list_of_all_versions_gives(given):
@@ -293,12 +293,9 @@ def test_the_effective_sample_size():
 
 
 def test_every_correction_has_a_test():
-    told = test_it_is_what_a_list_of_all_versions_gives.pytestmark[0].args[1]
-    told = [getattr(x, "values", (x,))[0] for x in told]
-    assert {x.get("correction", "none") for x in told} == set(CORRECTIONS)
-    assert {x["correction"] for x in told if x.get("stale") == "data" and "correction" in x} == set(
-        OF_DATA
-    )
+    told = {(x.get("stale", "gradients"), x.get("correction", "none")) for x in (*GIVEN, *MORE)}
+    assert {correction for _, correction in told} == set(CORRECTIONS)
+    assert {correction for stale, correction in told if stale == "data"} == {"none", *OF_DATA}
 
 
 # Rejections, figures, runs
@@ -420,10 +417,8 @@ def test_a_sweep_is_one_program_for_delays_and_rates():
         jax.vmap(jax.random.key)(np.array([1], np.uint32))[0],
         None,
     )
-    (row,) = last[
-        (last.learning_rate == 0.02) & (last.transit == "exponential:3") & (last.seed == 1)
-    ].index
-    assert last.loc[row, "simulated_time"] == pytest.approx(float(alone.time), rel=1e-3)
+    is_it = (last.learning_rate == 0.02) & (last.transit == "exponential:3") & (last.seed == 1)
+    assert last[is_it]["simulated_time"].item() == pytest.approx(float(alone.time), rel=1e-3)
 
 
 def test_many_workers_take_memory_by_what_is_in_flight():
