@@ -20,11 +20,22 @@ of RMSProp that all share, and publishes a new version.
     worker_pool  starting, watching, restarting and stopping workers
     messages     what a worker sends, and the vectors that parameters and gradients become
     transport    Queue and SharedParameters: what carries it
+    timing       how long the parts of a gradient's way take, in a run
+    corrections  what is done about staleness
+
+The same without processes, as one program:
+
+    simulation   SimulationConfig
+    simulated    init, update, train, chunks
+    events       the simulated clock: whose gradient comes next, and how old it is
+    delays       distributions of durations
+    stale_steps  a step of the learner, on stale gradients or stale data
 """
 
 from importlib import import_module
 
 _HOMES = {
+    "SimulationConfig": "simulation",
     "WorkerError": "worker_pool",
     "ParameterHolder": "holder",
     "State": "holder",
