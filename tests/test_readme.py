@@ -29,7 +29,7 @@ def test_your_own_environment(form):
 def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    run, stop, function, in_jax, on_host, own, sweep, search = blocks()
+    run, stop, function, in_jax, on_host, own, simulated, sweep, search = blocks()
     exec(run, names)
     run = names["run"]
     assert run.status == "completed"
@@ -57,6 +57,10 @@ def test_examples(tmp_path, monkeypatch):
     exec(own, names)
     assert set(names["metrics"].losses) == {"loss", "policy_loss", "value_loss", "error"}
     assert "LayerNorm_0" in str(names["state"].learner.params)
+
+    exec(simulated, names)
+    assert names["metrics"].extra["staleness_mean"][-1] > 8
+    assert 0 < names["metrics"].extra["cosine"][-1] <= 1
 
     exec(sweep, names)
     assert len(names["finals"]) == 50
