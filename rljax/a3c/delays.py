@@ -20,6 +20,7 @@ from rljax.utils.checks import shown
 from rljax.utils.lookup import unknown
 from rljax.utils.traced import Parsed
 
+MEASURED = "measured"
 LEAST = 1e-6  # a geometric staleness that is rarer than this is cut
 
 
@@ -53,9 +54,10 @@ def duration(text: str, name: str = "duration") -> Parsed:
     Args:
         name: of the setting, for the error.
     """
-    if isinstance(text, str) and text.startswith("measured:"):
-        return Parsed("measured", (timing.read(Path(text.partition(":")[2]), name),))
-    return _parsed(text, name, _DURATIONS, more=("measured:RUN_DIR",))
+    if isinstance(text, str) and text.startswith(f"{MEASURED}:"):
+        found = timing.read(Path(text.partition(":")[2]), name)
+        return Parsed((MEASURED, found.shape), (found,))
+    return _parsed(text, name, _DURATIONS, more=(MEASURED,))
 
 
 def staleness(text: str | None, name: str = "staleness") -> Parsed:
@@ -78,7 +80,12 @@ def power_of_two(number: int) -> int:
 
 def mean(parsed: Parsed) -> Any:
     """The mean of a distribution of durations, for all but the first worker; may be traced."""
-    return parsed.numbers[0].mean() if parsed.kind == "measured" else parsed.numbers[0]
+    return parsed.numbers[0].mean() if is_measured(parsed) else parsed.numbers[0]
+
+
+def is_measured(parsed: Parsed) -> bool:
+    """Whether a distribution is durations [W, N] of a run."""
+    return parsed.kind[0] == MEASURED
 
 
 def _parsed(text, name, kinds, more=()):
@@ -90,7 +97,7 @@ def _parsed(text, name, kinds, more=()):
     if not given and _number(kind) is not None:
         kind, given = "constant", [kind]
     if kind not in kinds:
-        raise ValueError(unknown(f"kind of {name}", kind, [*kinds, *_heads(more)]))
+        raise ValueError(unknown(f"kind of {name}", kind, [*kinds, *more]))
     names, is_allowed, allowed = kinds[kind]
     numbers = [_number(x) for x in given]
     if len(numbers) != len(names) or None in numbers:
@@ -98,10 +105,6 @@ def _parsed(text, name, kinds, more=()):
     if not all(map(math.isfinite, numbers)) or not is_allowed(*numbers):
         raise ValueError(f"{name} = {text!r}: {' and '.join(names)} must be {allowed}")
     return Parsed(kind, tuple(numbers))
-
-
-def _heads(forms):
-    return [form.partition(":")[0] for form in forms]
 
 
 def _number(text):

@@ -179,8 +179,8 @@ def draw(parsed: Parsed, key: jax.Array, worker: jax.Array, number: jax.Array) -
     Measured ones come in their order: short ones come together, of all three kinds."""
     kind, numbers = parsed
     shape = number.shape
-    if kind == "measured":
-        (found,) = numbers
+    if delays.is_measured(parsed):
+        found = jnp.asarray(numbers[0])
         return found[worker % found.shape[0], number % found.shape[1]]
     mean, *more = numbers
     if kind == "constant":

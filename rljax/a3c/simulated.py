@@ -76,10 +76,14 @@ def init(config: Config, options: SimulationConfig, key: jax.Array) -> State:
 
     Raises:
         ValueError, TypeError: as `Config.validate`, `SimulationConfig.validate`,
-            `rollout.make_env_and_network` and `losses.make` do; Python steps the environment, or
-            the versions of the parameters in flight take more than `MEMORY_SHARE` of memory.
+            `rollout.make_env_and_network` and `losses.make` do; `num_envs` are not those of a
+            worker, Python steps the environment, or the versions of the parameters in flight take
+            more than `MEMORY_SHARE` of memory.
     """
     env, network = _made(config)
+    if config.num_envs != options.envs_per_worker:
+        what = f"must be envs_per_worker = {options.envs_per_worker} (options.settle makes it so)"
+        raise ValueError(f"num_envs = {config.num_envs}: {what}")
     key_learner, key_actors, key_clock, key = jax.random.split(key, 4)
     state = learner.init(config, network, env.spec, key_learner)
     published = messages.published(state)

@@ -12,6 +12,8 @@ when what it made was published. Then, as `events` has them:
     pause     from the push to the worker's next pull
 """
 
+import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +90,7 @@ def read(run_dir: Path, name: str) -> np.ndarray:
     """
     text = f"{name} = 'measured:{run_dir}'"
     try:
-        told = atomic_io.read_json(run_dir / "summary.json")["timing"]
+        told = _read(run_dir / "summary.json", os.stat(run_dir / "summary.json").st_mtime_ns)
         worker, found = np.array(told["worker"], int), np.array(told[name], np.float32)
         own = [found[worker == index] for index in np.unique(worker)]
         number = min(map(len, own))
@@ -100,3 +102,9 @@ def read(run_dir: Path, name: str) -> np.ndarray:
         raise ValueError(f"{text}: no run that has ended ({error.strerror})") from error
     except errors.WRONG as error:
         raise ValueError(f"{text}: no run of A3C with --log-timing") from error
+
+
+@lru_cache(maxsize=8)
+def _read(path, _):
+    """What a sweep asks for once for each of its trials; anew if the file has changed."""
+    return atomic_io.read_json(path)["timing"]

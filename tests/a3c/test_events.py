@@ -39,7 +39,7 @@ def with_measured(options, durations):
     floats, others = split(options)
     made = joined(SimulationConfig, floats, others)
     for name, found in durations.items():
-        object.__setattr__(made, name, Parsed("measured", (jnp.asarray(found, jnp.float32),)))
+        object.__setattr__(made, name, Parsed((delays.MEASURED, found.shape), (found,)))
     return made
 
 
