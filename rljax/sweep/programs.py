@@ -98,12 +98,21 @@ def _learner_bytes(module, settings):
 def _without_floats(settings):
     config, *own = settings
     config = dataclasses.replace(config, **dict.fromkeys(FLOAT_FIELDS, 0.0))
-    return (config, *map(traced.without_floats, own))
+    return (config, *map(_own_without_floats, own))
+
+
+def _own_without_floats(options):
+    """Hashable, as arrays are not: of these the shapes stay."""
+    floats, others = traced.split(options)
+    shapes = [jax.ShapeDtypeStruct(np.shape(x), "float32") if np.ndim(x) else 0.0 for x in floats]
+    return traced.joined(type(options), shapes, others)
 
 
 def _shapes(program):
     """Those of (settings, keys)."""
-    settings = jax.tree.map(lambda x: np.full(program.size, x), program.settings)
+    settings = jax.tree.map(
+        lambda x: np.zeros((program.size, *np.shape(x)), np.float32), program.settings
+    )
     return settings, jax.eval_shape(lambda: seeds.keys([0] * program.size))
 
 

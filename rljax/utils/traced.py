@@ -48,9 +48,3 @@ def joined(kind: type, floats: Iterable, others: Iterable) -> Any:
             value = next(floats if field.type is float else others)
         object.__setattr__(part, field.name, value)
     return part
-
-
-def without_floats(part: Any) -> Any:
-    """A hashable dataclass, the same for all values of the floats."""
-    floats, others = split(part)
-    return joined(type(part), [0.0] * len(floats), others)

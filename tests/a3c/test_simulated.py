@@ -1,6 +1,7 @@
 """A3C simulated in one program: against slow references, real processes, and itself."""
 
 import dataclasses
+import json
 import shutil
 from functools import partial
 
@@ -437,3 +438,17 @@ def test_environments_that_python_steps_are_refused():
     config = dataclasses.replace(CONFIG, env="gymnasium/CartPole-v1")
     with pytest.raises(ValueError, match="Python steps it: simulated A3C needs an environment"):
         simulated.init(config, SimulationConfig(), KEY)
+
+
+def test_a_sweep_over_measured_durations(tmp_path):
+    """Of two runs with other numbers of workers and gradients: of other shapes."""
+    for name, worker in (("one", [0] * 5), ("two", [0, 1, 0, 1, 0, 1])):
+        (tmp_path / name).mkdir()
+        told = {"worker": worker, "work": [1000 * (x + 1) for x in worker]}
+        (tmp_path / name / "summary.json").write_text(json.dumps({"timing": told}))
+    axes = {"work": [f"measured:{tmp_path}/one", f"measured:{tmp_path}/two"]}
+    own = SimulationConfig(num_workers=2, transit="constant:1e-4", diagnostics=False)
+    table = sweep.run(*(CONFIG, axes, [0]), algorithm="a3c_simulated", own=own, eval_episodes=0)
+    seconds = table.groupby("work")["simulated_time"].max()
+    # Two workers at 1 ms each make 60 gradients in 30 ms; one at 1 and one at 2 ms in 40 ms.
+    np.testing.assert_allclose(seconds.sort_values(), [0.030, 0.040], atol=2e-3)
