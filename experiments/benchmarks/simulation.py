@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 import rljax
 from rljax import analysis, presets
@@ -38,7 +39,7 @@ class Options:
     num_workers: tuple[int, ...] = (1, 2, 4)
     num_steps: int = 20  # Of a gradient, in the comparison with real runs.
     gradients: int = 20_000  # Of each of these runs.
-    seeds: int = 5  # Real runs; there are twice as many simulated ones.
+    seeds: int = 3  # Real runs; there are twice as many simulated ones.
     agents: int = 64  # Trained at once, for the speed.
     updates: int = 8_000  # Of each of them.
     rounds: int = 3  # Of measuring the speed, in turn.
@@ -78,23 +79,27 @@ def _likeness(options):
 
 
 def _compare(env, number, options):
+    """Each real run is beside two simulated ones, with the durations of that run."""
     own = dict(num_steps=options.num_steps, num_workers=number, eval_episodes=0, quiet=True)
     own |= dict(total_timesteps=options.gradients * options.num_steps)
+    own |= dict(log_interval=options.gradients // 100)
+    pairs = []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "real"
-        own |= dict(log_interval=options.gradients // 100)
-        real = rljax.train(
-            "a3c", env, num_seeds=options.seeds, run_dir=path, log_timing=True, **own
-        )
-        durations = dict.fromkeys(DURATIONS, f"measured:{path}")
-        how = dict(own, num_seeds=2 * options.seeds, diagnostics=False, **durations)
-        simulated = rljax.train("a3c_simulated", env, **how)
-    shares = [_shares(run.summary["staleness"]["histogram"]) for run in (real, simulated)]
-    (low, high), (low_too, high_too) = (_curve(run.metrics) for run in (real, simulated))
+        for seed in range(options.seeds):
+            path = Path(folder) / f"{seed}"
+            logged = dict(seed=seed, num_seeds=1, run_dir=path, log_timing=True)
+            real = rljax.train("a3c", env, **logged, **own)
+            durations = dict.fromkeys(DURATIONS, f"measured:{path}")
+            how = dict(own, seed=2 * seed, num_seeds=2, diagnostics=False, **durations)
+            pairs.append((real, rljax.train("a3c_simulated", env, **how)))
+    found = [[run.summary["staleness"] for run in pair] for pair in pairs]
+    apart = [[_shares(x["histogram"]) for x in pair] for pair in found]
+    of_runs = (pd.concat([run.metrics for run in runs]) for runs in zip(*pairs))
+    (low, high), (low_too, high_too) = map(_curve, of_runs)
     return {
-        "real": real.summary["staleness"]["mean"],
-        "simulated": simulated.summary["staleness"]["mean"],
-        "distance": 0.5 * np.abs(shares[0] - shares[1]).sum(),
+        "real": np.mean([real["mean"] for real, _ in found]),
+        "simulated": np.mean([simulated["mean"] for _, simulated in found]),
+        "distance": np.mean([0.5 * np.abs(real - simulated).sum() for real, simulated in apart]),
         "overlap": np.mean((low <= high_too) & (low_too <= high)),
         "curves": np.stack([low, high, low_too, high_too]).tolist(),
     }
