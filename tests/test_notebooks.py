@@ -11,7 +11,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["01_a2c", "02_a3c", "03_sweeps", "04_memory"]
+    names = ["01_a2c", "02_a3c", "03_sweeps", "04_memory", "05_staleness"]
+    assert [path.stem for path in NOTEBOOKS] == names
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
