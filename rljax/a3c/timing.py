@@ -50,8 +50,8 @@ def add(timing: Timing, record: tuple[float, ...]) -> None:
 
 
 def durations(timing: Timing) -> dict[str, np.ndarray]:
-    """{duration: [N] seconds} and {"worker": [N]} of the gradients of one run, in their order,
-    without the last one of each worker."""
+    """{duration: [N] seconds} and {"worker": [N]} of the gradients of one run, in their order, from
+    where all workers had started, without the last one of each."""
     count = int(timing.count)
     records = np.roll(timing.records, -count, axis=0) if count > SIZE else timing.records[:count]
     worker, _, _, pulled, ready, taken, published = records.T
@@ -68,7 +68,8 @@ def durations(timing: Timing) -> dict[str, np.ndarray]:
         "service": published - np.maximum(begun[1], pushed),
         "pause": pulled_again - pushed,
     }
-    is_whole = np.isfinite(pushed)
+    started = max((pulled[worker == i].min() for i in np.unique(worker)), default=0.0)
+    is_whole = np.logical_and(np.isfinite(pushed), pulled >= started)
     is_whole[:1] = False  # of which the one before is not known
     found = {name: np.maximum(x, 0.0)[is_whole] for name, x in found.items()}
     return {"worker": worker[is_whole].astype(int), **found}
@@ -94,7 +95,8 @@ def read(run_dir: Path, name: str) -> np.ndarray:
         worker, found = np.array(told["worker"], int), np.array(told[name], np.float32)
         own = [found[worker == index] for index in np.unique(worker)]
         number = min(map(len, own))
-        found = np.stack([x[:number] for x in own]) / _MICROSECONDS
+        # They end together, and a slow worker has fewer.
+        found = np.stack([x[len(x) - number :] for x in own]) / _MICROSECONDS
         if not np.all(np.isfinite(found) & (found >= 0)):
             raise ValueError("no durations")
         return found.astype(np.float32)
