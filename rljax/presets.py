@@ -249,13 +249,11 @@ PRESETS: dict[tuple[str, str], dict] = {
 PRESETS |= {
     ("a2c", f"pgx/minatar-{game}"): PRESETS["a2c", f"{name}-MinAtar"] | _STICKY
     for game, name in (
-        ("asterix", "Asterix"),
-        ("breakout", "Breakout"),
-        ("freeway", "Freeway"),
-        ("space_invaders", "SpaceInvaders"),
+        *(("asterix", "Asterix"), ("breakout", "Breakout")),
+        *(("freeway", "Freeway"), ("space_invaders", "SpaceInvaders")),
     )
 }
-
+PRESETS |= {("a3c_simulated", env): x for (algo, env), x in PRESETS.items() if algo == "a3c"}
 PRESETS |= DQN_PRESETS
 
 BASES: dict[str, dict] = {
@@ -265,15 +263,12 @@ BASES: dict[str, dict] = {
     | dict(optimizer="rmsprop_a3c", optimizer_eps=0.1),
     "dqn": DQN_BASE,
 }
+BASES["a3c_simulated"] = BASES["a3c"]
 """What each algorithm's settings start from; a preset replaces some of them."""
-
-
-_LIKE = {"a3c_simulated": "a3c"}  # whose settings are those of another algorithm
 
 
 def base(algorithm: str) -> Config:
     """An algorithm's settings where nothing is known of the environment."""
-    algorithm = _LIKE.get(algorithm, algorithm)
     return Config(**BASES.get(algorithm, {}))
 
 
@@ -295,7 +290,6 @@ def preset(algorithm: str, name: str) -> Config:
 
 def found(algorithm: str, name: str) -> dict:
     """The settings of `preset`, and the algorithm's own options; raises as that does."""
-    algorithm = _LIKE.get(algorithm, algorithm)
     prefix, bare = re.fullmatch("((?:gymnax/|gymnasium/)?)(.*)", name, re.DOTALL).groups()
     names = [env for algo, env in PRESETS if algo == algorithm]
     fits = [env for env in names if env == bare or fnmatch.fnmatchcase(name, env)]

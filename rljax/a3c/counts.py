@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from rljax import optimizers
@@ -61,6 +62,21 @@ def row_metrics(
             extra=dict(staleness_mean=row.staleness / row.applied, staleness_max=row.staleness_max),
             info=None if sums.info is None else sums.info / sums.episodes,
         )
+
+
+def counted(counts: Counts, staleness: Any, is_finite: Any, is_applied: Any) -> Counts:
+    """The counts of simulated A3C, in JAX, with a gradient more."""
+    number = is_applied.astype(jnp.int32)
+    place = jnp.minimum(staleness, STALENESS_BINS - 1)
+    is_stale = jnp.logical_and(is_finite, jnp.logical_not(is_applied))
+    return counts._replace(
+        applied=counts.applied + number,
+        stale=counts.stale + is_stale,
+        not_finite=counts.not_finite + jnp.logical_not(is_finite),
+        staleness_sum=counts.staleness_sum + number * staleness,
+        staleness_max=jnp.maximum(counts.staleness_max, number * staleness),
+        staleness=counts.staleness.at[place].add(number),
+    )
 
 
 def as_summary(counts: Counts) -> dict:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from rljax import learner, normalization, optimizers, rollout, types
 from rljax.a3c import events, messages, stale_steps
-from rljax.a3c.counts import DIVERGED, STALENESS_BINS, Counts, as_summary
+from rljax.a3c.counts import DIVERGED, STALENESS_BINS, Counts, as_summary, counted
 from rljax.a3c.simulation import SimulationConfig
 from rljax.config import Config, default_log_interval
 from rljax.envs.host_envs import HostEnv
@@ -141,7 +141,7 @@ def update(
     step = take_step(config, options, network, *of_learner, acting, experience, staleness)
 
     moved, is_finite, is_applied = step.learner, step.is_finite, step.is_applied
-    counts = _counted(state.counts, staleness, is_finite, is_applied)
+    counts = counted(state.counts, staleness, is_finite, is_applied)
     if is_given:
         clock, place, passed = (), events.place_of(options, counts.applied), jnp.float32(0)
     else:
@@ -174,20 +174,6 @@ def update(
         row=row,
         row_error=error,
         staleness_max=jnp.maximum(state.staleness_max, one.staleness),
-    )
-
-
-def _counted(counts, staleness, is_finite, is_applied):
-    number = is_applied.astype(jnp.int32)
-    place = jnp.minimum(staleness, STALENESS_BINS - 1)
-    is_stale = jnp.logical_and(is_finite, jnp.logical_not(is_applied))
-    return counts._replace(
-        applied=counts.applied + number,
-        stale=counts.stale + is_stale,
-        not_finite=counts.not_finite + jnp.logical_not(is_finite),
-        staleness_sum=counts.staleness_sum + number * staleness,
-        staleness_max=jnp.maximum(counts.staleness_max, number * staleness),
-        staleness=counts.staleness.at[place].add(number),
     )
 
 
