@@ -1,6 +1,7 @@
 """How fast A3C is simulated, and how like real worker processes it is.
 
-python experiments/benchmarks/simulation.py --envs CartPole-v1 --num-workers 1 2
+python experiments/benchmarks/simulation.py
+python experiments/benchmarks/simulation.py --what likeness --envs CartPole-v1 --num-workers 1 2
 
 speed       gradients/s of a population, beside A2C's updates/s of the same shape, without delay
 likeness    staleness and learning curves of real runs with --log-timing, beside simulations with
@@ -12,6 +13,7 @@ import dataclasses
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -35,6 +37,7 @@ POINTS = 20  # of learning curves
 
 @dataclasses.dataclass(frozen=True)
 class Options:
+    what: Literal["speed", "likeness"] = "speed"
     envs: tuple[str, ...] = ("CartPole-v1", "Acrobot-v1")
     num_workers: tuple[int, ...] = (1, 2, 4)
     num_steps: int = 20  # Of a gradient, in the comparison with real runs.
@@ -46,12 +49,12 @@ class Options:
 
 
 def measure(options, where):
+    if options.what == "likeness":  # as A3C's holder computes: on one device
+        columns = {"likeness": "", "real": ".2f", "simulated": ".2f", "distance": ".3f"}
+        return "cpu", benchmark.table(columns | {"overlap": ".2f"}, _likeness(options))
     with platform.computing_on(where.device, platform.cpu_devices()) as device:
         columns = {"speed": "", "gradients/s": ",.0f", "ratio": ".2f"}
-        speeds = benchmark.table(columns, _speeds(options), 16) if options.rounds else []
-        columns = {"likeness": "", "real": ".2f", "simulated": ".2f", "distance": ".3f"}
-        likeness = benchmark.table(columns | {"overlap": ".2f"}, _likeness(options))
-    return device, {"speed": speeds, "likeness": likeness}
+        return device, benchmark.table(columns, _speeds(options), 16)
 
 
 def _speeds(options):
