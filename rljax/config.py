@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rljax.utils import env_settings, values
-from rljax.utils.checks import check, check_range, shown
+from rljax.utils.checks import ABOVE_0, AT_LEAST_0, SHARE, check, check_range, shown
 from rljax.utils.lookup import unknown
 
 KeyValues = tuple[tuple[str, Any], ...]  # values as `utils.values` describes them
@@ -221,23 +221,26 @@ class WorkerConfig:
     def validate(self) -> "WorkerConfig":
         """Checks every option, as `Config.validate` does."""
         check(self, num_workers=1, envs_per_worker=1, max_staleness=0, max_worker_restarts=0)
-        check_range("compensation", self.compensation, *_FINITE)
-        check_range("compensation_decay", self.compensation_decay, *_SHARE)
+        check_range("compensation", self.compensation, *AT_LEAST_0)
+        check_range("compensation_decay", self.compensation_decay, *SHARE)
         return self
 
     def settle(self, config: Config) -> Config:
-        """The config of a run with these workers: `num_envs` are those of each worker.
-
-        Raises:
-            ValueError, TypeError: either is wrong, or they do not fit.
-        """
+        """The config of a run with these workers: `num_envs` are those of each worker. Raises
+        ValueError or TypeError if either is wrong, or they do not fit."""
         self.validate()
-        if config.num_envs not in (1, self.envs_per_worker):
-            raise ValueError(f"num_envs = {config.num_envs}: A3C has envs_per_worker instead")
+        config = of_a_worker(config, self.envs_per_worker, "A3C")
         if config.vectorization != "sync":
             what = "A3C's workers are processes"
             raise ValueError(f"vectorization = {config.vectorization!r}: {what}")
-        return dataclasses.replace(config, num_envs=self.envs_per_worker).validate()
+        return config.validate()
+
+
+def of_a_worker(config: Config, num_envs: int, algorithm: str) -> Config:
+    """The config of each worker, not checked; raises ValueError if it has other environments."""
+    if config.num_envs not in (1, num_envs):
+        raise ValueError(f"num_envs = {config.num_envs}: {algorithm} has envs_per_worker instead")
+    return dataclasses.replace(config, num_envs=num_envs)
 
 
 def default_log_interval(config: Config) -> int:
@@ -252,12 +255,10 @@ def at_row_end(config: Config, updates: int, log_interval: int) -> bool:
 
 _COUNTS = ("total_timesteps", "num_envs", "num_steps", "frame_stack", "core_size", "env_processes")
 _CORE_INPUTS = ("last_action", "last_reward")
-_FINITE = ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0))
-_SHARE = ("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
 _RANGES = {
-    **dict.fromkeys(("gamma", "gae_lambda", "rmsprop_decay"), _SHARE),
-    **dict.fromkeys(("learning_rate", "ent_coef", "vf_coef"), _FINITE),
-    "optimizer_eps": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
+    **dict.fromkeys(("gamma", "gae_lambda", "rmsprop_decay"), SHARE),
+    **dict.fromkeys(("learning_rate", "ent_coef", "vf_coef"), AT_LEAST_0),
+    "optimizer_eps": ABOVE_0,
     "max_grad_norm": ("above 0", lambda x: x > 0),
     **dict.fromkeys(("log_std_init", "forget_bias"), ("finite", np.isfinite)),
 }

@@ -118,9 +118,9 @@ def update(
         config, options, network, before, state.target_params, sample
     )
     has_started = updates >= _first_update(config, options)
-    moved = _where(has_started, moved, before)._replace(updates=updates)
+    moved = pytrees.where(has_started, moved, before)._replace(updates=updates)
     is_due = updates % max(1, options.target_interval // config.batch_size) == 0
-    target_params = _where(is_due, moved.params, state.target_params)
+    target_params = pytrees.where(is_due, moved.params, state.target_params)
 
     metrics = BatchMetrics(*finished, loss_metrics | {"epsilon": chance}, norm, info)
     sums = rows.add(config, state, moved, metrics)
@@ -230,10 +230,6 @@ def _replay(options, state, batch, key):
     state = buffer.add(state, pytrees.stack_alike(fresh, axis=2))
     with jax.numpy_rank_promotion("allow"):  # flashbax adds a vector to a matrix
         return state, buffer.sample(state, key).experience
-
-
-def _where(condition, tree, other):
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
 
 
 def _learn(config, options, network, state, target_params, sample):

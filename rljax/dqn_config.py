@@ -3,7 +3,7 @@
 import dataclasses
 
 from rljax.config import Config
-from rljax.utils.checks import check, check_range, shown
+from rljax.utils.checks import SHARE, check, check_range, shown
 
 _UNUSED = ("loss", "core", "gae_lambda", "ent_coef", "vf_coef", "normalize_advantage")
 _UNUSED += ("loss_reduction",)
@@ -39,8 +39,7 @@ class DQNConfig:
         check(self, **counts, learning_starts=0, target_interval=1)
         share = ("above 0 and at most 1", lambda x: (x > 0) & (x <= 1))
         check_range("exploration_fraction", self.exploration_fraction, *share)
-        final = ("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
-        check_range("exploration_final", self.exploration_final, *final)
+        check_range("exploration_final", self.exploration_final, *SHARE)
         for name in ("buffer_size", "replay_batch_size", "gradient_steps"):
             if (value := getattr(self, name)) >= 2**31:
                 raise ValueError(f"{name} = {shown(value)}: must be below 2**31")

@@ -251,6 +251,11 @@ def apply_gradients(
     )
 
 
+def reject_gradients(state: TrainState) -> TrainState:
+    """The state after a gradient that is not applied: the learning rate's schedule advances."""
+    return state._replace(opt_state=optimizers.skip(state.opt_state), updates=state.updates + 1)
+
+
 def merge_moments(state: TrainState, moments: BatchMoments) -> TrainState:
     """The running moments with those of a batch, which are None where they are not kept."""
     obs_moments, return_moments = state.obs_moments, state.return_moments

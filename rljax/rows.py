@@ -30,12 +30,17 @@ def add(config: Config, state: Any, moved: TrainState, metrics: BatchMetrics) ->
         learning_rate=optimizers.learning_rate(config, state.learner.updates),
         diverged_at=jnp.where(jnp.isfinite(total), 0, moved.updates),
     )
+    sums, error = summed(state, one)
+    first = jnp.where(state.row.diverged_at > 0, state.row.diverged_at, one.diverged_at)
+    return sums._replace(diverged_at=first), error
+
+
+def summed(state: Any, one: Any) -> tuple[Any, Any]:
+    """(row, row_error) of a state with one more, a pytree like them."""
     # A row can have millions of updates. As vectors the sums are few launches on a GPU.
     vectors = normalization.add(*map(pytrees.ravel, (state.row, state.row_error, one)))
     sums, error = (pytrees.unravel(vector, one) for vector in vectors)
-    sums, error = jax.tree.map(lambda x, like: x.astype(like.dtype), (sums, error), (one, one))
-    first = jnp.where(state.row.diverged_at > 0, state.row.diverged_at, one.diverged_at)
-    return sums._replace(diverged_at=first), error
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), (sums, error), (one, one))
 
 
 def row(state: Any) -> Metrics:
@@ -62,10 +67,16 @@ def begin_row(state: Any, ended: Any = True) -> Any:
 
 
 def train(
-    update: Callable[[Any], Any], state: Any, num_updates: int, log_interval: int
+    update: Callable[[Any], Any],
+    state: Any,
+    num_updates: int,
+    log_interval: int,
+    row: Callable[[Any], Metrics] = row,
+    begin_row: Callable[[Any], Any] = begin_row,
 ) -> tuple[Any, Metrics]:
     """A whole run from a fresh state, (state, Metrics [R]): the last row may be of fewer than
-    `log_interval` updates."""
+    `log_interval` updates. States that keep their rows otherwise have a `row` and a `begin_row` of
+    their own."""
     whole, rest = divmod(num_updates, log_interval)
     lengths = jnp.array([log_interval] * whole + [rest] * (rest > 0), jnp.int32)
 

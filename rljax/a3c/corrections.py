@@ -38,6 +38,25 @@ LARGEST = 20.0  # of a log-ratio: its exponential is finite
 EPSILON = 1e-7  # of dc_asgd_a
 
 
+def delay_compensated(
+    kind: str, options: Any, gradients: Any, newest: Any, stale: Any, squares: Any
+) -> tuple[Any, Any]:
+    """(the gradient, the running mean of squared gradients) after dc_asgd_c or dc_asgd_a, or both
+    as they are with another kind of correction.
+
+    Args:
+        options: with `compensation` and `compensation_decay`.
+        newest, stale: the parameters, like the gradient.
+        squares: the running mean so far; () without dc_asgd_a.
+    """
+    by = options.compensation
+    if kind not in ("dc_asgd_c", "dc_asgd_a"):
+        return gradients, squares
+    if kind == "dc_asgd_a":
+        squares, by = adaptive(squares, gradients, options.compensation_decay, by)
+    return compensated(gradients, newest, stale, by), squares
+
+
 def compensated(gradients: Any, newest: Any, stale: Any, strength: Any) -> Any:
     """g + lambda g g (theta - theta'), pytrees like the parameters; `strength`, lambda, is a scalar
     or another such pytree."""

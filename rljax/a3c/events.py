@@ -21,7 +21,8 @@ import jax.numpy as jnp
 
 from rljax.a3c import delays
 from rljax.a3c.simulation import SimulationConfig
-from rljax.utils.traced import Parsed
+from rljax.utils import pytrees
+from rljax.utils.traced import Parsed, parsed
 
 NOT_YET = -1  # instead of a place: of what has not been pulled
 
@@ -61,7 +62,7 @@ class Next(NamedTuple):
 
 def is_given(options: SimulationConfig) -> bool:
     """Whether the staleness is given, instead of durations."""
-    return _parsed(options, "staleness").kind is not None
+    return parsed(options, "staleness").kind is not None
 
 
 def start(options: SimulationConfig, key: jax.Array) -> Clock:
@@ -72,13 +73,13 @@ def start(options: SimulationConfig, key: jax.Array) -> Clock:
     numbers = jnp.full(number, jax.random.randint(keys["number"], (), 0, 2**16), jnp.int32)
     later = numbers[:, None] + jnp.arange(ahead, dtype=jnp.int32)[None]
     works, pauses = (
-        draw(_parsed(options, name), keys[name], workers[:, None], later)
+        draw(parsed(options, name), keys[name], workers[:, None], later)
         for name in ("work", "pause")
     )
-    first = workers / number * delays.mean(_parsed(options, "work"))
+    first = workers / number * delays.mean(parsed(options, "work"))
     pulls = first[:, None] + jnp.pad(jnp.cumsum(works + pauses, axis=1), ((0, 0), (1, 0)))
     pushes = pulls[:, :-1] + works
-    transit = draw(_parsed(options, "transit"), keys["transit"], workers, numbers)
+    transit = draw(parsed(options, "transit"), keys["transit"], workers, numbers)
     nothing = jnp.full((number, ahead + 1), NOT_YET, jnp.int32)
     uses = jnp.zeros(options.versions, jnp.int32)
     turns = workers - number
@@ -91,7 +92,7 @@ def find(clock: Clock, version: jax.Array) -> Next:
     is_first = clock.arrivals == jnp.min(clock.arrivals)
     worker = jnp.argmin(jnp.where(is_first, clock.turns, jnp.iinfo(jnp.int32).max))
     place, of_place = clock.places[worker, 0], clock.versions[worker, 0]
-    place, of_place = _where(place == NOT_YET, (clock.newest, version), (place, of_place))
+    place, of_place = pytrees.where(place == NOT_YET, (clock.newest, version), (place, of_place))
     return Next(worker.astype(jnp.int32), place, of_place)
 
 
@@ -117,7 +118,7 @@ def serve(
     last = number + options.in_flight
     which = dict(work=last, pause=last, transit=number + 1, service=number)
     work, pause, transit, service = (
-        draw(_parsed(options, name), key, worker, which[name])
+        draw(parsed(options, name), key, worker, which[name])
         for name, key in zip(which, jax.random.split(key, 4))
     )
     begun = jnp.maximum(clock.arrivals[worker], 0.0)
@@ -155,7 +156,7 @@ def serve(
 def given(options: SimulationConfig, key: jax.Array, turn: jax.Array, version: jax.Array) -> Next:
     """Where the staleness is given: that of the next gradient, of the worker whose turn it is. It
     is no larger than the number of versions that there have been."""
-    (kind, capacity), numbers = _parsed(options, "staleness")
+    (kind, capacity), numbers = parsed(options, "staleness")
     if kind == "constant":
         old = numbers[0]
     elif kind == "uniform":
@@ -174,12 +175,12 @@ def place_of(options: SimulationConfig, version: jax.Array) -> jax.Array:
     return version % options.versions
 
 
-def draw(parsed: Parsed, key: jax.Array, worker: jax.Array, number: jax.Array) -> jax.Array:
+def draw(distribution: Parsed, key: jax.Array, worker: jax.Array, number: jax.Array) -> jax.Array:
     """Durations of these workers' gradients, by their numbers, with which `worker` broadcasts.
     Measured ones come in their order: short ones come together, of all three kinds."""
-    kind, numbers = parsed
+    kind, numbers = distribution
     shape = number.shape
-    if delays.is_measured(parsed):
+    if delays.is_measured(distribution):
         found = jnp.asarray(numbers[0])
         return found[worker % found.shape[0], number % found.shape[1]]
     mean, *more = numbers
@@ -195,12 +196,3 @@ def draw(parsed: Parsed, key: jax.Array, worker: jax.Array, number: jax.Array) -
         return mean * (1 - 1 / alpha) * jnp.exp(jax.random.exponential(key, shape) / alpha)
     (factor,) = more
     return jnp.broadcast_to(jnp.where(worker == 0, mean * factor, mean), shape)
-
-
-def _where(condition, yes, no):
-    return [jnp.where(condition, *pair) for pair in zip(yes, no)]
-
-
-def _parsed(options, name):
-    value = getattr(options, name)
-    return value if isinstance(value, Parsed) else type(options).PARSERS[name](value)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import learner, optimizers
+from rljax import learner
 from rljax.a3c import corrections, messages
 from rljax.a3c.counts import STALENESS_BINS, Counts, Row, as_numbers, empty_row
 from rljax.a3c.messages import Layout
@@ -83,7 +83,7 @@ class ParameterHolder:
         """The parameters of a version; None if it is too old. Forgets those that no worker has."""
         self._pulled[worker] = version
         oldest = max(min(self._pulled), self.version - MOST_KEPT)
-        for old in [old for old in self._kept if old < oldest]:
+        while self._kept and (old := next(iter(self._kept))) < oldest:  # in their order
             del self._kept[old]
         return self._kept.get(version)
 
@@ -121,9 +121,8 @@ class ParameterHolder:
 
     def _reject(self, **counted):
         """Advances the learning rate's schedule: environment steps were taken."""
-        self.counts, state = self.counts._replace(**counted), self.learner
-        opt_state = optimizers.skip(state.opt_state)
-        self.learner = state._replace(updates=state.updates + 1, opt_state=opt_state)
+        self.counts = self.counts._replace(**counted)
+        self.learner = learner.reject_gradients(self.learner)
         return False
 
     def published(self) -> np.ndarray:
@@ -148,13 +147,13 @@ def _applier(config, workers, device):
 
     @jax.jit
     def apply(floats, state, gradient, moments, staleness=None, of=None, squares=()):
-        config, by = config_of(floats), workers.compensation
+        config = config_of(floats)
         if staleness is not None:
             config = corrections.scaled(config, 1 / jnp.maximum(staleness, 1))
-        if correction == "dc_asgd_a":
-            squares, by = corrections.adaptive(squares, gradient, workers.compensation_decay, by)
-        if of is not None:
-            gradient = corrections.compensated(gradient, state.params, of, by)
+        pair = state.params, of
+        gradient, squares = corrections.delay_compensated(
+            correction, workers, gradient, *pair, squares
+        )
         return learner.apply_gradients(config, state, gradient, moments), squares
 
     def call(state, gradient, moments, staleness, of, squares):

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from rljax import learner, normalization, optimizers, rollout, types
+from rljax import learner, optimizers, rollout, rows, types
 from rljax.a3c import events, messages, stale_steps
 from rljax.a3c.counts import DIVERGED, STALENESS_BINS, Counts, as_summary, counted
 from rljax.a3c.simulation import SimulationConfig
@@ -102,7 +103,7 @@ def init(config: Config, options: SimulationConfig, key: jax.Array) -> State:
             lambda x: jnp.zeros((options.versions, *x.shape), x.dtype).at[0].set(x), published
         ),
         clock=() if events.is_given(options) else events.start(options, key_clock),
-        squares=_zeros(state.params) if options.correction == "dc_asgd_a" else (),
+        squares=optax.tree.zeros_like(state.params) if options.correction == "dc_asgd_a" else (),
         key=key,
         counts=Counts(*[none] * 7, staleness=jnp.zeros(STALENESS_BINS, jnp.int32)),
         row=row,
@@ -154,14 +155,13 @@ def update(
         gradients=jnp.float32(1),
         applied=is_applied.astype(jnp.float32),
         finite=is_finite.astype(jnp.float32),
-        metrics=_where(is_finite, step.metrics, _zeros(step.metrics)),
-        measured=_where(is_finite, step.measured, _zeros(step.measured)),
+        metrics=pytrees.where(is_finite, step.metrics, optax.tree.zeros_like(step.metrics)),
+        measured=pytrees.where(is_finite, step.measured, optax.tree.zeros_like(step.measured)),
         learning_rate=optimizers.learning_rate(config, turn),
         staleness=jnp.where(is_applied, staleness, 0).astype(jnp.float32),
         time=passed,
     )
-    sums = map(pytrees.ravel, (state.row, state.row_error, one))
-    row, error = (pytrees.unravel(x, one) for x in normalization.add(*sums))
+    row, error = rows.summed(state, one)
     packed = pytrees.pack(pytrees.plain(step.actor))
     return state._replace(
         learner=moved,
@@ -210,7 +210,7 @@ def _diverged_at(state):
 def begin_row(state: State, ended: Any = True) -> State:
     """The state with a new row of metrics, if the row has `ended`, which may be traced."""
     sums = state.row, state.row_error, state.staleness_max
-    row, error, oldest = _where(ended, _zeros(sums), sums)
+    row, error, oldest = pytrees.where(ended, optax.tree.zeros_like(sums), sums)
     return state._replace(
         row=row,
         row_error=error,
@@ -226,16 +226,8 @@ def train(
     """A whole run, a pure function: (state, Metrics [R]), a row for every `log_interval` gradients;
     by default a hundredth of the run. Raises as `init` does."""
     log_interval = log_interval or default_log_interval(config)
-    state = init(config, options, key)
-    whole, rest = divmod(config.num_updates, log_interval)
-    lengths = jnp.array([log_interval] * whole + [rest] * (rest > 0), jnp.int32)
-
-    def next_row(state, num_updates):
-        one = partial(update, config, options)
-        state = jax.lax.fori_loop(0, num_updates, lambda _, x: one(x), state)
-        return begin_row(state), row(state)
-
-    return jax.lax.scan(next_row, state, lengths)
+    state, one = init(config, options, key), partial(update, config, options)
+    return rows.train(one, state, config.num_updates, log_interval, row, begin_row)
 
 
 def in_one_program(config: Config) -> bool:
@@ -288,11 +280,3 @@ def _check_memory(options, published):
         if not events.is_given(options):
             which = f"num_workers = {options.num_workers}, in_flight = {options.in_flight}"
         raise ValueError(f"{which}: {options.versions:,} versions of the parameters take {gib}")
-
-
-def _zeros(tree):
-    return jax.tree.map(jnp.zeros_like, tree)
-
-
-def _where(condition, yes, no):
-    return jax.tree.map(partial(jnp.where, condition), yes, no)

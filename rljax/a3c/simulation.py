@@ -4,22 +4,16 @@ import dataclasses
 from functools import partial
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from rljax.a3c import delays
 from rljax.a3c.timing import DURATIONS
-from rljax.config import Config
-from rljax.utils.checks import check, check_range
-from rljax.utils.traced import Parsed
+from rljax.config import Config, of_a_worker
+from rljax.utils.checks import ABOVE_0, AT_LEAST_0, SHARE, check, check_range
+from rljax.utils.traced import parsed
 
 OF_GRADIENTS = ("staleness_scaling", "dc_asgd_c", "dc_asgd_a")
 OF_DATA = ("importance", "vtrace", "ppo_clip", "decoupled", "ess_scaling")
 CORRECTIONS = ("none", *OF_GRADIENTS, *OF_DATA)
-_RANGES = {
-    "compensation": ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0)),
-    "compensation_decay": ("in [0, 1]", lambda x: (x >= 0) & (x <= 1)),
-    "clip_range": ("finite and above 0", lambda x: np.isfinite(x) & (x > 0)),
-}
+_RANGES = dict(compensation=AT_LEAST_0, compensation_decay=SHARE, clip_range=ABOVE_0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,15 +88,11 @@ class SimulationConfig:
             ValueError, TypeError: either is wrong, or they do not fit.
         """
         self.validate()
-        if config.num_envs not in (1, self.envs_per_worker):
-            what = "simulated A3C has envs_per_worker instead"
-            raise ValueError(f"num_envs = {config.num_envs}: {what}")
-        return dataclasses.replace(config, num_envs=self.envs_per_worker).validate()
+        return of_a_worker(config, self.envs_per_worker, "simulated A3C").validate()
 
     @property
     def versions(self) -> int:
         """Versions of the parameters that are kept: the newest, and as many as can be in flight, of
         which each is kept once."""
-        given = self.staleness
-        kind = given.kind if isinstance(given, Parsed) else delays.staleness(given).kind
+        kind = parsed(self, "staleness").kind
         return 1 + (self.num_workers * (self.in_flight + 1) if kind is None else kind[1])

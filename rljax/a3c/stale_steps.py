@@ -1,7 +1,6 @@
 """One step of simulated A3C's learner, on experience of older parameters."""
 
 import dataclasses
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -51,15 +50,14 @@ def on_gradients(
     actor, given = learner.compute_gradients(config, network, acting, before, batch)
     gradients = jax.lax.optimization_barrier(given.gradients)
     judged = _judged(options, given.metrics, staleness)
-    measured, how, by = {}, config, options.compensation
+    measured, how = {}, config
     if options.diagnostics:
         measured = _compared(config, network, newest, acting, before, batch, gradients)
-    if options.correction == "dc_asgd_a":
-        new, by = corrections.adaptive(squares, gradients, options.compensation_decay, by)
-        squares = _where(judged[1], new, squares)
-    if options.correction in ("dc_asgd_c", "dc_asgd_a"):
-        gradients = corrections.compensated(gradients, newest.params, acting.params, by)
-    if options.correction == "staleness_scaling":
+    pair = newest.params, acting.params
+    kind = options.correction
+    gradients, new = corrections.delay_compensated(kind, options, gradients, *pair, squares)
+    squares = pytrees.where(judged[1], new, squares)
+    if kind == "staleness_scaling":
         how = corrections.scaled(config, 1 / jnp.maximum(staleness, 1))
     moved = _applied(how, newest, gradients, given.moments, judged[1])
     return Step(moved, squares, actor, given.metrics, measured, *judged)
@@ -115,12 +113,10 @@ def _judged(options, metrics, staleness):
 
 
 def _applied(config, state, gradients, moments, is_applied):
-    """The state after a gradient or, if that is not to be applied, with the rate's schedule alone
-    advanced."""
-    same = state._replace(opt_state=optimizers.skip(state.opt_state), updates=state.updates + 1)
+    """The state after a gradient or, if that is not to be applied, after one that was rejected."""
     if config.optimizer == "adam":
         moved = learner.apply_gradients(config, state, gradients, moments)
-        return _where(is_applied, moved, same)
+        return pytrees.where(is_applied, moved, learner.reject_gradients(state))
     # RMSProp changes nothing by a gradient of zeros, without decay. To choose between the states
     # before and after takes a CPU a third of the time of a whole update.
     gradients = jax.tree.map(lambda x: jnp.where(is_applied, x, 0), gradients)
@@ -129,12 +125,8 @@ def _applied(config, state, gradients, moments, is_applied):
     config = dataclasses.replace(config, learning_rate=rate, **kept)
     moved = learner.apply_gradients(config, state, gradients, moments)
     running = moved.obs_moments, moved.return_moments
-    running = _where(is_applied, running, (state.obs_moments, state.return_moments))
+    running = pytrees.where(is_applied, running, (state.obs_moments, state.return_moments))
     return moved._replace(obs_moments=running[0], return_moments=running[1])
-
-
-def _where(condition, yes, no):
-    return jax.tree.map(partial(jnp.where, condition), yes, no)
 
 
 def _compared(config, network, newest, acting, before, batch, gradients):

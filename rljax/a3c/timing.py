@@ -87,7 +87,7 @@ def read(run_dir: Path, name: str) -> np.ndarray:
     raises ValueError if they cannot be read.
 
     Args:
-        name: work, transit or service.
+        name: one of `DURATIONS`.
     """
     text = f"{name} = 'measured:{run_dir}'"
     try:

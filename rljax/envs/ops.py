@@ -2,13 +2,14 @@
 Python, on an open environment that is stepped as they run."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from rljax.utils import pytrees
 
 
 class Ops(NamedTuple):
@@ -24,13 +25,9 @@ class Ops(NamedTuple):
 
 def _repeat_in_jax(goes_on, body, keys, now):
     def one(now, key):  # of a known number: a GPU waits for the host in other loops
-        return _where_in_jax(goes_on(now), body(key, now), now), None
+        return pytrees.where(goes_on(now), body(key, now), now), None
 
     return jax.lax.scan(one, now, keys)[0]
-
-
-def _where_in_jax(condition, x, otherwise):
-    return jax.tree.map(partial(jnp.where, condition), x, otherwise)
 
 
 def _repeat_in_python(goes_on, body, keys, now):
@@ -41,7 +38,7 @@ def _repeat_in_python(goes_on, body, keys, now):
     return now
 
 
-IN_JAX = Ops(jnp, _where_in_jax, jax.random.split, jax.random.uniform, _repeat_in_jax)
+IN_JAX = Ops(jnp, pytrees.where, jax.random.split, jax.random.uniform, _repeat_in_jax)
 IN_PYTHON = Ops(
     np,
     lambda condition, x, otherwise: x if condition else otherwise,

@@ -58,6 +58,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+AT_LEAST_0 = ("finite and at least 0", lambda x: np.isfinite(x) & (x >= 0))
+ABOVE_0 = ("finite and above 0", lambda x: np.isfinite(x) & (x > 0))
+SHARE = ("in [0, 1]", lambda x: (x >= 0) & (x <= 1))
+"""Ranges, for `check_range`."""
+
 _WORDS = {
     bool: (lambda x: isinstance(x, bool), "True or False"),
     float: (lambda x: hasattr(x, "__float__") and not isinstance(x, bool | str), "a number"),

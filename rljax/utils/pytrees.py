@@ -6,6 +6,7 @@ A jitted call passes one array in a fraction of the time of dozens of small ones
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import flax
@@ -80,6 +81,11 @@ def of_kinds(vectors: tuple[jax.Array, jax.Array], shapes: Any) -> Any:
     floats, others = _kinds(shapes)
     floats, others = iter(unravel(vectors[0], floats)), iter(unpack(vectors[1], others))
     return jax.tree.map(lambda x: next(floats if x.dtype == jnp.float32 else others), shapes)
+
+
+def where(condition: Any, x: Any, otherwise: Any) -> Any:
+    """One of two pytrees alike, in JAX, by a bool that broadcasts with their leaves."""
+    return jax.tree.map(partial(jnp.where, condition), x, otherwise)
 
 
 def plain(tree: Any) -> Any:

@@ -17,20 +17,23 @@ class Parsed(NamedTuple):
     numbers: tuple  # floats, or arrays of them
 
 
+def parsed(part: Any, name: str) -> Parsed:
+    """A setting of text of a dataclass, which inside a program is parsed already."""
+    value = getattr(part, name)
+    return value if isinstance(value, Parsed) else type(part).PARSERS[name](value)
+
+
 def split(part: Any) -> tuple[list, tuple]:
     """(the floats, all else) of a dataclass of settings."""
     floats, others = [], []
     parsers = getattr(type(part), "PARSERS", {})
     for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
         if field.name in parsers:
-            parsed = value if isinstance(value, Parsed) else parsers[field.name](value)
-            floats += parsed.numbers
-            others.append((parsed.kind, len(parsed.numbers)))
-        elif field.type is float:
-            floats.append(value)
+            kind, numbers = parsed(part, field.name)
+            floats += numbers
+            others.append((kind, len(numbers)))
         else:
-            others.append(value)
+            (floats if field.type is float else others).append(getattr(part, field.name))
     return floats, tuple(others)
 
 
