@@ -234,6 +234,7 @@ def test_presets():
     ],
 )
 def test_values_of_probe_environments(env, changes, observations, expected):
+    changes = {"normalize_rewards": False, **changes}  # values are of rewards as they are
     config = dataclasses.replace(
         SMALL, env=f"probes:{env}", total_timesteps=16_000, anneal_lr=True, **changes
     )
