@@ -18,7 +18,9 @@ class WandB:
         mode = os.environ.get("WANDB_MODE", "online")
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise ValueError("no API key: run `wandb login`, or set WANDB_MODE=offline")
-        settings = wandb.Settings(console="off", silent=True, init_timeout=30)
+        # On a busy machine its service takes long to start; training does not wait for it.
+        patience = dict(init_timeout=120, x_service_wait=120)
+        settings = wandb.Settings(console="off", silent=True, **patience)
         common = dict(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             group=record["name"],
