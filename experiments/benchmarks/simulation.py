@@ -41,8 +41,8 @@ class Options:
     envs: tuple[str, ...] = ("CartPole-v1", "Acrobot-v1")
     num_workers: tuple[int, ...] = (1, 2, 4)
     num_steps: int = 20  # Of a gradient, in the comparison with real runs.
-    gradients: int = 20_000  # Of each of these runs.
-    seeds: int = 3  # Real runs; there are twice as many simulated ones.
+    gradients: int = 15_000  # Of each of these runs.
+    seeds: int = 5  # Real runs; there are twice as many simulated ones.
     agents: int = 64  # Trained at once, for the speed.
     updates: int = 8_000  # Of each of them.
     rounds: int = 3  # Of measuring the speed, in turn.
@@ -95,13 +95,15 @@ def _compare(env, number, options):
             durations = dict.fromkeys(DURATIONS, f"measured:{path}")
             how = dict(own, seed=2 * seed, num_seeds=2, diagnostics=False, **durations)
             pairs.append((real, rljax.train("a3c_simulated", env, **how)))
-    found = [[run.summary["staleness"] for run in pair] for pair in pairs]
-    apart = [[_shares(x["histogram"]) for x in pair] for pair in found]
+    # Of real runs from where all workers had started: what the durations are of.
+    logged = [np.bincount(real.summary["timing"]["staleness"]) for real, _ in pairs]
+    found = [simulated.summary["staleness"] for _, simulated in pairs]
+    apart = [[_shares(x), _shares(y["histogram"])] for x, y in zip(logged, found)]
     of_runs = (pd.concat([run.metrics for run in runs]) for runs in zip(*pairs))
     (low, high), (low_too, high_too) = map(_curve, of_runs)
     return {
-        "real": np.mean([real["mean"] for real, _ in found]),
-        "simulated": np.mean([simulated["mean"] for _, simulated in found]),
+        "real": np.mean([np.average(np.arange(len(x)), weights=x) for x in logged]),
+        "simulated": np.mean([simulated["mean"] for simulated in found]),
         "distance": np.mean([0.5 * np.abs(real - simulated).sum() for real, simulated in apart]),
         "overlap": np.mean((low <= high_too) & (low_too <= high)),
         "curves": np.stack([low, high, low_too, high_too]).tolist(),

@@ -55,8 +55,8 @@ def duration(text: str, name: str = "duration") -> Parsed:
         name: of the setting, for the error.
     """
     if isinstance(text, str) and text.startswith(f"{MEASURED}:"):
-        found = timing.read(Path(text.partition(":")[2]), name)
-        return Parsed((MEASURED, found.shape), (found,))
+        found, before = timing.read(Path(text.partition(":")[2]), name)
+        return Parsed((MEASURED, found.shape, before.shape), (found, before))
     return _parsed(text, name, _DURATIONS, more=(MEASURED,))
 
 
@@ -84,7 +84,7 @@ def mean(parsed: Parsed) -> Any:
 
 
 def is_measured(parsed: Parsed) -> bool:
-    """Whether a distribution is durations [W, N] of a run."""
+    """Whether a distribution is a run's, as `timing.read` gives it."""
     return parsed.kind[0] == MEASURED
 
 

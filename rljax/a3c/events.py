@@ -43,13 +43,12 @@ class Clock(NamedTuple):
     """[W] when the first one is with the holder."""
     turns: Any
     """[W] int32 the last gradient served: of those that come at once the one waiting longest."""
-    numbers: Any
-    """[W] int32 how many of the worker's gradients were served; for measured durations, from a
-    random start."""
     uses: Any
     """[versions kept] int32 how many of the gradients to come need each."""
     newest: Any
     """int32 the place of the newest version."""
+    first: Any
+    """int32 the gradient of a measured run that the first one of all is like; random."""
 
 
 class Next(NamedTuple):
@@ -68,23 +67,21 @@ def is_given(options: SimulationConfig) -> bool:
 def start(options: SimulationConfig, key: jax.Array) -> Clock:
     """All workers have pulled version 0, or are about to."""
     number, ahead = options.num_workers, options.in_flight
-    keys = dict(zip(("work", "pause", "transit", "number"), jax.random.split(key, 4)))
+    keys = dict(zip(("work", "pause", "transit", "first"), jax.random.split(key, 4)))
     workers = jnp.arange(number, dtype=jnp.int32)
-    numbers = jnp.full(number, jax.random.randint(keys["number"], (), 0, 2**16), jnp.int32)
-    later = numbers[:, None] + jnp.arange(ahead, dtype=jnp.int32)[None]
-    works, pauses = (
-        draw(parsed(options, name), keys[name], workers[:, None], later)
-        for name in ("work", "pause")
-    )
+    begin = jax.random.randint(keys["first"], (), 0, 2**16, jnp.int32)
+    later = workers[:, None], begin, jnp.arange(ahead, dtype=jnp.int32)[None]
+    works, pauses = (draw(parsed(options, name), keys[name], *later) for name in ("work", "pause"))
     first = workers / number * delays.mean(parsed(options, "work"))
     pulls = first[:, None] + jnp.pad(jnp.cumsum(works + pauses, axis=1), ((0, 0), (1, 0)))
     pushes = pulls[:, :-1] + works
-    transit = draw(parsed(options, "transit"), keys["transit"], workers, numbers)
+    transit = draw(parsed(options, "transit"), keys["transit"], workers, begin, jnp.int32(0))
     nothing = jnp.full((number, ahead + 1), NOT_YET, jnp.int32)
     uses = jnp.zeros(options.versions, jnp.int32)
     turns = workers - number
     arrivals = pushes[:, 0] + transit
-    return Clock(pulls, pushes, nothing, nothing, arrivals, turns, numbers, uses, jnp.int32(0))
+    newest = jnp.int32(0)
+    return Clock(pulls, pushes, nothing, nothing, arrivals, turns, uses, newest, begin)
 
 
 def find(clock: Clock, version: jax.Array) -> Next:
@@ -114,12 +111,10 @@ def serve(
             now is to be kept in the clock's place for it.
     """
     worker = now.worker
-    number = clock.numbers[worker]
-    last = number + options.in_flight
-    which = dict(work=last, pause=last, transit=number + 1, service=number)
+    ahead = dict(work=options.in_flight, pause=options.in_flight, transit=1, service=0)
     work, pause, transit, service = (
-        draw(parsed(options, name), key, worker, which[name])
-        for name, key in zip(which, jax.random.split(key, 4))
+        draw(parsed(options, name), key, worker, clock.first + turn, jnp.int32(later))
+        for (name, later), key in zip(ahead.items(), jax.random.split(key, 4))
     )
     begun = jnp.maximum(clock.arrivals[worker], 0.0)
     end = begun + service
@@ -145,10 +140,10 @@ def serve(
         versions=jnp.where(pulled, version, versions),
         arrivals=clock.arrivals.at[worker].set(arrival) - end,
         turns=clock.turns.at[worker].set(turn),
-        numbers=clock.numbers.at[worker].add(1),
         uses=uses,
         # Nobody needs it: there is one place more than gradients to come.
         newest=jnp.argmin(uses).astype(jnp.int32),
+        first=clock.first,
     )
     return after, end
 
@@ -175,14 +170,19 @@ def place_of(options: SimulationConfig, version: jax.Array) -> jax.Array:
     return version % options.versions
 
 
-def draw(distribution: Parsed, key: jax.Array, worker: jax.Array, number: jax.Array) -> jax.Array:
-    """Durations of these workers' gradients, by their numbers, with which `worker` broadcasts.
-    Measured ones come in their order: short ones come together, of all three kinds."""
+def draw(
+    distribution: Parsed, key: jax.Array, worker: jax.Array, turn: jax.Array, ahead: jax.Array
+) -> jax.Array:
+    """Durations of these workers' gradients, that are `ahead` of each worker's next by so many when
+    `turn` gradients of all were served. Of a measured run they are those of these gradients."""
     kind, numbers = distribution
-    shape = number.shape
+    shape = jnp.broadcast_shapes(worker.shape, ahead.shape)
     if delays.is_measured(distribution):
-        found = jnp.asarray(numbers[0])
-        return found[worker % found.shape[0], number % found.shape[1]]
+        found, before = map(jnp.asarray, numbers)
+        of_run = worker % found.shape[0]
+        # Programs take numbers as floats: exact up to 2**24.
+        number = before[of_run, turn % before.shape[1]].astype(jnp.int32) + ahead
+        return found[of_run, number % found.shape[1]]
     mean, *more = numbers
     if kind == "constant":
         return jnp.broadcast_to(mean, shape)

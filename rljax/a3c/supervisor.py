@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax.a3c import messages, timing
+from rljax.a3c import messages, timing, transport
 from rljax.a3c.counts import Counts, as_arrays
 from rljax.a3c.worker_pool import Message, WorkerError, WorkerPool
 from rljax.utils import forkserver, pytrees
@@ -84,6 +84,9 @@ class Supervisor:
             pool.start(index, messages.Job(self.config, self.layout, self.actor(index), *rest))
         except (OSError, EOFError) as error:
             return self._replace(index, f"could not be started ({error!r})", pool)
+        if not self.workers.lockstep:
+            for _ in range(transport.ROOM):
+                pool.grant(index)
         return None
 
     def actor(self, index):
@@ -103,6 +106,8 @@ class Supervisor:
         if kind == messages.REFUSED:
             refusal = forkserver.RefusedError if self.holder.updates == 0 else WorkerError
             return refusal(f"worker {index}: {bytes(content).decode(errors='replace')}")
+        if not self.workers.lockstep:
+            pool.grant(index)  # room for the next gradient
         self._push(index, content)
         return None
 
@@ -123,7 +128,8 @@ class Supervisor:
         if self.timing:
             waited, now = record["seconds"][messages.PHASES.index("wait")], time.perf_counter()
             begun = record["pushed"], waited, record["pulled"]
-            timing.add(self.timing, (index, *begun, self.ready, taken, now))
+            staleness = version - int(record["version"])
+            timing.add(self.timing, (index, *begun, self.ready, taken, now, staleness))
         self.ready = time.perf_counter()
         self.packed[index] = record["actor"].copy()
         status = self.statuses[index]

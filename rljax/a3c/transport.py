@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-ROOM = 1  # messages that a queue takes before its writer waits, or a few more
+ROOM = 1  # messages of a writer that its reader may not have taken yet; with more it waits
 _HEADER = struct.Struct("=II")  # before a message: its bytes and its kind
 
 
@@ -31,18 +31,24 @@ class Queue:
     `SimpleQueue` has a lock; of neither can the reader tell that a writer died within a message.
     """
 
-    def __init__(self, pipe: Connection, stop: Connection):
-        self.pipe, self.stop = pipe, stop
+    def __init__(self, pipe: Connection, grants: Connection):
+        """`grants`: from the reader; a byte is a grant, and its end the order to stop."""
+        self.pipe, self.grants = pipe, grants
         os.set_blocking(pipe.fileno(), False)
         self.room = select.poll()
         self.room.register(pipe.fileno(), select.POLLOUT)
-        self.room.register(stop.fileno(), select.POLLHUP)
+        self.room.register(grants.fileno(), select.POLLHUP)
         self.order = select.poll()  # kept: `Connection.poll` makes one at each call
-        self.order.register(stop.fileno(), select.POLLHUP)
+        self.order.register(grants.fileno(), select.POLLHUP)
 
     def is_stopped(self) -> bool:
         """Whether the reader has told its writer to stop."""
         return bool(self.order.poll(0))
+
+    def take_grant(self) -> None:
+        """Waits for a grant of the reader, and uses it up. Raises `Stopped`."""
+        if not os.read(self.grants.fileno(), 1):
+            raise Stopped
 
     def put(self, kind: int, message: memoryview | bytes) -> float:
         """Writes all of a message into the pipe, where the reader gets it even if this process
@@ -55,7 +61,7 @@ class Queue:
                 written = os.writev(self.pipe.fileno(), rest)
             except BlockingIOError:
                 begun = time.perf_counter()
-                if any(descriptor == self.stop.fileno() for descriptor, _ in self.room.poll()):
+                if any(descriptor == self.grants.fileno() for descriptor, _ in self.room.poll()):
                     raise Stopped from None
                 waited += time.perf_counter() - begun
                 continue

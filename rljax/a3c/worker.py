@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.connection import Connection
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +22,10 @@ from rljax.types import BatchGradients
 from rljax.utils import errors, forkserver, preload, pytrees
 
 
-def run(
-    index: int, queue: Queue, turns: Connection, parameters: SharedParameters, job: bytes
-) -> None:
-    """Works on a packed `messages.Job` until the order to stop, which is the end of `turns`, or
-    until something fails; a failure is sent. NumPy's and Python's global generators are seeded from
-    the worker's key, as it is at its start."""
+def run(index: int, queue: Queue, parameters: SharedParameters, job: bytes) -> None:
+    """Works on a packed `messages.Job` until the order to stop, or until something fails; a failure
+    is sent. NumPy's and Python's global generators are seeded from the worker's key, as it is at
+    its start."""
     os.nice(5)  # the holder goes first: all workers wait for it
     running = None
     try:
@@ -46,7 +43,7 @@ def run(
             _send(queue, messages.REFUSED, errors.text_of(error))
             return
         step = _host_step(job, env, network, running) if is_host else _jax_step(job, env, network)
-        _work(index, queue, turns, parameters, job, step)
+        _work(index, queue, parameters, job, step)
     except Stopped:
         pass
     except forkserver.EnvError as error:
@@ -58,7 +55,7 @@ def run(
             running.close()
 
 
-def _work(index, queue, turns, parameters, job, step):
+def _work(index, queue, parameters, job, step):
     vector = np.empty(parameters.size, np.float32)
     record = np.zeros((), job.layout.record)
     seconds = dict.fromkeys(messages.PHASES, 0.0)
@@ -68,7 +65,7 @@ def _work(index, queue, turns, parameters, job, step):
     while True:
         begun = clock()
         if job.lockstep:
-            _wait_for_turn(turns)
+            queue.take_grant()  # its turn
         elif queue.is_stopped():
             return
         waited = clock()
@@ -82,7 +79,9 @@ def _work(index, queue, turns, parameters, job, step):
         # What a push takes is known after it: it goes with the next message.
         record["seconds"] = [seconds[name] for name in messages.PHASES]
         pushing = clock()
-        waited_for_room = queue.put(messages.GRADIENT, content)
+        if not job.lockstep:
+            queue.take_grant()  # the holder has begun with the gradient before
+        waited_for_room = clock() - pushing + queue.put(messages.GRADIENT, content)
         record["pushed"] = pushing + waited_for_room  # the holder may take it while this one sleeps
         seconds = {
             "wait": waited - begun + waited_for_room,
@@ -221,13 +220,6 @@ def _host_step(job, env, network, running) -> Callable:
     step(zeros, lambda actions: same)  # compiles
     held, noise, obs, mask, first = fresh
     return step
-
-
-def _wait_for_turn(turns):
-    try:
-        turns.recv_bytes()
-    except EOFError:
-        raise Stopped from None
 
 
 def _send(queue, kind, text):

@@ -31,7 +31,7 @@ class Message(NamedTuple):
 class _Worker(NamedTuple):
     process: Any
     reader: transport.Reader
-    turns: Any  # the end of a pipe: a byte is a turn, its closing the order to stop
+    grants: Any  # the end of a pipe, of which `transport.Queue` has the other
 
 
 class WorkerPool:
@@ -57,29 +57,35 @@ class WorkerPool:
         job cannot be pickled, an OSError or EOFError if the worker or the server dies meanwhile."""
         job = forkserver.packed(job)
         take, put = forkserver.context.Pipe(duplex=False)
-        turns_take, turns_put = forkserver.context.Pipe(duplex=False)
-        args, name = (index, put, turns_take, self.parameters, job), f"worker {index}"
+        grants_take, grants_put = forkserver.context.Pipe(duplex=False)
+        args, name = (index, put, grants_take, self.parameters, job), f"worker {index}"
         process = forkserver.context.Process(target=_run, args=args, name=name, daemon=True)
         try:
             with forkserver.signals_held_back():
                 process.start()
         except (OSError, EOFError):
-            for end in (take, put, turns_take, turns_put):
+            for end in (take, put, grants_take, grants_put):
                 end.close()
             raise
         put.close()  # the worker's are the only other ends, so that its death ends the queue
-        turns_take.close()
+        grants_take.close()
         reader = transport.Reader(take, self.usual, self.longest)
-        self.workers[index] = _Worker(process, reader, turns_put)
+        self.workers[index] = _Worker(process, reader, grants_put)
         self.selector.register(reader, selectors.EVENT_READ, (index, False))
         self.selector.register(process.sentinel, selectors.EVENT_READ, (index, True))
 
     def messages(self, timeout: float) -> Iterator[Message]:
-        """What has come from workers; waits for the first one until the timeout, in seconds. The
-        content of a message is valid until the next is taken."""
-        found = [key.data for key, _ in self.selector.select(timeout)]
-        for index in dict.fromkeys(index for index, _ in found):
-            yield from self._messages_of(index, dead=(index, True) in found)
+        """What has come from workers, in the order in which it came; waits for the first one until
+        the timeout, in seconds. The content of a message is valid until the next is taken."""
+        waiting = {}  # index: whether it is dead. Workers found later stand in line behind them.
+        while True:
+            for key, _ in self.selector.select(0 if waiting else timeout):
+                index, dead = key.data
+                waiting[index] = waiting.get(index, False) or dead
+            if not waiting:
+                return
+            timeout, index = 0, next(iter(waiting))
+            yield from self._messages_of(index, dead=waiting.pop(index))
 
     def _messages_of(self, index, dead):
         worker = self.workers[index]
@@ -96,9 +102,9 @@ class WorkerPool:
             yield Message(index, None, forkserver.how_it_ended(worker.process.exitcode))
 
     def grant(self, index: int) -> None:
-        """Gives a worker a turn."""
+        """Gives a worker a grant: in lockstep a turn, else room for one more gradient."""
         with contextlib.suppress(BrokenPipeError):  # it died; `messages` will say so
-            self.workers[index].turns.send_bytes(b"t")
+            os.write(self.workers[index].grants.fileno(), b"g")
 
     def waiting(self) -> int:
         """Bytes in all queues."""
@@ -107,7 +113,7 @@ class WorkerPool:
     def _stop(self):
         """Stops all workers and joins them: in order where they can, else by force."""
         for worker in self.workers.values():
-            worker.turns.close()
+            worker.grants.close()
         deadline = time.monotonic() + GRACE
         for index in list(self.workers):
             self.workers[index].process.join(max(0.0, deadline - time.monotonic()))
@@ -122,14 +128,14 @@ class WorkerPool:
             worker.process.kill()  # nothing that it holds can be lost, and nobody waits for it
         worker.process.join()
         worker.reader.close()
-        worker.turns.close()
+        worker.grants.close()
 
 
-def _run(index, put, turns, parameters, job):
+def _run(index, put, grants, parameters, job):
     """A worker process, from its first line on."""
     forkserver.begin()
     from rljax.a3c import worker
     from rljax.utils import preload  # noqa: F401  before anything imports JAX, the job as well
 
-    worker.run(index, transport.Queue(put, turns), turns, parameters, job)
+    worker.run(index, transport.Queue(put, grants), parameters, job)
     os._exit(0)  # nothing is left to do in order, and taking JAX down takes its time

@@ -381,7 +381,7 @@ def test_a_malformed_message_is_told_in_one_line(state, layout):
     sent = worker_pool.Message(1, messages.GRADIENT, memoryview(b"no gradient"))
     told = r"worker 1 sent a malformed message \(11 bytes; a gradient has [\d,]+\); it is ignored"
     with pytest.warns(UserWarning, match=told) as caught:
-        assert run.take(sent, None) is None
+        assert run.take(sent, NoPool()) is None
     (warning,) = caught
     assert "\n" not in str(warning.message)
     assert run.status(0).counts.malformed == 1
@@ -392,6 +392,9 @@ class NoPool:
     """Starts nothing."""
 
     def start(self, index, job):
+        pass
+
+    def grant(self, index):
         pass
 
 
@@ -410,7 +413,7 @@ def test_restarts_are_counted_over_a_thousand_gradients(state, layout, between, 
         data = record_of(layout, gradient, worker)
         for _ in range(number):
             data["version"] = held.version
-            run.take(worker_pool.Message(worker, messages.GRADIENT, message(data)), None)
+            run.take(worker_pool.Message(worker, messages.GRADIENT, message(data)), NoPool())
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

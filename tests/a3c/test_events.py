@@ -34,12 +34,12 @@ def run_clock(options, number, key=0, clock=None):
     return np.array(now.worker), np.array(now.version), np.cumsum(np.array(passed, float))
 
 
-def with_measured(options, durations):
-    """Options with given durations, {name: [W, N]}."""
+def with_measured(options, durations, before):
+    """Options with given durations, {name: [W, N]}, of workers that are at places [W, T]."""
     floats, others = split(options)
     made = joined(SimulationConfig, floats, others)
     for name, found in durations.items():
-        object.__setattr__(made, name, Parsed((delays.MEASURED, found.shape), (found,)))
+        object.__setattr__(made, name, Parsed((delays.MEASURED,), (found, before)))
     return made
 
 
@@ -53,13 +53,15 @@ def test_the_clock_is_that_of_a_queue_of_events(num_workers, in_flight, busy):
         for name, mean in means.items()
     }
     options = SimulationConfig(num_workers=num_workers, in_flight=in_flight)
-    options = with_measured(options, found)
+    turns = generator.permuted(np.tile(np.arange(num_workers), 350 // num_workers))
+    is_turn = turns == np.arange(num_workers)[:, None]
+    before = (np.cumsum(is_turn, axis=1) - is_turn).astype(np.int32)
+    options = with_measured(options, found, before)
     number = 300
     clock = jax.jit(lambda key: events.start(options, key))(jax.random.key(0))
-    offset = int(clock.numbers[0])
-    shifted = {name: np.roll(x, -(offset % 400), axis=1) for name, x in found.items()}
+    shifted = np.roll(before, -(int(clock.first) % before.shape[1]), axis=1)
     starts = np.arange(num_workers) / num_workers * found["work"].mean()
-    expected, times = slow_events.simulate(shifted, number, in_flight, starts)
+    expected, times = slow_events.simulate(found, shifted, number, in_flight, starts)
     workers, versions, ends = run_clock(options, number, clock=clock)
     assert list(zip(workers.tolist(), versions.tolist())) == expected
     np.testing.assert_allclose(ends, times, rtol=1e-4)
@@ -112,7 +114,8 @@ def test_a_slow_worker_is_stale_and_rare():
 )
 def test_durations_have_their_mean(text, mean):
     parsed = delays.duration(text)
-    draw = jax.jit(lambda key: events.draw(parsed, key, jnp.int32(1), jnp.zeros(40_000, jnp.int32)))
+    many = jnp.zeros(40_000, jnp.int32)
+    draw = jax.jit(lambda key: events.draw(parsed, key, jnp.int32(1), jnp.int32(0), many))
     found = np.array(draw(jax.random.key(1)))
     error = found.std() / np.sqrt(len(found))
     assert found.mean() == pytest.approx(mean, abs=5 * error + 1e-6)
@@ -183,30 +186,41 @@ def test_timing_gives_back_the_durations(tmp_path):
     """Of a trace that the queue of events makes, of one worker: there nothing is hidden."""
     generator = np.random.default_rng(0)
     number, found = 200, {}
-    means = dict(work=1e-3, transit=2e-4, service=4e-4, pause=1e-4)
+    means = dict(work=1e-3, transit=2e-4, service=10e-4, pause=1e-4)
     for name, mean in means.items():
         found[name] = np.round(generator.uniform(0.5 * mean, 1.5 * mean, (1, number)), 7)
-    log, pull, published, found_idle = timing.empty(), 0.0, 0.0, []
+    log, pull, published, taken = timing.empty(), 0.0, 0.0, 0.0
     pushed_before = waited_before = 0.0
+    noticing, is_idle, waited, late = 5e-5, [], [], []
     for i in range(number):
         work, transit, service, pause = (found[name][0, i] for name in means)
-        pushed = pull + work
-        taken = max(pushed + transit, published)
-        found_idle.append(pushed + transit > published + timing.PROMPT)
-        record = (0, pushed_before, waited_before, pull, published, taken, taken + service)
-        timing.add(log, record)
-        published, pushed_before, waited_before = taken + service, pushed, 0.0
-        pull = pushed + pause
+        could = max(pull + work, taken)  # there is room when the holder has taken the one before
+        pushed = could + noticing * (could > pull + work)
+        waited.append(could > pull + work)
+        taken = max(could + transit, published)
+        late.append(taken - published)
+        is_idle.append(pushed >= published)
+        record = pull, published, taken, taken + service, i % 7
+        timing.add(log, (0, pushed_before, waited_before, *record))
+        published, pushed_before, waited_before = taken + service, pushed, pushed - pull - work
+        pull = could + pause
     seen = timing.durations(log)
     inner = slice(1, number - 1)  # not the first, nor the last
-    seen["transit"] = np.where(found_idle[inner], seen["transit"], found["transit"][0, inner])
-    assert 0.2 < np.mean(found_idle) < 1  # of those that waited transit is not seen
-    for name in means:
-        late = timing.PROMPT if name == "service" else 0  # taken shortly after the holder was ready
-        np.testing.assert_allclose(seen[name], found[name][0, inner], atol=1e-9 + late)
+    assert 0.2 < np.mean(is_idle) < 0.8
+    assert 0.05 < np.mean(waited) < 0.9
+    # Of a gradient that came while the holder was at work, what is left of its transit is seen as
+    # service, from when that work was done.
+    transit = np.where(is_idle, found["transit"][0], noticing * np.array(waited))
+    hidden = np.where(is_idle, 0, np.array(late))
+    np.testing.assert_allclose(seen["transit"], transit[inner], atol=1e-9)
+    np.testing.assert_allclose(seen["service"], (found["service"][0] + hidden)[inner], atol=1e-9)
+    for name in ("work", "pause"):
+        np.testing.assert_allclose(seen[name], found[name][0, inner], atol=1e-9)
+    assert seen["staleness"].tolist() == [i % 7 for i in range(number)][inner]
     (tmp_path / "summary.json").write_text(json.dumps({"timing": timing.summary(log)}))
-    read = timing.read(tmp_path, "work")
+    read, before = timing.read(tmp_path, "work")
     np.testing.assert_allclose(read, found["work"][:, inner], atol=1e-6)
+    assert before.tolist() == [list(range(number - 2))]
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(ValueError, match="no run of A3C with --log-timing"):
         delays.duration(f"measured:{tmp_path}", name="work")
@@ -215,7 +229,7 @@ def test_timing_gives_back_the_durations(tmp_path):
 def test_only_the_last_gradients_are_kept():
     log = timing.empty()
     for i in range(timing.SIZE + 10):
-        timing.add(log, (0, *[float(i)] * 6))
+        timing.add(log, (0, *[float(i)] * 7))
     assert int(log.count) == timing.SIZE + 10
     assert log.records[:, 3].min() == 10
     assert len(timing.durations(log)["work"]) == timing.SIZE - 2
