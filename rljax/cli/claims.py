@@ -1,0 +1,189 @@
+"""What the scripts in experiments/claims share: their command line, sweeps that are resumed, tuning
+of all sides alike, and what they write.
+
+A script tests a claim: its `measure` gives numbers and sentences, its `draw` a figure of them.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rljax import algorithms, analysis
+from rljax.cli import fail, flags, run_script
+from rljax.config import Config
+from rljax.runs import directory
+from rljax.sweep import directory as sweeps
+from rljax.sweep import points, results
+from rljax.sweep.options import SweepOptions
+from rljax.utils import atomic_io, errors, platform
+
+RESULT, FIGURE = "result.json", "figure.png"
+FRESH = 100  # the first of the seeds that no tuning had
+_TUNING, _SEEDS = 5, 10  # seeds of each setting that is tried, and of those chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    quick: bool = False  # Few seeds and short runs: whether the script works, not what is true.
+    run_dir: Path = Path("runs/claims")
+    """A folder for each claim is written in here: its sweeps, which are resumed, its result and its
+    figure. What --quick writes has a folder of its own."""
+
+
+class Lab(NamedTuple):
+    """Where a claim is tested."""
+
+    folder: Path
+    quick: bool
+
+    def of(self, full: Any, quick: Any) -> Any:
+        """One of two values."""
+        return quick if self.quick else full
+
+    def seeds(self, number: int = _SEEDS) -> int:
+        """A number of seeds, of which a quick test has 2."""
+        return self.of(number, 2)
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, as JSON has it; made once, and read from then on."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            self.tell(name)
+            found = make()
+            with atomic_io.writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_io.write_json(path, found)
+        return atomic_io.read_json(path)
+
+    def sweep(
+        self,
+        name: str,
+        base: Config,
+        axes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        algorithm: str = "a2c",
+        own: Any = None,
+        first: int = FRESH,
+        num_seeds: int = _SEEDS,
+        eval_episodes: int = 0,
+    ) -> Any:
+        """The table of a sweep, `sweep.run`'s, with seeds from `first` on; resumed if it was
+        interrupted, and read if it is complete."""
+        own = algorithms.find(algorithm).own if own is None else (own,)
+        grid = points.grid(axes) if isinstance(axes, Mapping) else list(axes)
+        how = SweepOptions(
+            algorithm=algorithm,
+            seed=first,
+            num_seeds=num_seeds,
+            eval_episodes=eval_episodes,
+            run_dir=self.folder / name,
+            quiet=True,
+        )
+        if not sweeps.is_done(how.run_dir / sweeps.SUMMARY):
+            self.tell(f"{name}: {len(grid) * num_seeds:,} trials")
+        asked = sweeps.resumed(sweeps.Asked(base, how, own, grid, heat_map=False))
+        with sweeps.prepared(asked) as run:
+            done = run()
+        if done.failures:
+            raise errors.TrainingError(f"{done.failures[0].trial}: {done.failures[0].why}")
+        if done.exit_status:
+            raise KeyboardInterrupt
+        return results.read(how.run_dir)
+
+    def tuned(
+        self, name: str, base: Config, axes: Mapping[str, Any], **how: Any
+    ) -> tuple[dict[str, Any], Any]:
+        """(the best point of a grid, the table of ten fresh seeds with it). Every side of a claim
+        is tuned like this, with five seeds for each point of the same number of points.
+
+        Args:
+            how: as for `sweep`.
+        """
+        num_seeds = how.pop("num_seeds", _SEEDS)
+        tried = {**how, "first": 0, "num_seeds": self.seeds(_TUNING)}
+        ranked = analysis.rank(self.sweep(f"{name}_tuning", base, axes, **tried))
+        best = {axis: ranked.iloc[0][axis] for axis in axes}
+        best = {axis: x.item() if isinstance(x, np.generic) else x for axis, x in best.items()}
+        return best, self.sweep(name, base, [best], num_seeds=self.seeds(num_seeds), **how)
+
+    def tell(self, text: str) -> None:
+        """Prints what begins."""
+        print(f"{self.folder.name}: {text}", flush=True)
+
+
+class Found(NamedTuple):
+    """What a claim's test gives."""
+
+    answer: str  # true, false, or true where
+    sentences: Sequence[str]  # what was found, with numbers
+    numbers: Mapping[str, Any]  # of the figure and the sentences
+
+
+def finals(table: Any) -> Any:
+    """`analysis.final_returns`, where a trial without one has the lowest of the table."""
+    found = analysis.final_returns(table)
+    return found.assign(final_return=found["final_return"].fillna(found["final_return"].min()))
+
+
+def summary(values: Iterable[float]) -> dict[str, Any]:
+    """The IQM over seeds, its 95% interval, and the values themselves."""
+    values = np.array(list(values), float)
+    low, high = analysis.interval(values)
+    return {"iqm": analysis.iqm(values), "low": low, "high": high, "seeds": values.tolist()}
+
+
+def told(found: Mapping[str, float], form: str = ".1f") -> str:
+    """A `summary` in a sentence."""
+    iqm, low, high = (format(float(found[name]), form) for name in ("iqm", "low", "high"))
+    return f"{iqm} [{low}, {high}]"
+
+
+def draw_intervals(axes: Any, i: int, places: Sequence[float], found: Sequence, label="") -> None:
+    """A line through `summary`s at places, with their intervals."""
+    middle, low, high = (
+        np.array([x[name] for x in found], float) for name in ("iqm", "low", "high")
+    )
+    analysis.style.draw_line(axes, i, np.asarray(places, float), middle, (low, high), label)
+
+
+def main(
+    doc: str,
+    measure: Callable[[Lab], Found],
+    draw: Callable[[Mapping[str, Any], Path], Any],
+    path: str,
+    argv: list[str] | None = None,
+) -> int:
+    """Tests a claim, and writes result.json and figure.png; returns the exit status.
+
+    Args:
+        doc: of the script; its first paragraph is the claim.
+        draw: draws the numbers, as JSON has them, into a file.
+        path: of the script, which names the claim's folder.
+    """
+
+    def run(argv, signals, stack):
+        del signals
+        try:
+            options = flags.parse_options(Options, "Tests a claim.", argv, Options())
+        except (ValueError, TypeError) as error:
+            return fail(error)
+        name = Path(path).stem + "_quick" * options.quick
+        lab = Lab(options.run_dir / name, options.quick)
+        device = stack.enter_context(platform.computing_on("auto", platform.cpu_devices()))
+        begun = time.perf_counter()
+        found = measure(lab)
+        claim = " ".join(doc.split("\n\n")[0].split())
+        seconds = time.perf_counter() - begun
+        result = {"claim": claim, **found._asdict(), "quick": options.quick, "seconds": seconds}
+        machine = directory.machine(device)
+        atomic_io.write_json(lab.folder / RESULT, {**result, "machine": machine})
+        draw(atomic_io.read_json(lab.folder / RESULT)["numbers"], lab.folder / FIGURE)
+        print(claim, f"-> {found.answer}", *found.sentences, lab.folder / FIGURE, sep="\n")
+        return 0
+
+    return run_script(partial(run), argv)
