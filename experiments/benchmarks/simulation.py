@@ -20,6 +20,7 @@ import pandas as pd
 
 import rljax
 from rljax import analysis, presets
+from rljax.a3c.counts import STALENESS_BINS
 from rljax.a3c.simulation import SimulationConfig
 from rljax.a3c.timing import DURATIONS
 from rljax.cli import benchmark
@@ -96,13 +97,17 @@ def _compare(env, number, options):
             how = dict(own, seed=2 * seed, num_seeds=2, diagnostics=False, **durations)
             pairs.append((real, rljax.train("a3c_simulated", env, **how)))
     # Of real runs from where all workers had started: what the durations are of.
-    logged = [np.bincount(real.summary["timing"]["staleness"]) for real, _ in pairs]
+    logged = [np.array(real.summary["timing"]["staleness"]) for real, _ in pairs]
     found = [simulated.summary["staleness"] for _, simulated in pairs]
-    apart = [[_shares(x), _shares(y["histogram"])] for x, y in zip(logged, found)]
+    last = STALENESS_BINS - 1  # counts all older ones
+    apart = [
+        [_shares(np.bincount(np.minimum(x, last))), _shares(y["histogram"])]
+        for x, y in zip(logged, found)
+    ]
     of_runs = (pd.concat([run.metrics for run in runs]) for runs in zip(*pairs))
     (low, high), (low_too, high_too) = map(_curve, of_runs)
     return {
-        "real": np.mean([np.average(np.arange(len(x)), weights=x) for x in logged]),
+        "real": np.mean([x.mean() for x in logged]),
         "simulated": np.mean([simulated["mean"] for simulated in found]),
         "distance": np.mean([0.5 * np.abs(real - simulated).sum() for real, simulated in apart]),
         "overlap": np.mean((low <= high_too) & (low_too <= high)),
@@ -111,7 +116,7 @@ def _compare(env, number, options):
 
 
 def _shares(histogram):
-    found = np.zeros(256)
+    found = np.zeros(STALENESS_BINS)
     found[: len(histogram)] = histogram
     return found / found.sum()
 

@@ -143,6 +143,25 @@ def told(found: Mapping[str, float], form: str = ".1f") -> str:
     return f"{iqm} [{low}, {high}]"
 
 
+def crossing(places: Sequence[float], values: Sequence[float], level: float) -> float:
+    """Where values first fall below a level, in a straight line between two of them; the last place
+    if they do not."""
+    below = np.flatnonzero(np.asarray(values) < level)
+    if not below.size:
+        return places[-1]
+    if (i := below[0]) == 0:
+        return places[0]
+    return np.interp(level, [values[i], values[i - 1]], [places[i], places[i - 1]])
+
+
+def resampled(statistic: Callable[[np.ndarray], float], scores: np.ndarray) -> tuple:
+    """(a statistic of scores [..., S], and the ends of its 95% interval: a percentile bootstrap of
+    the seeds, all cells together)."""
+    generator, seeds = np.random.default_rng(0), scores.shape[-1]
+    found = [statistic(scores[..., generator.integers(seeds, size=seeds)]) for _ in range(500)]
+    return statistic(scores), *np.percentile(found, [2.5, 97.5])
+
+
 def draw_intervals(axes: Any, i: int, places: Sequence[float], found: Sequence, label="") -> None:
     """A line through `summary`s at places, with their intervals."""
     middle, low, high = (
