@@ -4,10 +4,9 @@ rate is constant.
 python experiments/claims/law_of_staleness.py
 
 Every gradient of simulated A3C is the same number of versions old (the law: arXiv 2607.01083). A
-score is 1 at the IQM without staleness at the same rate, and 0 where learning began. The critical
-staleness of a rate is where the score first falls below 0.95, read off between two cells. Whether
-cosine and effective sample size foretell collapse (arXiv 2602.17616) is asked of the first quarter
-of each run: how often a run that ends below 0.5 had the lower one than a run that does not.
+score is 1 at the IQM without staleness at the same rate, 0 where learning began. The critical
+staleness is where it first falls below 0.95. Whether cosine and effective sample size foretell
+collapse (arXiv 2602.17616): how often runs that end below 0.5 had less in their first quarter.
 """
 
 import dataclasses
@@ -53,15 +52,12 @@ def _of_env(lab, env, steps, ages, rates):
     early = rows.head(rows.size().iloc[0] // 4).groupby("trial")[list(SIGNS)].mean()
     signs = early.to_numpy().reshape(*shape, len(SIGNS))[1:, works].reshape(-1, len(SIGNS))
     is_bad = (scores[1:, works] < COLLAPSED).ravel()
-    foretold = {}
-    if is_bad.any() and not is_bad.all():
-        win = analysis.probability_of_improvement
-        foretold = {x: win(y[~is_bad], y[is_bad]) for x, y in zip(SIGNS, signs.T)}
+    by_sign = zip(SIGNS, signs.T) if is_bad.any() and not is_bad.all() else ()
+    win = analysis.probability_of_improvement
+    foretold = {name: win(x[~is_bad], x[is_bad]) for name, x in by_sign}
     slope = claims.resampled(partial(_slope, ages, rates[works]), scores[:, works])
-    return {
-        **dict(scores=analysis.iqm(scores), none=none, begun=begun, works=works),
-        **dict(critical=_critical(ages, scores), slope=slope, foretold=foretold),
-    }
+    found = dict(scores=analysis.iqm(scores), none=none, begun=begun, works=works)
+    return found | dict(critical=_critical(ages, scores), slope=slope, foretold=foretold)
 
 
 def _critical(ages, scores):
@@ -93,7 +89,6 @@ def draw(numbers, path):
         for i, rate in enumerate(numbers["rates"]):
             if x["works"][i]:
                 analysis.style.draw_line(axes, i, places * rate, scores[:, i], label=f"{rate:g}")
-        axes.axhline(GOOD, color="0.6", linewidth=0.8)
         analysis.style.dress(axes, env)
         axes.set(xlabel="(1 + staleness) x rate", xscale="log", ylim=(-0.1, 1.2))
     np.atleast_1d(panels)[0].set_ylabel("score: 1 is no staleness (IQM)")
