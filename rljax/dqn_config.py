@@ -64,6 +64,9 @@ class DQNConfig:
         if config.batch_size > self.buffer_size:
             what = f"a rollout, num_envs * num_steps = {config.batch_size}, must fit"
             raise ValueError(f"buffer_size = {self.buffer_size}: {what}")
+        if (sample := self.gradient_steps * self.replay_batch_size) > self.buffer_size:
+            what = f"an update's sample, gradient_steps * replay_batch_size = {sample}, must fit"
+            raise ValueError(f"buffer_size = {self.buffer_size}: {what}")
         if self.learning_starts >= config.total_timesteps:
             what = f"must be below total_timesteps = {config.total_timesteps}"
             raise ValueError(f"learning_starts = {self.learning_starts}: {what}")

@@ -186,6 +186,7 @@ def test_a_sweep_of_both_configs_is_one_program(caplog):
         (dict(exploration_fraction=0), r"exploration_fraction = 0.*above 0"),
         (dict(exploration_final=1.5), r"exploration_final = 1.5.*in \[0, 1\]"),
         (dict(gradient_steps=0), "gradient_steps = 0: must be at least 1"),
+        (dict(buffer_size=16, gradient_steps=3), "buffer_size = 16.*replay_batch_size = 48"),
         (dict(buffer_size=15), "replay_batch_size = 16.*buffer_size = 15"),
         (dict(buffer_size=16, num_envs=8), "buffer_size = 16.*num_envs [*] num_steps = 32"),
         (dict(learning_starts=640), "learning_starts = 640: must be below total_timesteps = 640"),

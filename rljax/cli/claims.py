@@ -170,6 +170,21 @@ def draw_intervals(axes: Any, i: int, places: Sequence[float], found: Sequence, 
     analysis.style.draw_line(axes, i, np.asarray(places, float), middle, (low, high), label)
 
 
+def draw_bars(axes: Any, found: Mapping[str, Any]) -> None:
+    """A bar for each number or `summary`, with its interval, from the top down."""
+    places, told = (
+        np.arange(len(found)),
+        [x if isinstance(x, Mapping) else None for x in found.values()],
+    )
+    values = [float(x["iqm"] if y else x) for x, y in zip(found.values(), told)]
+    axes.barh(places, values, color=analysis.COLORS[0])
+    for place, x in zip(places, told):
+        if x:
+            axes.plot([float(x["low"]), float(x["high"])], [place, place], color="black")
+    axes.set_yticks(places, list(found))
+    axes.invert_yaxis()
+
+
 def main(
     doc: str,
     measure: Callable[[Lab], Found],
