@@ -48,10 +48,9 @@ def measure(lab):
             axes = {"correction": names, "staleness": [f"constant:{age}" for age in ages]}
             axes |= {"learning_rate": lab.of(RATES, RATES[:2])}
             how = dict(algorithm="a3c_simulated", own=own, first=0, num_seeds=lab.of(15, 4))
-            finals = claims.finals(lab.sweep(f"{env}, {kind}", config, axes, **how))
+            found = claims.finals(lab.sweep(f"{env}, {kind}", config, axes, **how))
             shape = len(names), len(ages), len(axes["learning_rate"]), how["num_seeds"]
-            each = finals["final_return"].to_numpy().reshape(shape)
-            returns[env][kind] = dict(zip(names, map(_chosen, each)))
+            returns[env][kind] = dict(zip(names, map(_chosen, found.reshape(shape))))
     told = {claim: _tell(returns, ages, *pair) for claim, pair in CLAIMS.items()}
     answers = [f"{claim}: {verdict}" for claim, (verdict, _) in told.items()]
     sentences = [f"{claim}: {', '.join(where) or 'nowhere'}." for claim, (_, where) in told.items()]

@@ -44,7 +44,7 @@ def measure(lab):
     for name, side in sides.items():
         axes = {"learning_rate": lab.of(RATES[side.get("algorithm", "a2c")], (0.004,))}
         rates[name], table = lab.tuned(name, axes=axes, eval_episodes=20, **side)
-        returns[name] = claims.finals(table)["final_return"].to_numpy()
+        returns[name] = claims.finals(table)
     pairs = (("A2C, 16 environments", "A2C, 1 environment"), ("DQN, its buffer", "DQN, no buffer"))
     told = [analysis.compare(*(returns[name] for name in pair), pair) for pair in pairs]
     grows = independent[str(max(shapes))] > 2 * independent["1"]

@@ -45,7 +45,7 @@ def _of_env(lab, env, steps, ages, rates):
     table = lab.sweep(env, config, axes, num_seeds=lab.seeds(), **how)
     rows = table.groupby("trial")
     shape = len(ages), len(rates), lab.seeds()
-    returns = claims.finals(table)["final_return"].to_numpy().reshape(shape)
+    returns = claims.finals(table).reshape(shape)
     begun, none = rows["episodic_return"].first().median(), analysis.iqm(returns[0])
     scores = (returns - begun) / (none - begun)[:, None]
     works = none - begun > GOOD * (none - begun).max()

@@ -7,7 +7,6 @@ A script tests a claim: its `measure` gives numbers and sentences, its `draw` a 
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +32,11 @@ class Options:
     run_dir: Path = Path("runs/claims")
     """A folder for each claim is written in here: its sweeps, which are resumed, its result and its
     figure. What --quick writes has a folder of its own."""
+
+
+def folder_of(options: Options, name: str) -> Path:
+    """Where a claim's sweeps, result and figure are."""
+    return options.run_dir / (name + "_quick" * options.quick)
 
 
 class Lab(NamedTuple):
@@ -124,10 +128,18 @@ class Found(NamedTuple):
     numbers: Mapping[str, Any]  # of the figure and the sentences
 
 
-def finals(table: Any) -> Any:
-    """`analysis.final_returns`, where a trial without one has the lowest of the table."""
-    found = analysis.final_returns(table)
-    return found.assign(final_return=found["final_return"].fillna(found["final_return"].min()))
+def finals(table: Any) -> np.ndarray:
+    """The final returns of all trials, point after point and seed after seed; of those without one,
+    the lowest of the table."""
+    found = analysis.final_returns(table).sort_values("trial")["final_return"]
+    return found.fillna(found.min()).to_numpy()
+
+
+def steps_to(table: Any, target: float, column: str = "env_steps") -> np.ndarray:
+    """[S] a column's value, of one point's seeds, where a row's mean return first reaches a target;
+    1.1 of the last value for those that never do."""
+    reached = table[table["episodic_return"] >= target].groupby("seed")[column].first()
+    return reached.reindex(table["seed"].unique()).fillna(1.1 * table[column].max()).to_numpy()
 
 
 def summary(values: Iterable[float]) -> dict[str, Any]:
@@ -206,8 +218,7 @@ def main(
             options = flags.parse_options(Options, "Tests a claim.", argv, Options())
         except (ValueError, TypeError) as error:
             return fail(error)
-        name = Path(path).stem + "_quick" * options.quick
-        lab = Lab(options.run_dir / name, options.quick)
+        lab = Lab(folder_of(options, Path(path).stem), options.quick)
         device = stack.enter_context(platform.computing_on("auto", platform.cpu_devices()))
         begun = time.perf_counter()
         found = measure(lab)
@@ -220,4 +231,4 @@ def main(
         print(claim, f"-> {found.answer}", *found.sentences, lab.folder / FIGURE, sep="\n")
         return 0
 
-    return run_script(partial(run), argv)
+    return run_script(run, argv)

@@ -1,0 +1,101 @@
+"""More workers of A3C learn as much from the same steps, in a time that shrinks with their number
+(the A3C paper's Figures 3 and 4 and Table 2).
+
+python experiments/claims/workers.py
+
+Simulated workers on a stated machine: a worker's gradient takes an exponential time with a mean of
+1, and the holder 0.02 for each. Steps, and simulated time, until the mean return of a row reaches
+400 of CartPole's 500; the rate is tuned for each number. A2C on the same machine, with as many
+environments, waits in each update for the slowest of its workers, and then 0.02. Real processes, on
+gymnasium's CartPole with 1 and 2 workers, three seeds: seconds to the same score on this machine.
+"""
+
+import dataclasses
+import sys
+from functools import partial
+
+import rljax
+from rljax import analysis, presets
+from rljax.a3c.simulation import SimulationConfig
+from rljax.cli import claims
+
+HOURS = 0.8
+WORKERS, RATES = (1, 2, 4, 8, 16), (0.00125, 0.0025, 0.005, 0.01, 0.02)
+PAPER = {1: 1, 2: 2.1, 4: 3.7, 8: 6.9, 16: 12.5}  # Table 2, time to a score
+STEPS, TARGET, SERVICE = 300_000, 400, 0.02
+
+
+def measure(lab):
+    target, numbers, steps = lab.of(TARGET, 25), lab.of(WORKERS, (1, 4)), lab.of(STEPS, 10_000)
+    found, rates = {"A3C": {}, "A2C": {}}, lab.of(RATES, RATES[2:3])
+    for n in numbers:
+        own = SimulationConfig(num_workers=n, service=f"constant:{SERVICE}", diagnostics=False)
+        config = dataclasses.replace(presets.base("a3c"), total_timesteps=steps)
+        how = dict(axes={"learning_rate": rates}, algorithm="a3c_simulated", own=own)
+        _, table = lab.tuned(f"A3C, {n}", config, **how)
+        found["A3C"][n] = _reached(table, target)
+        config = dataclasses.replace(presets.base("a2c"), total_timesteps=steps, num_envs=n)
+        axes = {"learning_rate": [3 * rate for rate in rates]}  # of mean gradients, not sums
+        _, table = lab.tuned(f"A2C, {n}", config, axes)
+        slowest = sum(1 / i for i in range(1, n + 1))  # the mean longest of n exponential times
+        table = table.assign(simulated_time=table["updates"] * (slowest + SERVICE))
+        found["A2C"][n] = _reached(table, target)
+    seeds = range(lab.of(3, 1))
+    real = {
+        n: [
+            lab.kept(f"real, {n}, {seed}", partial(_real, n, seed, steps, target)) for seed in seeds
+        ]
+        for n in (1, 2)
+    }
+    speed_up = {
+        name: {n: of[1]["time"]["iqm"] / x["time"]["iqm"] for n, x in of.items()}
+        for name, of in found.items()
+    }
+    few, many = (found["A3C"][n]["steps"]["seeds"] for n in (numbers[0], numbers[-1]))
+    steps = analysis.compare(many, few, (f"{numbers[-1]} workers", "1 worker"))
+    each = ", ".join(f"{x:.1f} with {n} (paper {PAPER[n]})" for n, x in speed_up["A3C"].items())
+    sync = ", ".join(f"{x:.1f} with {n}" for n, x in speed_up["A2C"].items())
+    told = "; ".join(f"{n}: " + ", ".join(f"{x:.1f}" for x in xs) for n, xs in real.items())
+    best = speed_up["A3C"][numbers[-1]]
+    needs_more = steps.is_decided and steps.difference.value > 0
+    answer = f"{best:.1f} times as fast with {numbers[-1]} workers; as much from the same steps: "
+    answer += "no" if needs_more else "no difference shown"
+    sentences = [
+        f"Speed-up of A3C in simulated time to {target}: {each}; of A2C: {sync}.",
+        f"Environment steps to {target}: {steps.sentence}",
+        f"Seconds of real processes to {target}, by workers, a number for each seed: {told}.",
+    ]
+    return claims.Found(answer, sentences, dict(found=found, real=real, speed_up=speed_up))
+
+
+def _reached(table, target):
+    columns = {"steps": "env_steps", "time": "simulated_time"}
+    return {x: claims.summary(claims.steps_to(table, target, y)) for x, y in columns.items()}
+
+
+def _real(number, seed, steps, target):
+    how = dict(seed=seed, num_seeds=1, eval_episodes=0, quiet=True, num_workers=number)
+    base = dict(preset="none", num_steps=5, learning_rate=0.005, total_timesteps=steps)
+    run = rljax.train("a3c", "gymnasium/CartPole-v1", **base, **how)
+    return float(claims.steps_to(run.metrics, target, "wall_seconds")[0])
+
+
+def draw(numbers, path):
+    figure, panels = analysis.style.new_figure(12, 3.6, 1, 3)
+    for i, (name, of) in enumerate(numbers["found"].items()):
+        places = [int(n) for n in of]
+        for axes, what in zip(panels, ("steps", "time")):
+            claims.draw_intervals(axes, i, places, [x[what] for x in of.values()], name)
+        of_name = list(numbers["speed_up"][name].values())
+        analysis.style.draw_line(panels[2], i, places, of_name, label=name)
+    analysis.style.draw_line(panels[2], 4, [*PAPER], [*PAPER.values()], label="the paper, Atari")
+    titles = ("Environment steps to the score", "Simulated time to the score", "Speed-up")
+    for axes, title in zip(panels, titles):
+        analysis.style.dress(axes, title)
+        axes.set(xlabel="workers", xscale="log", xticks=[*PAPER], yscale="log")
+    panels[2].legend(frameon=False)
+    return analysis.style.save(figure, [path])
+
+
+if __name__ == "__main__":
+    sys.exit(claims.main(__doc__, measure, draw, __file__))
