@@ -59,8 +59,6 @@ class Lab(NamedTuple):
         if not path.exists():
             self.tell(name)
             found = make()
-            with atomic_io.writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
             atomic_io.write_json(path, found)
         return atomic_io.read_json(path)
 
@@ -220,6 +218,8 @@ def main(
             return fail(error)
         lab = Lab(folder_of(options, Path(path).stem), options.quick)
         device = stack.enter_context(platform.computing_on("auto", platform.cpu_devices()))
+        with atomic_io.writing(lab.folder):
+            lab.folder.mkdir(parents=True, exist_ok=True)
         begun = time.perf_counter()
         found = measure(lab)
         claim = " ".join(doc.split("\n\n")[0].split())
