@@ -8,6 +8,7 @@ says so, and its heartbeats fail to come. A thread of each asks the coordination
 """
 
 import contextlib
+import errno
 import os
 import pickle
 import socket
@@ -113,6 +114,8 @@ def connected(
     if coordinator is None:
         yield
         return
+    import jax
+
     check(coordinator, number, process)
     _group = _connect(coordinator, number, process)
     try:
@@ -126,6 +129,7 @@ def connected(
     _group.is_leaving = True
     with contextlib.suppress(Exception):  # one that ends now has done its part
         _group.client.wait_at_barrier("end", LONGEST * 1000)  # process 0 has more to write
+        jax.distributed.shutdown()
 
 
 def _connect(coordinator, number, process):
@@ -141,7 +145,7 @@ def _connect(coordinator, number, process):
     try:
         if process:
             _await_answer(coordinator)
-        with _service_beside(distributed, what):
+        with _service_beside(distributed):
             how = dict(heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=1)
             jax.distributed.initialize(**given, **how, initialization_timeout=CONNECT)
     except (RuntimeError, ValueError) as error:  # of which JaxRuntimeError is one
@@ -152,12 +156,10 @@ def _connect(coordinator, number, process):
 
 
 @contextlib.contextmanager
-def _service_beside(distributed, what):
+def _service_beside(distributed):
     """In the block JAX starts its coordination service as a process beside this one."""
     runtime, before = distributed._jax, distributed._jax.get_distributed_runtime_service
-    runtime.get_distributed_runtime_service = lambda address, number, **_: _Service(
-        address, number, what
-    )
+    runtime.get_distributed_runtime_service = lambda address, number, **_: _Service(address, number)
     try:
         yield
     finally:
@@ -167,25 +169,34 @@ def _service_beside(distributed, what):
 class _Service:
     """The process of `coordination`; JAX calls `shutdown`."""
 
-    def __init__(self, address, number, what):
+    def __init__(self, address, number):
         import subprocess
 
-        port = int(address.rpartition(":")[2])
-        with socket.socket(socket.AF_INET6 if ":" in address[:-6] else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError as error:
-                raise ValueError(f"port {port} cannot be served ({error.strerror})") from error
+        _await_free(int(address.rpartition(":")[2]))
         command = [sys.executable, "-m", coordination.__name__, address, str(number)]
-        self.process = subprocess.Popen(
-            [*command, str(HEARTBEAT)], stdin=subprocess.PIPE, start_new_session=True
-        )
+        nothing = subprocess.DEVNULL  # whoever reads what this program prints waits for its end
+        pipes = dict(stdin=subprocess.PIPE, stdout=nothing, stderr=nothing)
+        self.process = subprocess.Popen([*command, str(HEARTBEAT)], **pipes, start_new_session=True)
 
     def shutdown(self):
         with contextlib.suppress(OSError):
             self.process.stdin.write(b"end\n")
             self.process.stdin.close()
+
+
+def _await_free(port):
+    """Waits for a port that the service of a run before still has."""
+    end = time.monotonic() + coordination.LINGER + 5
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+                return
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                    raise ValueError(f"port {port} cannot be served ({error.strerror})") from error
+        time.sleep(0.5)
 
 
 def _await_answer(coordinator):
