@@ -79,6 +79,7 @@ def prepared(
         making = time.perf_counter()
         if hosts.count() > 1 or options.devices:
             _check_spread(asked, module)
+            device += f", {sharding.described()}"
         states = module.init_seeds(asked.config, *asked.own, keys)
         signals.check()
         begin = start.resumed if resume else start.fresh

@@ -9,19 +9,19 @@ import signal
 import sys
 import time
 
-LINGER = 30.0  # seconds after the death of the process that started it, for the others
-LEAVING = 5.0  # seconds after its end in order, in which the others leave
+LINGER = 30.0  # seconds after the end of the process that started it, for the others
 
 
 def main(address: str, number: str, heartbeat: str) -> None:
-    """Serves until stdin has a line or ends, and then for a while."""
+    """Serves until stdin ends, with the process that started this one, and then for a while."""
     for name in (signal.SIGINT, signal.SIGTERM):  # of the whole job: process 0 ends in order
         signal.signal(name, signal.SIG_IGN)
     from jaxlib import _jax
 
     how = dict(heartbeat_timeout=int(heartbeat), shutdown_timeout=1, recoverable=True)
     service = _jax.get_distributed_runtime_service(address, int(number), **how)
-    time.sleep(LEAVING if sys.stdin.readline() else LINGER)
+    sys.stdin.read()
+    time.sleep(LINGER)
     with contextlib.suppress(Exception):
         service.shutdown()
 

@@ -122,6 +122,8 @@ def connected(
         yield
     except BaseException:  # it ends alone, or all of them do
         _group.is_leaving = True
+        with contextlib.suppress(Exception):
+            jax.distributed.shutdown()
         raise
     if _group.ended:
         print(f"error: {_group.ended}", file=sys.stderr)
@@ -145,14 +147,31 @@ def _connect(coordinator, number, process):
     try:
         if process:
             _await_answer(coordinator)
-        with _service_beside(distributed):
+        with _service_beside(distributed), _given_up(what):
             how = dict(heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=1)
-            jax.distributed.initialize(**given, **how, initialization_timeout=CONNECT)
+            jax.distributed.initialize(**given, **how, initialization_timeout=2 * CONNECT)
     except (RuntimeError, ValueError) as error:  # of which JaxRuntimeError is one
         lines = str(error).splitlines() or [type(error).__name__]
         raise ValueError(f"{what}: {lines[0]}") from error
     state = distributed.global_state
     return _Group(state.client, state.process_id, state.num_processes)
+
+
+@contextlib.contextmanager
+def _given_up(what):
+    """Ends this process where the others do not come: JAX would abort it, with a stack trace."""
+
+    def leave():
+        print(f"error: {what}: the other processes did not come", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(CONNECT + coordination.LINGER, leave)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager
@@ -179,9 +198,7 @@ class _Service:
         self.process = subprocess.Popen([*command, str(HEARTBEAT)], **pipes, start_new_session=True)
 
     def shutdown(self):
-        with contextlib.suppress(OSError):
-            self.process.stdin.write(b"end\n")
-            self.process.stdin.close()
+        self.process.stdin.close()
 
 
 def _await_free(port):

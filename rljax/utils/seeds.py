@@ -96,7 +96,7 @@ def layout(config: Config, number: int, shards_envs: bool) -> tuple[int, int]:
     total = len(sharding.everywhere())
     rows = max(n for n in range(1, min(total, number) + 1) if total % n == 0)
     each = total // rows
-    of = f"{hosts.count()} processes x {total // hosts.count()} devices"
+    of = sharding.described()
     if each > 1 and not shards_envs:
         raise ValueError(f"num_seeds = {number}: must be at least {total} here, for {of}")
     if config.num_envs % each:

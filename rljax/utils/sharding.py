@@ -66,6 +66,12 @@ def everywhere() -> list:
     return [device for found in of_each for device in found]
 
 
+def described() -> str:
+    """The devices of all processes, in words."""
+    processes, each = hosts.count(), len(devices())
+    return f"{processes} process{'es' * (processes > 1)} x {each} device{'s' * (each > 1)}"
+
+
 def mesh(agents: int, envs: int = 1, found: list | None = None) -> Mesh:
     """A mesh of `envs` devices for each agent, and of as many agents at once as there are devices
     for, [agents, envs]; by default of the local ones."""

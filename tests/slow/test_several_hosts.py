@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import rljax
-from rljax.runs import checkpoints
+from rljax.runs import checkpoints, directory
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +93,7 @@ def test_process_0_writes_what_one_host_loads(whole):
     assert len(run.metrics) >= 50
     assert run.policy()(np.zeros(4), jax.random.key(0)) in (0, 1)
     assert run.evaluate(2)["episodes"] == 2
+    assert directory.read_record(whole)["device"] == "cpu, 2 processes x 1 device"
 
 
 @pytest.mark.parametrize("dead", [1, 0])
@@ -125,7 +126,8 @@ def test_a_signal_to_one_ends_all_in_order(whole, tmp_path):
         told = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [143, 143], told
     assert rljax.load(run_dir).status == "interrupted"
-    resumed = rljax.resume(run_dir, devices=1, quiet=True)  # on one host, to rounding
+    with pytest.warns(UserWarning, match="2 processes x 1 device -> cpu, 1 process x 1 device"):
+        resumed = rljax.resume(run_dir, devices=1, quiet=True)  # on one host, to rounding
     assert resumed.status == "completed"
 
 
@@ -160,3 +162,54 @@ def test_bad_input_ends_all(tmp_path, flags, message):
             lines = [x for x in error.splitlines() if not x.startswith("[Gloo]")]
             assert len(lines) == 1
             assert message in lines[0]
+
+
+SLURM = dict(
+    SLURM_JOB_ID="77", SLURM_STEP_NODELIST="localhost", SLURM_NTASKS="2", SLURM_PROCID="{}"
+)
+OPEN_MPI = dict(
+    OMPI_MCA_orte_hnp_uri="1531576320.0;tcp://127.0.0.1:34911",
+    OMPI_COMM_WORLD_SIZE="2",
+    OMPI_COMM_WORLD_RANK="{}",
+)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [dict(SLURM, SLURM_LOCALID="{}"), dict(OPEN_MPI, OMPI_COMM_WORLD_LOCAL_RANK="{}")],
+    ids=["slurm", "open mpi"],
+)
+def test_a_cluster_tells_jax_who_the_processes_are(tmp_path, variables):
+    run_dir = tmp_path / "run"
+    flags = [*FLAGS, "2", "--total-timesteps", "600", "--coordinator", "auto", "--run-dir"]
+    processes = []
+    for i in range(2):
+        told = {name: text.format(i) for name, text in variables.items()}
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", **told}
+        command = [sys.executable, str(SCRIPT), *flags, str(run_dir)]
+        how = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        processes.append(subprocess.Popen(command, env=environment, **how))
+    with in_the_end_killed(processes):
+        told = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert directory.read_record(run_dir)["device"] == "cpu, 2 processes x 1 device"
+
+
+IMPATIENT = """
+import sys
+from rljax.cli import training
+from rljax.utils import coordination, hosts
+hosts.CONNECT, coordination.LINGER = 2, 0
+sys.exit(training.main("a2c", "Trains.", sys.argv[1:]))
+"""
+
+
+def test_a_process_that_waits_for_the_others_in_vain():
+    address = f"127.0.0.1:{free_port()}"
+    flags = [*FLAGS, "1", "--coordinator", address, "--num-processes", "2", "--process-id", "0"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", IMPATIENT, *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    why = f"coordinator = '{address}': the other processes did not come"
+    assert done.stderr == f"error: {why}\n"
