@@ -62,6 +62,16 @@ class SpaceOptions:
         return space.points(self, own)
 
 
+@dataclasses.dataclass(frozen=True)
+class JoinOptions:
+    """Several processes on one sweep."""
+
+    join: Path | None = None
+    """Instead of --run-dir: a directory, also of machines that share it, in which every process
+    with this flag trains what no other does. The first makes it; those that come later, and
+    those that continue, need no other flags."""
+
+
 class Parts(NamedTuple):
     """The dataclasses that the flags set."""
 
@@ -77,10 +87,12 @@ def main(doc: str, argv: list[str] | None = None, only: str | None = None) -> in
 
     def run(argv, signals, stack):
         from rljax.sweep import directory as sweep_directory
+        from rljax.sweep import joining
 
         try:
             asked = parse(doc.splitlines()[0], argv, only)
-            sweep = stack.enter_context(sweep_directory.prepared(asked))
+            prepared = (joining if asked.is_joined else sweep_directory).prepared
+            sweep = stack.enter_context(prepared(asked))
         except (ValueError, TypeError) as error:
             return fail(error)
         done = sweep()
@@ -96,8 +108,11 @@ def main(doc: str, argv: list[str] | None = None, only: str | None = None) -> in
 def parse(description: str, argv: list[str], only: str | None = None) -> Any:
     """The `sweep.directory.Asked` of the flags, on top of a preset, or of the sweep to be resumed;
     raises as `flags.parse` does, and ValueError if an axis is wrong."""
-    saved = None
-    if folder := flags.given("resume", argv):
+    saved, joined = None, flags.given("join", argv)
+    if joined and (other := next((x for x in ("resume", "run-dir") if flags.given(x, argv)), None)):
+        raise ValueError(f"join: must not be given together with {other.replace('-', '_')}")
+    is_there = joined and (Path(joined) / "config.json").exists()
+    if folder := flags.given("resume", argv) or (is_there and joined):
         saved, before = _restored(folder)
     else:
         algorithm = flags.given("algorithm", argv) or only or "a2c"
@@ -106,8 +121,11 @@ def parse(description: str, argv: list[str], only: str | None = None) -> Any:
         options = SweepOptions(algorithm=algorithm)
         before = Parts(told.config, options, SpaceOptions(), told.own)
     # tyro would append to the axes of before
-    parts = (before.base, before.options, dataclasses.replace(before.space, axis=()), *before.own)
-    base, options, asked_space, *own = flags.parse(parts, description, argv)
+    made = dataclasses.replace(before.space, axis=())
+    parts = (before.base, before.options, made, JoinOptions(), *before.own)
+    base, options, asked_space, join, *own = flags.parse(parts, description, argv)
+    if join.join:
+        options = dataclasses.replace(options, run_dir=join.join)
     if saved and not asked_space.axis:
         asked_space = dataclasses.replace(asked_space, axis=before.space.axis)
     after = Parts(base, options.validate(), asked_space.validate(), tuple(own))
@@ -118,10 +136,10 @@ def parse(description: str, argv: list[str], only: str | None = None) -> Any:
         points = space.restored(saved["points"], "points of its config.json")
     else:
         points = asked_space.made(tuple(own), needs_axis=only is None)
-    return _asked(after, points, saved)
+    return _asked(after, points, saved, is_joined=join.join is not None)
 
 
-def _asked(parts, points, saved):
+def _asked(parts, points, saved, is_joined):
     from rljax.sweep.directory import Asked
 
     options = parts.options
@@ -131,7 +149,7 @@ def _asked(parts, points, saved):
         options = dataclasses.replace(options, run_dir=run_dir)
     made = dataclasses.asdict(parts.space)
     is_grid = bool(parts.space.axis) and parts.space.sampling == "grid"
-    return Asked(parts.base, options, parts.own, points, made, saved, is_grid)
+    return Asked(parts.base, options, parts.own, points, made, saved, is_grid, is_joined)
 
 
 def _restored(folder):

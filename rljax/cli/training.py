@@ -6,7 +6,7 @@ from collections.abc import Callable
 from rljax.cli import end, fail, flags, run_script
 from rljax.runs import directory, settings
 from rljax.runs.settings import Settings
-from rljax.utils import forkserver, platform
+from rljax.utils import forkserver, hosts, platform
 
 
 def main(
@@ -27,7 +27,7 @@ def main(
         except (ValueError, TypeError) as error:
             return fail(error)
         try:
-            return end(run())
+            return hosts.leave_ended(end(run()))
         except forkserver.RefusedError as error:
             return fail(error)
 

@@ -31,16 +31,19 @@ def default_path(env: Any, algorithm: str, seed: int) -> Path:
     return path if not path.exists() else next(p for p in again if not p.exists())
 
 
-def create(run_dir: Path, record: Mapping, *tables: str) -> Path:
+def create(run_dir: Path, record: Mapping, *tables: str, needs_locks: bool = True) -> Path:
     """Makes a run directory with its config.json and empty tables; raises ValueError, and leaves
-    nothing behind, if it already holds something or cannot be written."""
+    nothing behind, if it already holds something, cannot be written, or needs locks and has none.
+    """
     run_dir = Path(run_dir)
     ours = [p for p in (*reversed(run_dir.parents), run_dir) if not p.exists()][:1]
     try:
         if not ours:
             _check_free(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        with lock(run_dir):  # another process may make it at the same moment
+        with lock(
+            run_dir, needs_locks=needs_locks
+        ):  # another process may make it at the same moment
             _check_free(run_dir)
             ours = ours or [run_dir / name for name in (".lock", "config.json", *tables)]
             atomic_io.write_json(run_dir / "config.json", record)
@@ -65,17 +68,19 @@ def _check_free(run_dir):
 
 
 @contextlib.contextmanager
-def lock(run_dir: Path) -> Iterator[None]:
-    """Keeps other processes from training in a run directory; ends with the process. Raises
-    ValueError if another process trains in it, or it cannot be written."""
+def lock(run_dir: Path, is_shared: bool = False, needs_locks: bool = True) -> Iterator[None]:
+    """Keeps other processes from training in a run directory, but for those that share the lock;
+    ends with the process. Raises ValueError if another process trains in it, it cannot be written,
+    or, where they are needed, its file system has no locks."""
     name = f"run directory {str(run_dir)!r}"
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(atomic_io.lock(Path(run_dir) / ".lock"))
+            stack.enter_context(atomic_io.lock(Path(run_dir) / ".lock", is_shared))
         except BlockingIOError as error:
             raise ValueError(f"{name} is in use by {error}") from error
         except OSError as error:
-            raise ValueError(f"{name} cannot be written ({error.strerror})") from error
+            if needs_locks or error.errno not in atomic_io.NO_LOCKS:
+                raise ValueError(f"{name} cannot be written ({error.strerror})") from error
         yield
 
 

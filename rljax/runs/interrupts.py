@@ -5,6 +5,10 @@ import signal
 import threading
 from collections.abc import Iterator
 
+import numpy as np
+
+from rljax.utils import hosts
+
 EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """The exit status of a program that a signal ended in order."""
 
@@ -19,13 +23,21 @@ class Interrupts:
     def __init__(self):
         self.received: int | None = None
         self.deferred = True
+        self.is_shared = False  # several processes stop at once, where they `agree`
+        self._noted: int | None = None
 
     def receive(self, number, frame):
         """Handles both signals."""
-        again = self.received is not None
-        self.received = number
-        if again or not self.deferred:
+        again, self._noted = self._noted is not None, number
+        if not self.is_shared:
+            self.received = number
+        if again or not (self.deferred or self.is_shared):
             raise KeyboardInterrupt
+
+    def agree(self) -> None:
+        """Of several processes: all have received what one has."""
+        if self.is_shared:
+            self.received = int(hosts.gathered(np.array(self._noted or 0)).max()) or None
 
     def check(self) -> None:
         """Raises KeyboardInterrupt if a signal has come."""

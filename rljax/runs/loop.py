@@ -95,6 +95,7 @@ def _follow(plan, now, clock):
 
 def _take(plan, now, clock, states, metrics):
     """Records a chunk; returns whether the run ends."""
+    plan.interrupts.agree()
     config = plan.asked.config
     left = np.flatnonzero(now.updates < config.num_updates)
     in_training = left.tolist() if plan.together else left[:1].tolist()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rljax.config import MAX_EPISODE_STEPS, Config, default_log_interval
+from rljax.utils import hosts
 from rljax.utils.checks import check
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -20,7 +21,7 @@ FIXED = (
 # Options that a resumed run has from its record, unless it is given others.
 KEPT = (
     *(*FIXED, "render_every", "checkpoint_every", "keep_checkpoints"),
-    *("device", "stop_at_return", "log"),
+    *("device", "devices", "stop_at_return", "log"),
 )
 
 
@@ -40,6 +41,16 @@ class RunOptions:
     from Python nothing is written by default."""
     device: Literal[DEVICES] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
+    devices: int | None = None
+    """Local devices that seeds, and the environments of few, share; by default those with which it
+    is fastest. Several round otherwise than one."""
+    coordinator: str | None = None
+    """Of several processes that train as one: HOST:PORT of process 0, which alone writes; or auto,
+    as Slurm's or Open MPI's variables say."""
+    num_processes: int | None = None
+    """How many they are, with --coordinator HOST:PORT."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
     log_interval: int | None = None
     """Updates averaged into one row of metrics. By default a hundredth of the run."""
     stop_at_return: float | None = None
@@ -82,7 +93,10 @@ class RunOptions:
     def validate(self) -> "RunOptions":
         """Raises ValueError or TypeError if an option is out of its range or of another type."""
         check(self, log_interval=1, keep_checkpoints=1)
-        check(self, eval_every=0, render_every=0, checkpoint_every=0)
+        check(self, eval_every=0, render_every=0, checkpoint_every=0, devices=1, num_processes=1)
+        hosts.check(self.coordinator, self.num_processes, self.process_id)
+        if self.coordinator and self.render_every:
+            raise ValueError(f"render_every = {self.render_every}: not with a coordinator")
         check_shared(self)
         if self.eval_every and not self.eval_episodes:
             raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from rljax import algorithms, envs
 from rljax.loggers import tables, trackers
 from rljax.loggers.display import Display
@@ -17,7 +19,7 @@ from rljax.runs.clock import Clock
 from rljax.runs.recorder import Recorder
 from rljax.runs.run import Run, load
 from rljax.runs.settings import Settings
-from rljax.utils import forkserver, platform, seeds
+from rljax.utils import forkserver, hosts, platform, pytrees, seeds, sharding
 
 
 def execute(
@@ -55,6 +57,9 @@ def prepared(
     algorithm = algorithms.find(asked.algorithm)
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
         asked = _settled(asked, algorithm)
+        told = asked.options
+        stack.enter_context(hosts.connected(told.coordinator, told.num_processes, told.process_id))
+        asked = _of_this_process(asked, signals)
         options = asked.options
         feed = _feed(options, loggers)
         if algorithm.in_processes or asked.config.vectorization == "async":
@@ -63,23 +68,72 @@ def prepared(
         # A2C's programs are spread over the cores; A3C's processes are.
         factorizes = envs.factorizes(asked.config.env)
         devices = 1 if algorithm.in_processes else platform.cpu_devices(factorizes)
+        devices = devices if hosts.count() == 1 else options.devices or devices
         on_device = platform.computing_on(
             options.device, devices, in_place=True, factorizes=factorizes
         )
         device = stack.enter_context(on_device)
+        stack.enter_context(sharding.using(options.devices))
         signals.check()
         module, keys = algorithms.module(asked.algorithm), seeds.keys(options.seeds)
         making = time.perf_counter()
+        if hosts.count() > 1 or options.devices:
+            _check_spread(asked, module)
+            device += f", {sharding.described()}"
         states = module.init_seeds(asked.config, *asked.own, keys)
         signals.check()
         begin = start.resumed if resume else start.fresh
-        now = stack.enter_context(begin(asked, states, device))
+        now = _begun(stack, begin(asked, states, device))
         if now is None:
             yield lambda: _complete(options)
         else:
             together, begun = module.in_one_program(asked.config), begun - now.progress.wall_seconds
             plan = loop.Plan(asked, module, keys, together, device, on_log, signals, begun, making)
             yield lambda: _run(plan, now, feed, is_new=not resume)
+
+
+def _of_this_process(asked, signals):
+    """The settings of one of several processes: process 0 alone writes, shows and evaluates."""
+    signals.is_shared = hosts.count() > 1
+    if hosts.is_first():
+        return asked
+    nothing = dict(run_dir=None, log=(), eval_every=0, eval_episodes=0, quiet=True)
+    return asked._replace(options=dataclasses.replace(asked.options, **nothing))
+
+
+def _check_spread(asked, module):
+    """Raises ValueError if what is asked for cannot use all devices, or all processes."""
+    if not module.in_one_program(asked.config):
+        name = "coordinator" if hosts.count() > 1 else "devices"
+        why = f"{asked.algorithm} in env = {asked.config.env!r} is not one program"
+        raise ValueError(f"{name}: {why} that can be spread over devices")
+    if len(set(hosts.gathered(np.array(len(sharding.devices()))).tolist())) > 1:
+        raise ValueError("devices: must be as many in each process")
+    seeds.layout(asked.config, asked.options.num_seeds, hasattr(module, "parts"))
+
+
+def _begun(stack, beginning):
+    """What `start.fresh` or `start.resumed` gives: of several processes, process 0 has it, and the
+    others its states, so that all have the same bits."""
+    if hosts.count() == 1:
+        return stack.enter_context(beginning)
+
+    def make():
+        now = stack.enter_context(beginning)
+        return now and (now, *pytrees.without_keys(now.states))
+
+    given = hosts.from_first(lambda: _without_states(make()))
+    if given is None:
+        return None
+    now, plain, keys = given
+    now.states = pytrees.with_keys(plain, keys)
+    return now
+
+
+def _without_states(given):
+    if given:
+        given[0].states = None
+    return given
 
 
 def fits_one_thread(asked: Settings) -> bool:

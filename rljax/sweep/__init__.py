@@ -16,7 +16,11 @@ trained in a process.
     results     the tidy table
     options     the options of a sweep
     directory   a sweep that is written, and resumed
+    follower    a sweep in progress
     journal     its table as it grows
+    joining     a sweep that several processes work on
+    claims      which of them trains what
+    parts       the parts of the table that they write
     report      its ranking and figures
 """
 

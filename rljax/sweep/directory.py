@@ -6,20 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from rljax import analysis, envs
 from rljax.config import Config
-from rljax.loggers.display import Display
 from rljax.runs import directory, interrupts, records, settings
+from rljax.sweep import parts, report, results, running, trials
 from rljax.sweep import points as spaces
-from rljax.sweep import report, results, running, trials
+from rljax.sweep.follower import Follower, displayed
 from rljax.sweep.journal import Journal
 from rljax.sweep.options import SweepOptions
 from rljax.utils import atomic_io, errors, platform
+from rljax.utils.verified import DamagedError
 
 SUMMARY = "sweep.json"
-WRITE_EVERY = 5.0  # seconds between two summaries of a sweep in progress in sweep.json
 
 
 class Asked(NamedTuple):
@@ -32,6 +30,7 @@ class Asked(NamedTuple):
     space: dict | None = None  # how the points were made, for config.json
     saved: dict | None = None  # config.json of a sweep that is resumed
     heat_map: bool = True  # the points are a grid
+    is_joined: bool = False  # other processes, also on other machines, work on it as well
 
     @property
     def all_envs(self) -> list[Any]:
@@ -42,6 +41,24 @@ class Asked(NamedTuple):
     def envs(self) -> str:
         """Their names."""
         return ", ".join(map(str, self.all_envs))
+
+
+class Checked(NamedTuple):
+    """What a sweep trains, and where."""
+
+    groups: list[trials.Group]
+    metrics: list[str]  # columns of its table
+    device: str  # which computes
+
+    @property
+    def trials(self) -> list[trials.Trial]:
+        """All, in the order in which they are trained."""
+        return [trial for group in self.groups for trial in group.trials]
+
+    @property
+    def env_steps(self) -> dict[int, int]:
+        """Those that each trial takes, by its number."""
+        return {x.number: x.config.num_updates * x.config.batch_size for x in self.trials}
 
 
 class Done(NamedTuple):
@@ -83,56 +100,63 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
     """
     begun, options = time.perf_counter(), asked.options
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
-        options.validate()
-        factorizes = any(map(envs.factorizes, asked.all_envs))
-        devices = platform.cpu_devices(factorizes)
-        on_device = platform.computing_on(options.device, devices, factorizes=factorizes)
-        device = stack.enter_context(on_device)
-        signals.check()
-        groups = trials.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)
-        metrics = running.check(groups)
-        folder = stack.enter_context(_opened(asked, groups, device))
-        journal = Journal(folder, metrics)
-        finals = _finished(folder, journal, groups)
-        if len(journal.trials) == sum(len(group.trials) for group in groups) and is_done(
-            folder / SUMMARY
-        ):
+        checked = stack.enter_context(computing(asked, signals))
+        folder = stack.enter_context(_opened(asked, checked))
+        journal = Journal(folder, checked.metrics)
+        parts.merge(folder, journal, {x.number: i for i, x in enumerate(checked.trials)})
+        parts.remove(folder, parts.names(folder))
+        finals = finished(folder, journal, checked.groups)
+        if len(journal.trials) == len(checked.trials) and is_done(folder / SUMMARY):
             yield lambda: complete(folder / SUMMARY, options.quiet)
         else:
-            yield lambda: _train(asked, groups, folder, journal, finals, signals, device, begun)
+            yield lambda: _train(asked, checked, folder, journal, finals, signals, begun)
 
 
 @contextlib.contextmanager
-def _opened(asked, groups, device):
+def computing(asked: Asked, signals: interrupts.Interrupts) -> Iterator[Checked]:
+    """Makes JAX compute on the sweep's device in the block, in which its trials are checked; raises
+    as `prepared` does."""
+    options = asked.options.validate()
+    factorizes = any(map(envs.factorizes, asked.all_envs))
+    devices = platform.cpu_devices(factorizes)
+    with platform.computing_on(options.device, devices, factorizes=factorizes) as device:
+        signals.check()
+        groups = trials.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)
+        yield Checked(groups, running.check(groups), device)
+
+
+@contextlib.contextmanager
+def _opened(asked, checked):
     """The sweep's directory, made if it is new, and locked."""
     if asked.saved is None:
-        _create(asked, groups, device)
+        create(asked, checked)
     folder = asked.options.run_dir
     with directory.lock(folder):
         atomic_io.tidy(folder)
         yield folder
 
 
-def _create(asked, groups, device):
+def create(asked: Asked, checked: Checked) -> None:
+    """Makes the sweep's directory with its config.json; raises as `directory.create` does."""
     from rljax import networks, rollout
 
-    configs = [group.trials[0].config for group in groups]
+    configs = [group.trials[0].config for group in checked.groups]
     chosen = [networks.describe(x, rollout.make_env_and_network(x)[0].spec) for x in configs]
     told = settings.Settings(asked.options.algorithm, asked.base, asked.options, asked.own)
     record = settings.record(told)
     record |= {
         "algorithm": "sweep",
         "run": {**record["run"], **(asked.space or {})},
-        **directory.provenance(device),
+        **directory.provenance(checked.device),
         "points": [*map(spaces.recorded, asked.points)],
         "networks": chosen,
     }
-    directory.create(asked.options.run_dir, record)
+    directory.create(asked.options.run_dir, record, needs_locks=not asked.is_joined)
 
 
-def _finished(folder, journal, groups):
-    """`analysis.final_returns` of the finished trials, None if there are none; raises ValueError if
-    the table is damaged, or of other trials."""
+def finished(folder: Path, journal: Journal, groups: list) -> Any:
+    """`analysis.final_returns` of the finished trials, None if there are none; raises DamagedError
+    if the table is damaged, or of other trials."""
     if not journal.trials:
         return None
     finals = analysis.final_returns(results.read(folder))
@@ -142,7 +166,7 @@ def _finished(folder, journal, groups):
     first, *names = journal.columns[: 4 + len(groups[0].trials[0].settings)]
     is_same &= names == ["point", "seed", *groups[0].trials[0].settings, "env_steps"]
     if not is_same or first not in ("trial", results.OLD_TRIAL):
-        raise ValueError(f"{journal.table} is of other trials than {folder}'s")
+        raise DamagedError(f"{journal.table} is of other trials than {folder}'s")
     return finals
 
 
@@ -161,28 +185,20 @@ def complete(summary: Path, quiet: bool) -> Done:
     return Done(atomic_io.read_json(summary), [], 0)
 
 
-def _train(asked, groups, folder, journal, finals, signals, device, begun):
-    options = asked.options
+def _train(asked, checked, folder, journal, finals, signals, begun):
     if asked.saved:
-        again = directory.provenance(device)
+        again = directory.provenance(checked.device)
         directory.warn_of_changes(asked.saved, again)
-        resumed = [*asked.saved.get("resumed", []), again]
-        atomic_io.write_json(folder / "config.json", {**asked.saved, "resumed": resumed})
-    all_trials = [trial for group in groups for trial in group.trials]
-    steps = {x.number: x.config.num_updates * x.config.batch_size for x in all_trials}
-    before, total = sum(steps[number] for number in journal.trials), sum(steps.values())
-    numbers = {"point": len(asked.points), "seed": len(options.seeds)}
-    size = " x ".join(report.plural(number, what) for what, number in numbers.items())
-    title = f"Sweep · {options.algorithm.upper()} · {asked.envs} · {size}"
-    title += f" · from {len(journal.trials):,} trials" * bool(before)
-    how = options.quiet, options.log_format
-    with Display(f"{title} · {device}", before, total, *how) as display:
-        follower = Follower(asked, groups, folder, journal, display, before, begun)
+        saved = directory.read_record(folder)
+        resumed = [*saved.get("resumed", []), again]
+        atomic_io.write_json(folder / "config.json", {**saved, "resumed": resumed})
+    with displayed(asked, checked, journal.trials) as display:
+        follower = Follower(asked, checked, folder, journal, display, begun)
         if finals is not None:
             follower.note(finals)
         status, exit_status = "completed", 0
         try:
-            follower.follow(signals)
+            follower.follow(signals, set(journal.trials))
         except KeyboardInterrupt:
             status, exit_status = "interrupted", signals.exit_status
         if status == "completed" and follower.failures:
@@ -191,92 +207,3 @@ def _train(asked, groups, folder, journal, finals, signals, device, begun):
         summary = follower.summary(status)
         report.finish(asked, summary, folder, display)
     return Done(summary, follower.failures, exit_status)
-
-
-class Follower:
-    """A sweep in progress: its results go to its files and its display."""
-
-    def __init__(self, asked, groups, folder, journal, display, env_steps, begun):
-        self.asked, self.groups, self.folder = asked, groups, folder
-        self.journal, self.display = journal, display
-        self.env_steps, self.train_seconds = env_steps, journal.train_seconds
-        self.begun, self.wrote = begun - journal.wall_seconds, -np.inf
-        self.failures, self.diverged, self.best = [], 0, (-np.inf, "")
-        self.group_of = {x.number: i for i, group in enumerate(groups) for x in group.trials}
-        self.left = [len(group.trials) for group in groups]
-        self.returns = {index: [] for index in range(len(asked.points))}
-
-    def follow(self, signals) -> None:
-        """Trains all trials that are left; raises KeyboardInterrupt if a signal came."""
-        steps = running.chunks(self.groups, self.asked.options, set(self.journal.trials))
-        with contextlib.closing(steps):
-            for step in steps:
-                self.take(step)
-                signals.check()
-
-    def take(self, step) -> None:
-        """Records a `results.Progress`."""
-        self.env_steps += step.env_steps
-        self.train_seconds += step.seconds
-        if step.failure:
-            self.failures.append(step.failure)
-        if step.result:
-            now = time.perf_counter()
-            self.journal.add(step.result, self.train_seconds, now - self.begun)
-            self.note(analysis.final_returns(results.columns(step.result)))
-            if now - self.wrote > WRITE_EVERY:
-                atomic_io.write_json(self.folder / "sweep.json", self.summary("running"))
-                self.wrote = now
-        self.display.update(self.env_steps, self.speed(), below=self._counts())
-        if step.result and any(self.left) and not self.left[self._group(step.result)]:
-            self.display.phase("compiling")  # the next group
-
-    def _group(self, result):
-        return self.group_of[result.trials[0].number]
-
-    def speed(self) -> float:
-        """Environment steps per second over all trials, without compilations and evaluations."""
-        return self.env_steps / self.train_seconds if self.train_seconds else 0.0
-
-    def note(self, finals) -> None:
-        """Notes final returns of finished trials; the best point is one with all its seeds."""
-        self.diverged += int(finals["diverged"].sum())
-        for number in finals["trial"]:
-            self.left[self.group_of[number]] -= 1
-        for point, value in zip(finals["point"], finals["final_return"]):
-            returns = self.returns[point]
-            returns.append(-np.inf if np.isnan(value) else value)
-            if len(returns) == len(self.asked.options.seeds):
-                score = float(analysis.iqm(returns))
-                if score > self.best[0]:
-                    self.best = score, spaces.describe(self.asked.points[point])
-
-    def _counts(self):
-        text = f"{len(self.journal.trials):,}/{len(self.group_of):,} trials"
-        if len(self.groups) > 1:
-            group = min(self.left.count(0) + 1, len(self.groups))
-            text = f"group {group}/{len(self.groups)} · {text}"
-        score, best = self.best
-        return f"{text} · best so far {score:,.2f} at {best}" if best else text
-
-    def summary(self, status: str) -> dict:
-        """The content of sweep.json, without the ranking."""
-        asked, (score, best) = self.asked, self.best
-        return {
-            "algorithm": asked.options.algorithm,
-            "env": asked.envs,
-            "status": status,
-            "axes": list(asked.points[0]),
-            "points": len(asked.points),
-            "seeds": asked.options.seeds,
-            "groups": [{"settings": x.static, "agents": len(x.trials)} for x in self.groups],
-            "agents": len(self.group_of),
-            "agents_finished": len(self.journal.trials),
-            "agents_diverged": self.diverged,
-            "agents_failed": len(self.failures),
-            "env_steps": self.env_steps,
-            "steps_per_second": self.speed(),
-            "train_seconds": self.train_seconds,
-            "wall_seconds": time.perf_counter() - self.begun,
-            "best": {"settings": best, "iqm": score} if best else None,
-        }

@@ -4,7 +4,7 @@ by stretch, with some trials ended between them.
 """
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,9 +23,13 @@ FILLED = 0.6  # from this share on a large batch is filled up with copies
 
 
 def train(
-    trials: Sequence[Trial], how: SweepOptions, done: Collection[int] = ()
+    trials: Sequence[Trial],
+    how: SweepOptions,
+    done: Collection[int] = (),
+    take: Callable[[list[Trial]], list[Trial]] = list,
 ) -> Iterator[Progress]:
-    """Trains the trials of a group, batch after batch, and evaluates them.
+    """Trains the trials of a group, batch after batch, and evaluates them. `take` is called with
+    those of a batch right before it, and gives the ones to train.
 
     All batches have one size, rounded up to whole devices, and are filled up with copies: one
     compiled program serves all. Where it fails, all trials of the batch do.
@@ -34,6 +38,7 @@ def train(
     pace = 1
     for start in range(0, len(trials), program.size):
         batch = [x for x in trials[start : start + program.size] if x.number not in done]
+        batch = batch and take(batch)
         if not batch:
             continue
         with_failures = _failures_told(batch, _train_batch(program, batch, pace, how))

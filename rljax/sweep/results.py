@@ -179,15 +179,15 @@ def lines(result: Result, names: Sequence[str] | None = None, metrics: Sequence[
     empty = np.full(num_rows * len(result.trials), np.nan)
     table = [found.get("trial" if name == OLD_TRIAL else name, empty) for name in names]
     firsts = zip(*(column[::num_rows].tolist() for column in table[:own]))
-    begins = [begin for first in firsts for begin in [_csv(first)] * num_rows]
+    begins = [begin for first in firsts for begin in [as_csv(first)] * num_rows]
     formats = ["%.6g" if column.dtype.kind == "f" else "%s" for column in table[own:]]
     line = "," + ",".join(formats) + "\n"
     rows = zip(*(column.tolist() for column in table[own:]))
     text = [begin + (line % row).replace("nan", "") for begin, row in zip(begins, rows)]
-    return (_csv(names) + "\n") * header + "".join(text)
+    return (as_csv(names) + "\n") * header + "".join(text)
 
 
-def _csv(values):
+def as_csv(values: Iterable) -> str:
     """A row as CSV, without a line end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(values)  # which it also quotes

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rljax.sweep import population, results, trial_pool
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.points import Point, Range, grid
 from rljax.sweep.results import Progress
-from rljax.sweep.trials import Group, plan
+from rljax.sweep.trials import Group, Trial, plan
 from rljax.utils.errors import TrainingError, reworded
 
 
@@ -32,6 +32,7 @@ def run(
     algorithm: str = "a2c",
     own: Any = None,
     run_dir: Path | str | None = None,
+    join: bool = False,
     **options: Any,
 ) -> Any:
     """Trains every point with every seed.
@@ -45,6 +46,8 @@ def run(
         own: the algorithm's own options, such as a `DQNConfig`; by default its defaults.
         run_dir: the directory for the files that experiments/sweep.py writes; it needs consecutive
             seeds. Without one only the table is kept.
+        join: other processes, also on machines that share this directory, call this as well: each
+            trains what no other does, and returns when all is finished.
         options: fields of `options.SweepOptions`, such as `eval_episodes` and `max_parallel`.
 
     Returns:
@@ -59,17 +62,21 @@ def run(
     own = algorithms.find(algorithm).own if own is None else (own,)
     how = SweepOptions(algorithm=algorithm, quiet=run_dir is None)
     how = dataclasses.replace(how, **options).validate()
+    if run_dir is None and join:
+        raise ValueError("join: needs a run_dir")
     if run_dir is None:
         groups = plan(base, points, seeds, algorithm, own)
         check(groups)
         return _in_memory(groups, how)
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise ValueError(f"seeds = {seeds}: must be consecutive with a run directory")
-    from rljax.sweep import directory
+    from rljax.sweep import directory, joining
 
     path, first = Path(run_dir), seeds[0]
     how = dataclasses.replace(how, run_dir=path, seed=first, num_seeds=len(seeds))
-    with directory.prepared(directory.Asked(base, how, own, points)) as sweep:
+    asked = directory.Asked(base, how, own, points, is_joined=join)
+    prepared = (joining if join else directory).prepared
+    with prepared(directory.resumed(asked) if join else asked) as sweep:
         done = sweep()
     if done.failures:
         raise FailedError(f"{done.failures[0].trial}: {done.failures[0].why}")
@@ -116,13 +123,17 @@ def _zero_losses(trial, key):
 
 
 def chunks(
-    groups: Sequence[Group], how: SweepOptions, done: Collection[int] = ()
+    groups: Sequence[Group],
+    how: SweepOptions,
+    done: Collection[int] = (),
+    take: Callable[[list[Trial]], list[Trial]] = list,
 ) -> Iterator[Progress]:
     """Trains all groups, in steps of half a second or so; raises as `trial_pool.train` does. Leaves
-    out the trials with numbers in `done`: with environments in JAX that changes no others' bits."""
+    out the trials with numbers in `done`: with environments in JAX that changes no others' bits.
+    Before trials are begun, `take` gives those of them that are to be trained."""
     for group in groups:
         first = group.trials[0]
         if any(trial.number not in done for trial in group.trials):
             in_one_program = algorithms.module(first.algorithm).in_one_program(first.config)
             train = population.train if in_one_program else trial_pool.train
-            yield from train(group.trials, how, done)
+            yield from train(group.trials, how, done, take)

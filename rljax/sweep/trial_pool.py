@@ -44,16 +44,27 @@ class Job(NamedTuple):
 
 
 def train(
-    trials: Sequence[Trial], how: SweepOptions, done: Collection[int] = ()
+    trials: Sequence[Trial],
+    how: SweepOptions,
+    done: Collection[int] = (),
+    take: Callable[[list[Trial]], list[Trial]] = list,
 ) -> Iterator[Progress]:
     """Trains the trials of a group, and evaluates them; closing the generator ends their processes.
+    `take` is called with each trial right before it, and gives it back if it is to be trained.
 
     A trial that fails, by an exception or with its process, is reported and left out; the others
     continue. Raises TypeError if an environment, network or loss cannot be sent to a process.
     """
-    left = [Job(trial) for trial in reversed(trials) if trial.number not in done]
+    left = [trial for trial in reversed(trials) if trial.number not in done]
     number = min(how.max_parallel or usual_parallel(trials[0]), len(left))
-    yield from serve(lambda: left.pop() if left else None, how, number)
+
+    def next_job():
+        while left:
+            for trial in take([left.pop()]):
+                return Job(trial)
+        return None
+
+    yield from serve(next_job, how, number)
 
 
 def serve(next_job: Callable[[], Job | None], how: SweepOptions, number: int) -> Iterator[Progress]:

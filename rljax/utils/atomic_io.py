@@ -22,6 +22,10 @@ LARGEST = 2**28  # the most bytes that are read of a JSON file, or of a table of
 MOST_LEVELS = 100  # the deepest nesting of lists and objects in JSON that is read
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Error numbers of `lock` on a file system without locks."""
+
+
 class WriteError(OSError):
     """A file could not be written; the message says which and why."""
 
@@ -186,15 +190,17 @@ def _temporary(path, kind):
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Holds a lock file until the block, or the process, ends. Raises a BlockingIOError if another
-    process holds it, with what that wrote in it, and an OSError if it is not a regular file."""
+def lock(path: Path, is_shared: bool = False) -> Iterator[None]:
+    """Holds a lock file until the block, or the process, ends; if it is shared, as one of several
+    processes. Raises a BlockingIOError if another process holds it, with what that wrote in it, and
+    an OSError if it is not a regular file."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, _NO_FILE, str(path))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            how = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+            fcntl.flock(file, how | fcntl.LOCK_NB)
         except BlockingIOError as error:
             text = file.read(200).decode(errors="replace")
             raise BlockingIOError(" ".join(text.split()) or "another process") from error

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from rljax.config import Config
-from rljax.utils import pytrees, sharding
+from rljax.utils import hosts, pytrees, sharding
 from rljax.utils.sharding import SHARDED, SHARDED_ENVS, WHOLE
 
 CHUNK_SECONDS = 0.5  # of a chunk: short enough for a display and Ctrl-C
@@ -52,7 +52,9 @@ def in_one_program(
 
     The seeds are spread over the local devices, which exchange nothing; the environments of a large
     run of few seeds as well, whose gradients are averaged. On an accelerator the states are
-    donated: those that were passed, or yielded before, are deleted.
+    donated: those that were passed, or yielded before, are deleted. Several processes, and a number
+    of devices that is asked for, use all devices, as `layout` says; of several processes the states
+    that are yielded are in NumPy.
 
     The length of a chunk is an argument of the program, so it changes no bit of training: the first
     chunk is one update, which takes the compilation; later ones follow the clock, and end where a
@@ -62,7 +64,7 @@ def in_one_program(
     wanted = CHUNK_SECONDS + max(0.0, size - FREE) / COPIED
     config, done, length = settings[0], int(np.asarray(states.learner.updates)[0]), 1
     number = len(states.learner.updates)
-    mesh = sharding.mesh(number, devices_of_each(config, states) if steps.parts else 1)
+    mesh = _mesh(steps, config, states)
     group = at_once(config, states, mesh)
     advance, first = _programs(steps, mesh, number, group)
     states = sharding.placed(states, mesh, _specs(steps), group)
@@ -73,11 +75,34 @@ def in_one_program(
         with sharding.failures_named(f"env = {config.env!r}, in the updates after {done:,}"):
             flags = np.int32(length), np.bool_(length == to_row)
             states, metrics = advance(settings, states, *flags)
-            metrics = take(jax.device_get(metrics), slice(number))
-        seconds = time.perf_counter() - start
+            metrics = take(sharding.fetched(metrics, mesh), slice(number))
+            given = sharding.fetched(first(states), mesh) if mesh.is_multi_process else None
+        seconds = hosts.gathered(np.float32(time.perf_counter() - start)).max()
         done += length
-        yield first(states), metrics
+        yield first(states) if given is None else given, metrics
         length = max(1, int(wanted * length / seconds))
+
+
+def _mesh(steps, config, states):
+    number = len(states.learner.updates)
+    if hosts.count() == 1 and not sharding.is_asked():
+        return sharding.mesh(number, devices_of_each(config, states) if steps.parts else 1)
+    return sharding.mesh(*layout(config, number, bool(steps.parts)), sharding.everywhere())
+
+
+def layout(config: Config, number: int, shards_envs: bool) -> tuple[int, int]:
+    """(agents at once, devices of each) that use all devices of all processes for this number of
+    agents, whose environments can be sharded or not. Raises ValueError if there is none."""
+    total = len(sharding.everywhere())
+    rows = max(n for n in range(1, min(total, number) + 1) if total % n == 0)
+    each = total // rows
+    of = sharding.described()
+    if each > 1 and not shards_envs:
+        raise ValueError(f"num_seeds = {number}: must be at least {total} here, for {of}")
+    if config.num_envs % each:
+        why = f"those that share the environments of a seed, of {of}"
+        raise ValueError(f"num_envs = {config.num_envs}: must be a multiple of {each}, {why}")
+    return rows, each
 
 
 def devices_of_each(config: Config, states: Any) -> int:

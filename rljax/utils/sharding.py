@@ -1,10 +1,10 @@
-"""Programs sharded over the devices of this process."""
+"""Programs sharded over the devices of this process, or of several."""
 
 import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rljax.utils import pytrees
+from rljax.utils import hosts, pytrees
 from rljax.utils.forkserver import EnvError
 
 SHARDED = PartitionSpec("agents")  # an array whose leading axis is sharded
@@ -22,20 +22,60 @@ SHARDED_ENVS = PartitionSpec("agents", ENVS)  # an array [A, B, ...] whose secon
 _STATUS = re.compile("[A-Z_]{4,}: ")  # the start of XLA's messages
 
 
+_asked = None  # the number of devices of a process that `using` names
+
+
+@contextlib.contextmanager
+def using(number: int | None) -> Iterator[None]:
+    """In the block programs are spread over this number of local devices, all of which agents and
+    their environments share; None leaves it to each program. Raises ValueError if there are
+    fewer."""
+    global _asked
+    before, there = _asked, len(devices())
+    if number is not None and number > there:
+        kind = devices()[0].platform
+        raise ValueError(f"devices = {number}: must be at most {there}, those of kind {kind!r}")
+    _asked = number
+    try:
+        yield
+    finally:
+        _asked = before
+
+
+def is_asked() -> bool:
+    """Whether a number of devices is asked for."""
+    return _asked is not None
+
+
 def devices() -> list:
-    """The local devices that compute by default: all of a kind, or the one that
-    `jax.default_device` names. A CPU is one, unless `jax_num_cpu_devices` was set before JAX
-    started."""
+    """The local devices that compute by default: all of a kind, the first that `using` names, or
+    the one that `jax.default_device` names. A CPU is one, unless `jax_num_cpu_devices` was set
+    before JAX started."""
     default = jax.config.jax_default_device
     if isinstance(default, jax.Device):
         return [default]
-    return jax.local_devices(backend=default)
+    return jax.local_devices(backend=default)[:_asked]
 
 
-def mesh(agents: int, envs: int = 1) -> Mesh:
+def everywhere() -> list:
+    """The same of all processes."""
+    if hosts.count() == 1:
+        return devices()
+    kind = devices()[0].platform
+    of_each = (jax.local_devices(i, kind)[:_asked] for i in range(hosts.count()))
+    return [device for found in of_each for device in found]
+
+
+def described() -> str:
+    """The devices of all processes, in words."""
+    processes, each = hosts.count(), len(devices())
+    return f"{processes} process{'es' * (processes > 1)} x {each} device{'s' * (each > 1)}"
+
+
+def mesh(agents: int, envs: int = 1, found: list | None = None) -> Mesh:
     """A mesh of `envs` devices for each agent, and of as many agents at once as there are devices
-    for, [agents, envs]."""
-    found = devices()
+    for, [agents, envs]; by default of the local ones."""
+    found = devices() if found is None else found
     rows = max(1, min(agents, len(found) // envs))
     return Mesh(np.array(found[: rows * envs]).reshape(rows, envs), ("agents", ENVS))
 
@@ -64,8 +104,37 @@ def placed(tree: Any, mesh: Mesh, specs: Any = SHARDED, group: int = 1) -> Any:
     size = -(-number // row) * row
     if size > number:
         tree = jax.tree.map(lambda x: x[np.minimum(np.arange(size), number - 1)], tree)
+    shardings = jax.tree.map(partial(NamedSharding, mesh), specs)
+    if mesh.is_multi_process:
+        return _placed_everywhere(tree, shardings)
     tree = jax.tree.map(partial(_from_host, mesh), tree)
-    return jax.device_put(tree, jax.tree.map(partial(NamedSharding, mesh), specs))
+    return jax.device_put(tree, shardings)
+
+
+def _placed_everywhere(tree, shardings):
+    """Arrays that all processes have alike, each of which places its part."""
+
+    def place(sharding, part):
+        whole = jax.device_get(pytrees.plain(part))
+        make = lambda x: jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])  # noqa: E731
+        typed = jax.jit(partial(pytrees.typed, like=part), out_shardings=sharding)
+        return typed(jax.tree.map(make, whole))
+
+    return jax.tree.map(place, shardings, tree)
+
+
+def fetched(tree: Any, mesh: Mesh) -> Any:
+    """What a program of this mesh gave, in NumPy: of several processes, for all of them."""
+    if not mesh.is_multi_process:
+        return jax.device_get(tree)
+    plain = _shared_by_all(mesh)(tree)
+    return pytrees.typed(jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), plain), tree)
+
+
+@lru_cache(maxsize=8)
+def _shared_by_all(mesh):
+    """Jitted: a pytree as every device has it, with random keys as raw data."""
+    return jax.jit(pytrees.plain, out_shardings=NamedSharding(mesh, WHOLE))
 
 
 def _from_host(mesh, x):
@@ -140,6 +209,7 @@ def failures_named(where: str) -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # JAX gives either
         if not _STATUS.match(str(error)):
             raise
+        hosts.raise_if_ended(error)
         raise EnvError(f"{where}: {error}") from error
 
 

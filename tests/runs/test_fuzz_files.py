@@ -160,13 +160,14 @@ def resume_sweep(path):
     asked = sweep_flags.parse("", ["--resume", str(path)])
     options = asked.options
     groups = sweep.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)
-    with sweep_directory._opened(asked, groups, "cpu") as folder:
+    checked = sweep_directory.Checked(groups, [], "cpu")
+    with sweep_directory._opened(asked, checked) as folder:
         journal = sweep.Journal(folder)
-        finals = sweep_directory._finished(folder, journal, groups)
+        finals = sweep_directory.finished(folder, journal, groups)
         sweep_directory.is_done(folder / "sweep.json")
         with begun():
             directory.warn_of_changes(asked.saved, directory.provenance("cpu"))
-            follower = sweep_directory.Follower(asked, groups, folder, journal, None, 0, 0.0)
+            follower = sweep_directory.Follower(asked, checked, folder, journal, None, 0.0)
             if finals is not None:
                 follower.note(finals)
             atomic_io.json_bytes(follower.summary("running"))
