@@ -9,6 +9,7 @@ from rljax.config import MAX_EPISODE_STEPS, Config, default_log_interval
 from rljax.utils.checks import check
 
 DEVICES = ("auto", "cpu", "gpu")
+ENGINES = ("local", "ray")
 EVAL_MODES = ("greedy", "sampled")
 LOG_FORMATS = ("auto", "plain", "json")
 
@@ -20,7 +21,7 @@ FIXED = (
 # Options that a resumed run has from its record, unless it is given others.
 KEPT = (
     *(*FIXED, "render_every", "checkpoint_every", "keep_checkpoints"),
-    *("device", "stop_at_return", "log"),
+    *("device", "engine", "ray_address", "stop_at_return", "log"),
 )
 
 
@@ -40,6 +41,11 @@ class RunOptions:
     from Python nothing is written by default."""
     device: Literal[DEVICES] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
+    engine: Literal[ENGINES] = "local"
+    """Where A3C's workers are: processes of this machine, or actors of a Ray cluster (an extra)."""
+    ray_address: str | None = None
+    """host:port of the Ray cluster, or auto, which is the one that runs on this machine; by default
+    that one or, if there is none, a new one for this run."""
     log_interval: int | None = None
     """Updates averaged into one row of metrics. By default a hundredth of the run."""
     stop_at_return: float | None = None
@@ -84,6 +90,8 @@ class RunOptions:
         check(self, log_interval=1, keep_checkpoints=1)
         check(self, eval_every=0, render_every=0, checkpoint_every=0)
         check_shared(self)
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError(f"ray_address = {self.ray_address!r}: needs engine = 'ray'")
         if self.eval_every and not self.eval_episodes:
             raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")
         if self.render_every and self.run_dir is None:

@@ -1,0 +1,100 @@
+"""Ray clusters: finding one, connecting to it, and what is there. Ray is an extra."""
+
+import contextlib
+import logging
+import signal
+import socket
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from rljax.utils.imports import check_installed
+
+TIMEOUT = 5.0  # seconds that a cluster has to answer: Ray itself would try for minutes, and exit
+
+
+@contextlib.contextmanager
+def connected(address: str | None, cpus: int, who: str) -> Iterator[Any]:
+    """Gives Ray, connected to a cluster. A connection that was there before is used, and stays.
+
+    Args:
+        address: host:port; "auto" for the cluster that runs on this machine; by default that one
+            or, if there is none, a new one, which ends with the block.
+        cpus: needed at once.
+        who: needs them.
+
+    Raises:
+        ValueError: Ray is missing, nobody answers at the address, or the cluster has fewer CPUs.
+    """
+    check_installed("engine = 'ray'", "ray", "ray")
+    with _signals_kept(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # it starts programs only
+        import ray
+
+        is_there = ray.is_initialized()
+        if not is_there:
+            found = _found(address)
+            try:
+                ray.init(
+                    found or "local",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=None if found else False,
+                )
+            except (Exception, SystemExit) as error:
+                line = next(iter(str(error).splitlines()), type(error).__name__)
+                raise ValueError(f"ray_address = {found or address!r}: {line}") from error
+    try:
+        _check_cpus(ray, cpus, who)
+        yield ray
+    finally:
+        if not is_there:
+            with _signals_kept():
+                ray.shutdown()
+
+
+def _found(address):
+    """host:port of a cluster that answers, None for a new one."""
+    from ray._private import services
+
+    if address is not None and "://" in address:
+        what = "must be host:port of a cluster that this machine belongs to, or 'auto'"
+        raise ValueError(f"ray_address = {address!r}: {what}")
+    try:
+        found = services.canonicalize_bootstrap_address(address)
+    except ValueError as error:
+        raise ValueError(f"ray_address = {address!r}: must be host:port or 'auto'") from error
+    if found is None:
+        if address is None:
+            return None
+        raise ValueError(f"ray_address = {address!r}: no cluster runs on this machine")
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        named = f"{address!r}" if address == found else f"{address!r} ({found})"
+        raise ValueError(f"ray_address = {named}: nobody answers there ({error})") from error
+    return found
+
+
+def _check_cpus(ray, cpus, who):
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if there < cpus:
+        raise ValueError(f"{who}: the Ray cluster has {there} CPUs, one is needed for each")
+
+
+@contextlib.contextmanager
+def _signals_kept():
+    """What handles signals, which Ray changes, is the same after the block."""
+    try:
+        before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def address_of(ray: Any) -> str:
+    """The address of this node in its cluster."""
+    return ray.util.get_node_ip_address()
