@@ -15,35 +15,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
-import numpy as np
 
 from rljax.a3c import messages, network, ray_actors, transport
+from rljax.a3c.ray_relays import NodeParameters
 from rljax.a3c.worker_pool import GRACE, MALFORMED, Message
 from rljax.utils import cluster, connections, errors, forkserver
 
 LOOK = 0.5  # seconds between two looks at what Ray says of the actors
 LATE = 30  # seconds, after which it is told that a worker does not start
-MOST_RELAYS = 3  # of a node, that end without a word; its workers end with the last
-
-
-class Parameters:
-    """The newest parameters: in memory for this node's workers, and on their way to others."""
-
-    def __init__(self, size: int):
-        self.size, self.memory = size, network.NodeMemory(size)
-        self.feeds: list[network.Feed] = []
-        self.newest = None
-
-    def publish(self, version: int, vector: np.ndarray) -> None:
-        """Makes a vector the newest."""
-        self.newest = version, vector
-        self.memory.publish(version, vector)
-        self.offer()
-
-    def offer(self) -> None:
-        """Sends the newest to relays that have written what they were sent."""
-        for feed in self.feeds:
-            feed.offer(*self.newest)
 
 
 class _Worker:
@@ -56,29 +35,19 @@ class _Worker:
         self.owed: list[int] = []  # orders that wait for the connection, or for a relay
 
 
-class _Relay:
-    """A node's relay."""
-
-    def __init__(self, number=1):
-        self.actor = self.task = self.attempt = self.feed = self.place = None
-        self.number = number  # started since one wrote parameters
-
-
 class RayPool:
     """As `worker_pool.WorkerPool`, on the cluster to which `ray` is connected."""
 
     def __init__(self, ray: Any, size: int, usual: int, longest: int):
         self.ray, self.usual, self.longest = ray, usual, longest
-        self.parameters = Parameters(size)
+        self.parameters = NodeParameters(ray, size)
         self.workers: dict[int, _Worker] = {}
-        self.relays: dict[str, _Relay] = {}
         self.attempts = itertools.count()
         self.came: deque = deque()  # connections, from the threads that admit them
         self.selector = selectors.DefaultSelector()
         self.looked = time.monotonic()
 
     def __enter__(self):
-        self.node = self.ray.get_runtime_context().get_node_id()
         key = secrets.token_bytes(32)
         self.listener = connections.listen(cluster.address_of(self.ray))
         self.place = ray_actors.Place(
@@ -91,6 +60,7 @@ class RayPool:
         )
         self.woken, self.wake = socket.socketpair()
         self.selector.register(self.woken, selectors.EVENT_READ, ("came", None))
+        self.parameters.begin(self.place, self.attempts, self.selector)
         connections.accept(self.listener, key, self._came)
         return self
 
@@ -105,10 +75,10 @@ class RayPool:
             self.ray.wait(tasks, num_returns=len(tasks), timeout=GRACE)
         for index in list(self.workers):
             self._remove(index)
-        for node in list(self.relays):
-            self._end_relay(node)
+        self.parameters.end()
         self.selector.close()
-        self.parameters.memory.close()
+        for end in (self.woken, self.wake):
+            end.close()
 
     # What a supervisor calls
 
@@ -116,16 +86,13 @@ class RayPool:
         """Starts a worker on a `messages.Job`, as `WorkerPool.start` does."""
         packed = forkserver.packed(job, cloudpickle.dumps)
         attempt = next(self.attempts)
-        actor = self._remote(ray_actors.Worker, num_cpus=1).remote()
+        actor = self.ray.remote(num_cpus=1)(ray_actors.Worker).remote()
         task = actor.run.remote(index, attempt, self.place, packed)
         self.workers[index] = _Worker(actor, task, attempt)
 
     def messages(self, timeout: float) -> Iterator[Message]:
         """As `WorkerPool.messages`."""
-        for node, relay in self.relays.items():
-            if relay.feed:
-                events = selectors.EVENT_READ | selectors.EVENT_WRITE * bool(relay.feed.rest)
-                self.selector.modify(relay.feed, events, ("relay", node))
+        self.parameters.watch()
         for key, _ in self.selector.select(timeout):
             kind, which = key.data
             if kind == "came":
@@ -168,21 +135,14 @@ class RayPool:
 
     def _order(self, worker, kind):
         """Sends an order, or keeps it. Without new parameters a worker does not go on."""
-        if worker.sock and (kind != network.GO_ON or self._is_fed(worker.node)):
+        if worker.sock and (kind != network.GO_ON or self.parameters.is_on(worker.node)):
             network.order(worker.sock, kind)
         else:
             worker.owed.append(kind)
 
-    def _is_fed(self, node):
-        """Whether there are parameters on a node, and newer ones will come."""
-        feed = self.relays[node].feed if node in self.relays else None
-        return node == self.node or bool(feed and feed.is_ready)
-
     def _tell_place(self, worker):
         """Tells a worker where its node has the parameters, and what it was owed."""
-        here = self.parameters.memory.place
-        place = here if worker.node == self.node else self.relays[worker.node].place
-        network.order(worker.sock, network.MEMORY, place)
+        network.order(worker.sock, network.MEMORY, self.parameters.place(worker.node))
         owed, worker.owed = worker.owed, []
         for kind in owed:
             network.order(worker.sock, kind)
@@ -192,7 +152,8 @@ class RayPool:
         if worker.sock:
             self.selector.unregister(worker.reader)
             worker.reader.close()
-        self._kill(worker.actor)
+        if self.ray.is_initialized():
+            self.ray.kill(worker.actor)
 
     # What comes
 
@@ -204,14 +165,7 @@ class RayPool:
         """Takes a connection, unless it is of an actor that has been given up."""
         node, attempt = hello["node"], hello["attempt"]
         if hello["role"] == "relay":
-            relay = self.relays.get(node)
-            if relay is None or relay.attempt != attempt or relay.feed:
-                sock.close()
-                return
-            relay.place, relay.feed = tuple(hello["place"]), network.Feed(sock)
-            self.selector.register(relay.feed, selectors.EVENT_READ, ("relay", node))
-            self.parameters.feeds.append(relay.feed)
-            self.parameters.offer()
+            self.parameters.welcome(sock, hello)
             return
         worker = self.workers.get(hello["index"])
         if worker is None or worker.attempt != attempt or worker.sock:
@@ -220,23 +174,23 @@ class RayPool:
         worker.sock, worker.node, worker.address = sock, node, sock.getpeername()[0]
         worker.reader = transport.Reader(sock, self.usual, self.longest)
         self.selector.register(worker.reader, selectors.EVENT_READ, ("worker", hello["index"]))
-        if self._is_fed(node):
+        if self.parameters.is_on(node):
             self._tell_place(worker)
-        elif node not in self.relays:
-            self._start_relay(node)
+        else:
+            self.parameters.bring_to(node)
 
     def _look(self):
         """What Ray says: which actors have ended, and which do not start."""
         tasks = {worker.task: index for index, worker in self.workers.items()}
-        tasks |= {relay.task: node for node, relay in self.relays.items()}
+        tasks |= self.parameters.tasks()
         ended, _ = self.ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
         for task in ended:
             which = tasks[task]
-            if which in self.relays:
+            if which not in self.workers:
                 self._lose_relay(which)
-            elif which in self.workers and self.workers[which].sock:
+            elif self.workers[which].sock:
                 yield from self._messages_of(which, dead=True)
-            elif which in self.workers and not self.came:
+            elif not self.came:
                 yield from self._failed(which)
         for index, worker in self.workers.items():
             if not worker.sock and worker.begun < time.monotonic() - LATE:
@@ -258,57 +212,20 @@ class RayPool:
         self._remove(index)
         yield Message(index, None, how)
 
-    # Relays
-
-    def _start_relay(self, node):
-        relay = self.relays.setdefault(node, _Relay())
-        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        how = dict(num_cpus=0, scheduling_strategy=strategy(node, soft=False))
-        relay.actor = self._remote(ray_actors.Relay, **how).remote()
-        relay.attempt = next(self.attempts)
-        relay.task = relay.actor.run.remote(relay.attempt, node, self.place)
-
     def _hear(self, node):
-        relay = self.relays[node]
-        feed, was_ready = relay.feed, relay.feed.is_ready
-        feed.take()
-        if feed.rest:
-            feed.send()
-        if feed.ended:
+        is_new, is_lost = self.parameters.hear(node)
+        if is_lost:
             self._lose_relay(node)
-            return
-        self.parameters.offer()
-        if feed.is_ready and not was_ready:
-            relay.number = 0
+        elif is_new:
             for worker in self._workers_of(node):
                 self._tell_place(worker)
 
     def _lose_relay(self, node):
-        """Starts another, if the node has workers: they wait for it, at their next push."""
-        relay = self.relays[node]
-        self._end_relay(node)
+        """Workers wait for the next relay, at their next push."""
         workers = self._workers_of(node)
-        if relay.number == MOST_RELAYS:
+        if self.parameters.lose(node, bool(workers)):
             for worker in workers:
                 worker.sock.shutdown(socket.SHUT_RDWR)  # which its reader notices
-        elif workers:
-            self.relays[node] = _Relay(relay.number + 1)
-            self._start_relay(node)
-
-    def _end_relay(self, node):
-        relay = self.relays.pop(node)
-        if relay.feed:
-            self.parameters.feeds.remove(relay.feed)
-            self.selector.unregister(relay.feed)
-            relay.feed.close()
-        self._kill(relay.actor)
 
     def _workers_of(self, node):
         return [worker for worker in self.workers.values() if worker.node == node]
-
-    def _remote(self, kind, **how):
-        return self.ray.remote(**how)(kind)
-
-    def _kill(self, actor):
-        if self.ray.is_initialized():
-            self.ray.kill(actor)
