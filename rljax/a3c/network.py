@@ -61,13 +61,9 @@ class Link:
         message = memoryview(message).cast("B")
         header = HEADER.pack(len(message), kind)
         try:
-            sent = self.sock.sendmsg([header, message])
-            if sent < len(header):
-                self.sock.sendall(header[sent:])
-            self.sock.sendall(message[max(0, sent - len(header)) :])
+            return waited + _send(self.sock, header, message)
         except OSError:
             raise Stopped from None
-        return waited
 
     def recv_bytes(self) -> bytes:
         """Waits for a turn; raises an EOFError at the order to stop."""
@@ -104,6 +100,20 @@ class Link:
             self.turns += kind == TURN
             if kind == MEMORY:
                 self.place = tuple(place)
+
+
+def _send(sock, header, message):
+    """Sends all of it; the seconds that it waited for room."""
+    try:
+        sent = sock.sendmsg([header, message], [], socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        sent = 0
+    if sent == len(header) + len(message):
+        return 0.0
+    begun = time.perf_counter()
+    sock.sendall(header[sent:])
+    sock.sendall(message[max(0, sent - len(header)) :])
+    return time.perf_counter() - begun
 
 
 class MappedParameters:
