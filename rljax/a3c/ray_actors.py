@@ -61,6 +61,7 @@ class Relay:
         memory = network.NodeMemory(place.size)
         hello = {"role": "relay", "attempt": attempt, "node": node, "place": memory.place}
         sock = connections.connect(place.address, place.key, hello)
+        network.exit_when_ended(sock, GRACE)
         network.relay(sock, memory, place.size)
 
 

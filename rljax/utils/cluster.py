@@ -27,30 +27,35 @@ def connected(address: str | None, cpus: int, who: str) -> Iterator[Any]:
         ValueError: Ray is missing, nobody answers at the address, or the cluster has fewer CPUs.
     """
     check_installed("engine = 'ray'", "ray", "ray")
-    with _signals_kept(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # it starts programs only
-        import ray
+    import ray
 
-        is_there = ray.is_initialized()
-        if not is_there:
-            found = _found(address)
+    with contextlib.ExitStack() as stack:
+        if not ray.is_initialized():
+            stack.enter_context(_begun(ray, address))
+        _check_cpus(ray, cpus, who)
+        yield ray
+
+
+@contextlib.contextmanager
+def _begun(ray, address):
+    """Connects for the block. Ray prints nothing meanwhile: of a node that died it would say the
+    last twenty lines of a log, in the middle of a display."""
+    found, worker = _found(address), ray._private.worker
+    prints, worker.print_to_stdstream = worker.print_to_stdstream, lambda *_, **how: None
+    try:
+        with _signals_kept(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # it starts programs only
+            how = dict(log_to_driver=False, logging_level=logging.ERROR)
             try:
-                ray.init(
-                    found or "local",
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    include_dashboard=None if found else False,
-                )
+                ray.init(found or "local", include_dashboard=None if found else False, **how)
             except (Exception, SystemExit) as error:
                 line = next(iter(str(error).splitlines()), type(error).__name__)
                 raise ValueError(f"ray_address = {found or address!r}: {line}") from error
-    try:
-        _check_cpus(ray, cpus, who)
-        yield ray
+        yield
     finally:
-        if not is_there:
-            with _signals_kept():
-                ray.shutdown()
+        with _signals_kept():
+            ray.shutdown()
+        worker.print_to_stdstream = prints
 
 
 def _found(address):
@@ -62,12 +67,12 @@ def _found(address):
         raise ValueError(f"ray_address = {address!r}: {what}")
     try:
         found = services.canonicalize_bootstrap_address(address)
+    except ConnectionError as error:
+        raise ValueError(f"ray_address = {address!r}: no cluster runs on this machine") from error
     except ValueError as error:
         raise ValueError(f"ray_address = {address!r}: must be host:port or 'auto'") from error
     if found is None:
-        if address is None:
-            return None
-        raise ValueError(f"ray_address = {address!r}: no cluster runs on this machine")
+        return None
     host, _, port = found.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
