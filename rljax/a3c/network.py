@@ -20,6 +20,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 
 import numpy as np
 
@@ -27,8 +28,9 @@ from rljax.a3c.transport import HEADER, SharedParameters, Stopped
 
 CREDIT = 2  # messages of a worker that the holder has not dealt with, before the worker waits
 GO_ON, TURN, MEMORY = range(3)
-"""Kinds of orders to a worker: a message was dealt with; a turn; where the parameters are."""
-_ORDER = struct.Struct("=Bqq")  # kind, process, descriptor
+"""Kinds of orders to a worker, with two numbers: a message was dealt with; a turn, and the version
+of the parameters that it takes; where they are, a process and its descriptor."""
+_ORDER = struct.Struct("=Bqq")  # kind, numbers
 _VERSION = struct.Struct("=q")  # before parameters
 
 
@@ -40,7 +42,8 @@ class Link:
 
     def __init__(self, sock: socket.socket):
         self.sock, self.ended = sock, False
-        self.credit, self.turns = CREDIT, 0
+        self.credit = CREDIT
+        self.turns, self.least = deque(), 0  # versions: of turns to come, and of this one at least
         self.place: tuple[int, int] | None = None  # of the node's parameters
         self.orders = b""
 
@@ -71,7 +74,7 @@ class Link:
             self._take()
             if self.ended:
                 raise EOFError
-        self.turns -= 1
+        self.least = self.turns.popleft()
         return b"t"
 
     def memory(self) -> tuple[int, int]:
@@ -95,11 +98,12 @@ class Link:
         self.ended, orders = not part, self.orders + part
         whole = len(orders) - len(orders) % _ORDER.size
         self.orders = orders[whole:]
-        for kind, *place in _ORDER.iter_unpack(orders[:whole]):
+        for kind, *numbers in _ORDER.iter_unpack(orders[:whole]):
             self.credit += kind == GO_ON
-            self.turns += kind == TURN
-            if kind == MEMORY:
-                self.place = tuple(place)
+            if kind == TURN:
+                self.turns.append(numbers[0])
+            elif kind == MEMORY:
+                self.place = tuple(numbers)
 
 
 def _send(sock, header, message):
@@ -125,12 +129,20 @@ class MappedParameters:
         self.found = np.empty(size + 2, np.float32)
 
     def read(self, into: np.ndarray) -> int:
-        """Copies the newest vector; its version. The first time it waits for them."""
+        """Copies the newest vector; its version. Waits for the first, and in a turn for those that
+        the turn is for, which may be on their way to this node; raises `Stopped` meanwhile."""
+        while (version := self._read()) < self.link.least:
+            if self.link.is_stopped():
+                raise Stopped
+            time.sleep(1e-4)
+        into[:] = self.found[:-2]
+        return version
+
+    def _read(self):
         if self.link.memory() != self.place:
             self.place = self.link.place
             self.shared = _mapped(self.size, self.place)
         self.shared.read(self.found)
-        into[:] = self.found[:-2]
         return int(self.found[-2:].view(np.int64)[0])
 
 
@@ -206,11 +218,11 @@ def exit_when_ended(sock: socket.socket, grace: float) -> None:
 # The holder's end
 
 
-def order(sock: socket.socket, kind: int, place: tuple[int, int] = (0, 0)) -> None:
+def order(sock: socket.socket, kind: int, numbers: tuple[int, int] = (0, 0)) -> None:
     """Sends an order to a worker. They are few and short: where there is no room for one, the
     worker has not read for very long, and its connection is broken off."""
     try:
-        sent = sock.send(_ORDER.pack(kind, *place))
+        sent = sock.send(_ORDER.pack(kind, *numbers))
     except OSError:
         sent = 0
     if sent < _ORDER.size:

@@ -32,7 +32,7 @@ class _Worker:
         self.actor, self.task, self.attempt = actor, task, attempt
         self.sock = self.reader = self.node = self.address = None
         self.begun = time.monotonic()
-        self.owed: list[int] = []  # orders that wait for the connection, or for a relay
+        self.owed: list[tuple] = []  # orders that wait for the connection, or for a relay
 
 
 class RayPool:
@@ -109,7 +109,7 @@ class RayPool:
 
     def grant(self, index: int) -> None:
         """Gives a worker a turn."""
-        self._order(self.workers[index], network.TURN)
+        self._order(self.workers[index], network.TURN, (self.parameters.newest[0], 0))
 
     def waiting(self) -> int:
         """Bytes that have come and are not read."""
@@ -133,19 +133,19 @@ class RayPool:
             self._remove(index)
             yield Message(index, None, f"on {worker.address} died: its connection ended")
 
-    def _order(self, worker, kind):
-        """Sends an order, or keeps it. Without new parameters a worker does not go on."""
-        if worker.sock and (kind != network.GO_ON or self.parameters.is_on(worker.node)):
-            network.order(worker.sock, kind)
+    def _order(self, worker, *order):
+        """Sends an order, or keeps it while there are no new parameters on the worker's node."""
+        if worker.sock and self.parameters.is_on(worker.node):
+            network.order(worker.sock, *order)
         else:
-            worker.owed.append(kind)
+            worker.owed.append(order)
 
     def _tell_place(self, worker):
         """Tells a worker where its node has the parameters, and what it was owed."""
         network.order(worker.sock, network.MEMORY, self.parameters.place(worker.node))
         owed, worker.owed = worker.owed, []
-        for kind in owed:
-            network.order(worker.sock, kind)
+        for order in owed:
+            network.order(worker.sock, *order)
 
     def _remove(self, index):
         worker = self.workers.pop(index)

@@ -254,6 +254,8 @@ def test_turns_are_granted_one_at_a_time_until_the_order_to_stop(carrier):
 class Placed:
     """A worker's link that knows one place."""
 
+    least = 0
+
     def __init__(self, place):
         self.place = place
 
@@ -353,6 +355,24 @@ def test_a_relay_that_is_slow_gets_the_newest_and_misses_others():
         feed.take()
     assert (vector == 49).all()
     assert memory.number == 2  # versions 0 and 49
+
+
+def test_a_turn_waits_for_its_parameters():
+    here, there = connected()
+    link, memory, vector = network.Link(there), network.NodeMemory(3), np.empty(3, np.float32)
+    memory.publish(4, np.full(3, 4, np.float32))
+    network.order(here, network.MEMORY, memory.place)
+    network.order(here, network.TURN, (5, 0))
+    link.recv_bytes()
+    threading.Timer(0.2, memory.publish, (5, np.full(3, 5, np.float32))).start()
+    parameters = network.MappedParameters(link, 3)
+    assert parameters.read(vector) == 5
+    assert vector.tolist() == [5, 5, 5]
+    network.order(here, network.TURN, (6, 0))
+    link.recv_bytes()
+    threading.Timer(0.2, here.close).start()
+    with pytest.raises(transport.Stopped):
+        parameters.read(vector)
 
 
 def test_a_relays_end_is_noticed():
