@@ -2,14 +2,22 @@
 
 import contextlib
 import logging
+import os
 import signal
 import socket
-import warnings
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from rljax.utils.imports import check_installed
 
+_CLUSTER = """
+import os, sys, ray
+made = ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+print(made.address_info["gcs_address"], os.environ.get("RAY_AUTH_MODE", ""), flush=True)
+sys.stdin.read()
+"""
 TIMEOUT = 5.0  # seconds that a cluster has to answer: Ray itself would try for minutes, and exit
 
 
@@ -40,22 +48,59 @@ def connected(address: str | None, cpus: int, who: str) -> Iterator[Any]:
 def _begun(ray, address):
     """Connects for the block. Ray prints nothing meanwhile: of a node that died it would say the
     last twenty lines of a log, in the middle of a display."""
-    found, worker = _found(address), ray._private.worker
-    prints, worker.print_to_stdstream = worker.print_to_stdstream, lambda *_, **how: None
+    worker = ray._private.worker
+    with contextlib.ExitStack() as stack:
+        found = _found(address) or stack.enter_context(_started())
+        prints, worker.print_to_stdstream = worker.print_to_stdstream, lambda *_, **how: None
+        try:
+            with _signals_kept():
+                ray.init(found, log_to_driver=False, logging_level=logging.ERROR)
+            yield
+        except (ConnectionError, RuntimeError, SystemExit) as error:
+            if ray.is_initialized():
+                raise
+            line = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ValueError(f"ray_address = {found!r}: {line}") from error
+        finally:
+            with _signals_kept():
+                ray.shutdown()
+            worker.print_to_stdstream = prints
+
+
+@contextlib.contextmanager
+def _started():
+    """Starts a cluster on this machine for the block, or until this process ends; its address. A
+    process of its own does so: Ray forks, which none in which JAX runs may do."""
+    command = [sys.executable, "-c", _CLUSTER]
+    how = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    with subprocess.Popen(command, text=True, start_new_session=True, **how) as process:
+        found, _, auth_mode = process.stdout.readline().strip().partition(" ")
+        if not found:
+            raise ValueError("engine = 'ray': no cluster could be started (see /tmp/ray)")
+        try:
+            with _auth_mode(auth_mode):
+                yield found
+        finally:
+            process.stdin.close()  # which it waits for
+
+
+@contextlib.contextmanager
+def _auth_mode(mode):
+    """Has this process show the user's token, in the block, to a cluster that asks for it: Ray sets
+    this mode by itself only in the process that starts the cluster."""
+    from ray._raylet import Config
+
+    before = os.environ.get("RAY_AUTH_MODE")
+    if not mode or before:
+        yield
+        return
+    os.environ["RAY_AUTH_MODE"] = mode
+    Config.initialize("")  # reads it again
     try:
-        with _signals_kept(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # it starts programs only
-            how = dict(log_to_driver=False, logging_level=logging.ERROR)
-            try:
-                ray.init(found or "local", include_dashboard=None if found else False, **how)
-            except (Exception, SystemExit) as error:
-                line = next(iter(str(error).splitlines()), type(error).__name__)
-                raise ValueError(f"ray_address = {found or address!r}: {line}") from error
         yield
     finally:
-        with _signals_kept():
-            ray.shutdown()
-        worker.print_to_stdstream = prints
+        del os.environ["RAY_AUTH_MODE"]
+        Config.initialize("")
 
 
 def _found(address):

@@ -13,6 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import ray_cluster
+from ray_cluster import actors, wait_until
 
 import rljax
 from rljax import a3c, evaluation
@@ -51,56 +53,21 @@ WORKERS = WorkerConfig(num_workers=2)
 
 @pytest.fixture
 def nodes():
-    """A cluster of a node with one CPU, the driver's, and two others; its address is `address`."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1))
-    for _ in range(2):
-        made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
+    """A cluster of a node with one CPU, the driver's, and two others."""
+    with ray_cluster.running(1, 1, 1) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def address():
     """Of a cluster of two nodes that no test harms."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1))
-    made.add_node(num_cpus=1)
-    yield made.address
-    made.shutdown()
+    with ray_cluster.running(1, 1) as made:
+        yield made.address
 
 
 def train(run_dir, address, env="probes:RewardByAction", **told):
     told = {**SMALL, "engine": "ray", "ray_address": address, **told}
     return rljax.train("a3c", env, **told, run_dir=run_dir)
-
-
-def processes(name):
-    """pid: parent's pid, of the living actors of a kind, in whatever cluster."""
-    found = {}
-    for path in Path("/proc").iterdir():
-        try:
-            command = (path / "cmdline").read_bytes() if path.name.isdecimal() else b""
-            if command.startswith(f"ray::{name}".encode()):
-                state, parent = (path / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state not in "ZX":
-                    found[int(path.name)] = int(parent)
-        except OSError:
-            pass
-    return found
-
-
-def wait_until(is_so, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not is_so() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert is_so()
-
-
-def raylet_of(node):
-    return node.all_processes["raylet"][0].process.pid
 
 
 def rows_without_times(run_dir):
@@ -148,11 +115,11 @@ class Disturbed:
     """A run that is disturbed once, after some gradients, and what became of it."""
 
     def __init__(self, address, disturb, monkeypatch, config=CONFIG):
-        self.told, self.statuses, actors, push = [], [], [], holder.ParameterHolder.push
+        self.told, self.statuses, pushes, push = [], [], [], holder.ParameterHolder.push
 
         def noted_push(held, message, worker):
             pushed = push(held, message, worker)
-            actors.append(pushed[0]["actor"].tobytes())  # whose key is another in each rollout
+            pushes.append(pushed[0]["actor"].tobytes())  # whose key is another in each rollout
             return pushed
 
         monkeypatch.setattr(holder.ParameterHolder, "push", noted_push)
@@ -172,14 +139,14 @@ class Disturbed:
         counts = self.state.counts
         assert counts.applied == counts.staleness.sum() == config.num_updates
         assert counts.stale == counts.not_finite == counts.malformed == 0
-        assert len(actors) == len(set(actors)) == config.num_updates  # each once
+        assert len(pushes) == len(set(pushes)) == config.num_updates  # each once
         total = sum(status.steps for status in self.statuses[-1].workers)
         assert total == config.total_timesteps
         learners = jax.tree.map(lambda x: np.asarray(x)[None], self.state.learner)
         keys = jax.random.split(jax.random.key(1), 1)
         evaluated = evaluation.evaluate(config, learners, keys, 10, greedy=True)
         assert evaluated.returns.tolist() == [[1.0] * 10]
-        wait_until(lambda: not processes("Worker") and not processes("Relay"))
+        wait_until(lambda: not actors("Worker") and not actors("Relay"))
 
 
 def kill(pids):
@@ -187,7 +154,7 @@ def kill(pids):
 
 
 def test_a_killed_worker_is_replaced(nodes, monkeypatch):
-    run = Disturbed(nodes.address, lambda: kill(processes("Worker")), monkeypatch)
+    run = Disturbed(nodes.address, lambda: kill(actors("Worker")), monkeypatch)
     assert run.state.counts.restarts == 1
     assert len(run.told) == 1
     assert "died: its connection ended; started again where its last gradient left" in run.told[0]
@@ -202,7 +169,7 @@ def test_a_killed_relay_is_replaced_and_costs_no_worker(nodes, monkeypatch):
         return bring_to(self, node, number)
 
     monkeypatch.setattr(ray_relays.NodeParameters, "bring_to", noted)
-    run = Disturbed(nodes.address, lambda: kill(processes("Relay")), monkeypatch)
+    run = Disturbed(nodes.address, lambda: kill(actors("Relay")), monkeypatch)
     assert run.state.counts.restarts == 0
     assert not run.told
     assert len(brought) == 2
@@ -211,9 +178,8 @@ def test_a_killed_relay_is_replaced_and_costs_no_worker(nodes, monkeypatch):
 
 def test_a_killed_nodes_worker_is_started_on_another(nodes, monkeypatch):
     def disturb():
-        parents = set(processes("Worker").values()) - {raylet_of(nodes.head_node)}
-        (lost,) = [node for node in nodes.worker_nodes if raylet_of(node) in parents]
-        nodes.remove_node(lost, allow_graceful=False)
+        (lost,) = set(actors("Worker").values()) - {nodes.raylets[0]}
+        ray_cluster.kill_node(lost)
 
     run = Disturbed(nodes.address, disturb, monkeypatch)
     assert run.state.counts.restarts == 1
@@ -225,7 +191,7 @@ def test_a_killed_raylets_worker_is_started_on_another(nodes, monkeypatch):
     config = dataclasses.replace(CONFIG, total_timesteps=400_000)
 
     def disturb():
-        kill(set(processes("Worker").values()) - {raylet_of(nodes.head_node)})
+        kill(set(actors("Worker").values()) - {nodes.raylets[0]})
 
     run = Disturbed(nodes.address, disturb, monkeypatch, config)
     assert run.state.counts.restarts == len(run.told) <= 1
@@ -241,10 +207,10 @@ def test_no_actor_outlives_the_main_process(address, tmp_path, number):
     process = subprocess.Popen([sys.executable, SCRIPT, *flags, *where, *env])
     metrics = tmp_path / "run" / "metrics.csv"
     wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 2, 60)
-    assert len(processes("Worker")) == 2
+    assert len(actors("Worker")) == 2
     process.send_signal(number)
     assert process.wait(30) == (-9 if number == signal.SIGKILL else 143)
-    wait_until(lambda: not processes("Worker") and not processes("Relay"))
+    wait_until(lambda: not actors("Worker") and not actors("Relay"))
 
 
 def test_a_worker_that_dies_again_and_again_ends_the_run(address, tmp_path):
