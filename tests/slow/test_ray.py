@@ -1,5 +1,6 @@
 """A3C on Ray: real clusters of several nodes in this machine, real signals."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import ray_cluster
+import ray_network
 from ray_cluster import actors, wait_until
 
 import rljax
@@ -211,6 +213,35 @@ def test_no_actor_outlives_the_main_process(address, tmp_path, number):
     process.send_signal(number)
     assert process.wait(30) == (-9 if number == signal.SIGKILL else 143)
     wait_until(lambda: not actors("Worker") and not actors("Relay"))
+
+
+def test_a_network_cut_for_20_seconds_costs_nothing(tmp_path):
+    """Between two machines; the worker on the other one goes on where it was."""
+    flags = "--preset none --total-timesteps 400000 --num-steps 4 --learning-rate 0.01 --quiet"
+    env = "--env host_probes:RewardByAction --num-workers 2 --num-seeds 1"
+    where = ["--engine", "ray", "--ray-address", ray_network.HEAD, "--run-dir", tmp_path / "run"]
+    metrics = tmp_path / "run" / "metrics.csv"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(ray_network.two_machines())
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"network namespaces are not allowed here: {error}")
+        stack.enter_context(ray_network.ray_on_both())
+        command = [sys.executable, SCRIPT, *flags.split(), *env.split(), *where]
+        run = ray_network.run_on_first(*command)
+        stack.callback(run.kill)
+        wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 2, 60)
+        before = metrics.read_text().count("\n")
+        ray_network.plug(False)
+        time.sleep(20)
+        ray_network.plug(True)
+        assert metrics.read_text().count("\n") > before + 2  # the worker beside the holder went on
+        assert run.wait(300) == 0
+    summary = rljax.load(tmp_path / "run").summary
+    assert summary["status"] == "completed"
+    assert summary["gradients_applied"] == 100_000
+    assert summary["gradients_rejected"] == summary["worker_restarts"] == 0
+    assert summary["final_return"]["per_seed"] == [1.0]
 
 
 def test_a_worker_that_dies_again_and_again_ends_the_run(address, tmp_path):
