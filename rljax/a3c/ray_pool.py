@@ -7,7 +7,6 @@ import math
 import secrets
 import selectors
 import socket
-import sys
 import time
 import warnings
 from collections import deque
@@ -19,7 +18,7 @@ import cloudpickle
 from rljax.a3c import messages, network, ray_actors, transport
 from rljax.a3c.ray_relays import NodeParameters
 from rljax.a3c.worker_pool import GRACE, MALFORMED, Message
-from rljax.utils import cluster, connections, errors, forkserver
+from rljax.utils import cluster, connections, errors, forkserver, nodes
 
 LOOK = 0.5  # seconds between two looks at what Ray says of the actors
 LATE = 30  # seconds, after which it is told that a worker does not start
@@ -50,14 +49,8 @@ class RayPool:
     def __enter__(self):
         key = secrets.token_bytes(32)
         self.listener = connections.listen(cluster.address_of(self.ray))
-        self.place = ray_actors.Place(
-            self.listener.getsockname()[:2],
-            key,
-            self.parameters.size,
-            ray_actors.environment(),
-            sys.path,
-            ray_actors.versions(),
-        )
+        address, size = self.listener.getsockname()[:2], self.parameters.size
+        self.place = ray_actors.Place(address, key, size, nodes.origin())
         self.woken, self.wake = socket.socketpair()
         self.selector.register(self.woken, selectors.EVENT_READ, ("came", None))
         self.parameters.begin(self.place, self.attempts, self.selector)

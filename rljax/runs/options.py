@@ -90,8 +90,6 @@ class RunOptions:
         check(self, log_interval=1, keep_checkpoints=1)
         check(self, eval_every=0, render_every=0, checkpoint_every=0)
         check_shared(self)
-        if self.ray_address is not None and self.engine != "ray":
-            raise ValueError(f"ray_address = {self.ray_address!r}: needs engine = 'ray'")
         if self.eval_every and not self.eval_episodes:
             raise ValueError("eval_episodes = 0: must be at least 1 with eval_every")
         if self.render_every and self.run_dir is None:
@@ -113,6 +111,8 @@ class RunOptions:
 def check_shared(options: Any) -> None:
     """`validate` for the options that runs and sweeps share."""
     check(options, seed=0, num_seeds=1, eval_episodes=0, eval_envs=1, eval_max_steps=1)
+    if options.ray_address is not None and options.engine != "ray":
+        raise ValueError(f"ray_address = {options.ray_address!r}: needs engine = 'ray'")
     if options.eval_max_steps >= 2**31:
         raise ValueError(f"eval_max_steps = {options.eval_max_steps}: must be below 2**31")
     if options.seed + options.num_seeds > 2**32:

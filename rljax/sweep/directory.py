@@ -91,6 +91,7 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
         signals.check()
         groups = trials.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)
         metrics = running.check(groups)
+        train = stack.enter_context(running.engine(groups, options))
         folder = stack.enter_context(_opened(asked, groups, device))
         journal = Journal(folder, metrics)
         finals = _finished(folder, journal, groups)
@@ -99,7 +100,8 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
         ):
             yield lambda: complete(folder / SUMMARY, options.quiet)
         else:
-            yield lambda: _train(asked, groups, folder, journal, finals, signals, device, begun)
+            plan = asked, groups, folder, journal
+            yield lambda: _train(*plan, train, finals, signals, device, begun)
 
 
 @contextlib.contextmanager
@@ -161,7 +163,7 @@ def complete(summary: Path, quiet: bool) -> Done:
     return Done(atomic_io.read_json(summary), [], 0)
 
 
-def _train(asked, groups, folder, journal, finals, signals, device, begun):
+def _train(asked, groups, folder, journal, train, finals, signals, device, begun):
     options = asked.options
     if asked.saved:
         again = directory.provenance(device)
@@ -182,7 +184,7 @@ def _train(asked, groups, folder, journal, finals, signals, device, begun):
             follower.note(finals)
         status, exit_status = "completed", 0
         try:
-            follower.follow(signals)
+            follower.follow(train, signals)
         except KeyboardInterrupt:
             status, exit_status = "interrupted", signals.exit_status
         if status == "completed" and follower.failures:
@@ -206,9 +208,9 @@ class Follower:
         self.left = [len(group.trials) for group in groups]
         self.returns = {index: [] for index in range(len(asked.points))}
 
-    def follow(self, signals) -> None:
+    def follow(self, train, signals) -> None:
         """Trains all trials that are left; raises KeyboardInterrupt if a signal came."""
-        steps = running.chunks(self.groups, self.asked.options, set(self.journal.trials))
+        steps = train(self.groups, self.asked.options, set(self.journal.trials))
         with contextlib.closing(steps):
             for step in steps:
                 self.take(step)

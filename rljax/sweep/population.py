@@ -23,14 +23,18 @@ FILLED = 0.6  # from this share on a large batch is filled up with copies
 
 
 def train(
-    trials: Sequence[Trial], how: SweepOptions, done: Collection[int] = ()
+    trials: Sequence[Trial],
+    how: SweepOptions,
+    done: Collection[int] = (),
+    most: int | None = None,
 ) -> Iterator[Progress]:
     """Trains the trials of a group, batch after batch, and evaluates them.
 
     All batches have one size, rounded up to whole devices, and are filled up with copies: one
-    compiled program serves all. Where it fails, all trials of the batch do.
+    compiled program serves all. Where it fails, all trials of the batch do. The size is at the
+    `most` this, where these are not all trials of the group.
     """
-    program = programs.fitting(trials[0], how, len(trials))
+    program = programs.fitting(trials[0], how, most or len(trials))
     pace = 1
     for start in range(0, len(trials), program.size):
         batch = [x for x in trials[start : start + program.size] if x.number not in done]

@@ -60,7 +60,8 @@ def _begun(ray, address):
             if ray.is_initialized():
                 raise
             line = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ValueError(f"ray_address = {found!r}: {line}") from error
+            token = "" if "RAY_AUTH_MODE" in os.environ else "; does it need RAY_AUTH_MODE=token?"
+            raise ValueError(f"ray_address = {found!r}: {line}{token}") from error
         finally:
             with _signals_kept():
                 ray.shutdown()

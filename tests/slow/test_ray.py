@@ -20,10 +20,10 @@ from ray_cluster import actors, wait_until
 
 import rljax
 from rljax import a3c, evaluation
-from rljax.a3c import holder, ray_actors, ray_relays
+from rljax.a3c import holder, ray_relays
 from rljax.config import Config, WorkerConfig
 from rljax.loggers import tables
-from rljax.utils import cluster, forkserver, seeds
+from rljax.utils import cluster, forkserver, nodes, seeds
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ WORKERS = WorkerConfig(num_workers=2)
 
 
 @pytest.fixture
-def nodes():
+def harmed():
     """A cluster of a node with one CPU, the driver's, and two others."""
     with ray_cluster.running(1, 1, 1) as made:
         yield made
@@ -155,14 +155,14 @@ def kill(pids):
     os.kill(max(pids), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_replaced(nodes, monkeypatch):
-    run = Disturbed(nodes.address, lambda: kill(actors("Worker")), monkeypatch)
+def test_a_killed_worker_is_replaced(harmed, monkeypatch):
+    run = Disturbed(harmed.address, lambda: kill(actors("Worker")), monkeypatch)
     assert run.state.counts.restarts == 1
     assert len(run.told) == 1
     assert "died: its connection ended; started again where its last gradient left" in run.told[0]
 
 
-def test_a_killed_relay_is_replaced_and_costs_no_worker(nodes, monkeypatch):
+def test_a_killed_relay_is_replaced_and_costs_no_worker(harmed, monkeypatch):
     brought = []
     bring_to = ray_relays.NodeParameters.bring_to
 
@@ -171,31 +171,31 @@ def test_a_killed_relay_is_replaced_and_costs_no_worker(nodes, monkeypatch):
         return bring_to(self, node, number)
 
     monkeypatch.setattr(ray_relays.NodeParameters, "bring_to", noted)
-    run = Disturbed(nodes.address, lambda: kill(actors("Relay")), monkeypatch)
+    run = Disturbed(harmed.address, lambda: kill(actors("Relay")), monkeypatch)
     assert run.state.counts.restarts == 0
     assert not run.told
     assert len(brought) == 2
     assert brought[0] == brought[1]
 
 
-def test_a_killed_nodes_worker_is_started_on_another(nodes, monkeypatch):
+def test_a_killed_nodes_worker_is_started_on_another(harmed, monkeypatch):
     def disturb():
-        (lost,) = set(actors("Worker").values()) - {nodes.raylets[0]}
+        (lost,) = set(actors("Worker").values()) - {harmed.raylets[0]}
         ray_cluster.kill_node(lost)
 
-    run = Disturbed(nodes.address, disturb, monkeypatch)
+    run = Disturbed(harmed.address, disturb, monkeypatch)
     assert run.state.counts.restarts == 1
     assert len(run.told) == 1
 
 
-def test_a_killed_raylets_worker_is_started_on_another(nodes, monkeypatch):
+def test_a_killed_raylets_worker_is_started_on_another(harmed, monkeypatch):
     """The actor goes on until Ray finds the node dead, which takes longer than a short run."""
     config = dataclasses.replace(CONFIG, total_timesteps=400_000)
 
     def disturb():
-        kill(set(actors("Worker").values()) - {nodes.raylets[0]})
+        kill(set(actors("Worker").values()) - {harmed.raylets[0]})
 
-    run = Disturbed(nodes.address, disturb, monkeypatch, config)
+    run = Disturbed(harmed.address, disturb, monkeypatch, config)
     assert run.state.counts.restarts == len(run.told) <= 1
 
 
@@ -275,9 +275,11 @@ def test_an_environment_that_only_actors_cannot_make(address, tmp_path):
 
 
 def test_another_version_on_a_node(address, tmp_path, monkeypatch):
-    others = {**ray_actors.versions(), "JAX": "0.1.2"}
-    monkeypatch.setattr(ray_actors, "versions", lambda: others)
-    with pytest.raises(forkserver.RefusedError, match=r"has JAX [\d.]+, not 0.1.2 as") as caught:
+    others = {**nodes.versions(), "JAX": "0.1.2"}
+    monkeypatch.setattr(nodes, "versions", lambda: others)
+    with pytest.raises(
+        forkserver.RefusedError, match=r"has JAX [\d.]+, not 0.1.2 as the main"
+    ) as caught:
         train(tmp_path / "run", address)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
