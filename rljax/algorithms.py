@@ -46,6 +46,7 @@ class Algorithm:
     options_name: str = ""  # their name in config.json
     num_seeds: int = 8  # of a run, by default
     in_processes: bool = False  # it computes in processes that it starts, on the CPU
+    engines: tuple[str, ...] = ("local",)  # where those may be; `chunks` takes them if several
 
     @property
     def own(self) -> tuple[Any, ...]:
@@ -60,7 +61,12 @@ class Algorithm:
 
 ALGORITHMS = {
     "a2c": Algorithm("rljax.a2c"),
-    "a3c": Algorithm("rljax.a3c", WorkerConfig, "workers", num_seeds=1, in_processes=True),
+    "a3c": Algorithm(
+        *("rljax.a3c", WorkerConfig, "workers"),
+        num_seeds=1,
+        in_processes=True,
+        engines=("local", "ray"),
+    ),
     "a3c_simulated": Algorithm("rljax.a3c.simulated", SimulationConfig, "simulation"),
     "dqn": Algorithm("rljax.dqn", DQNConfig, "dqn"),
 }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax.a3c import messages, timing, transport
+from rljax.a3c import messages, timing
 from rljax.a3c.counts import Counts, as_arrays
 from rljax.a3c.worker_pool import Message, WorkerError, WorkerPool
 from rljax.utils import forkserver, pytrees
@@ -85,7 +85,7 @@ class Supervisor:
         except (OSError, EOFError) as error:
             return self._replace(index, f"could not be started ({error!r})", pool)
         if not self.workers.lockstep:
-            for _ in range(transport.ROOM):
+            for _ in range(pool.room):
                 pool.grant(index)
         return None
 

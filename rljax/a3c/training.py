@@ -1,10 +1,12 @@
 """A3C seen from the holder's process: the whole of a run."""
 
+import contextlib
 import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +71,8 @@ def chunks(
     *,
     log_interval: int | None = None,
     watch: Callable[[Status], None] | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> Iterator[tuple[State, Metrics]]:
     """A whole run of S seeds one after another, in chunks of a quarter of a second or so, which end
     where a row of metrics does at the latest.
@@ -81,6 +85,9 @@ def chunks(
         states: [S] runs to continue.
         log_interval: gradients in a row of metrics; by default a hundredth of the run.
         watch: called before every chunk.
+        engine: "local", whose workers are processes of this machine, or "ray", whose are actors of
+            a cluster.
+        ray_address: of the cluster, as `runs.options.RunOptions` has it.
 
     Yields:
         (State, Metrics) with leading axis [S], in NumPy; metrics are of the gradients since the
@@ -88,7 +95,8 @@ def chunks(
 
     Raises:
         ValueError, TypeError: as `init` does.
-        forkserver.RefusedError: a worker cannot make the environment or the network.
+        forkserver.RefusedError: a worker cannot make the environment or the network, or there is
+            no such cluster.
         WorkerError: an environment or a network raised an exception in a worker, SystemExit
             included, or a worker died more often within 1,000 of its gradients than
             `max_worker_restarts`. A last chunk was given before.
@@ -96,29 +104,52 @@ def chunks(
     config = workers.settle(config)
     states = init_seeds(config, workers, keys) if states is None else states
     log_interval = log_interval or default_log_interval(config)
-    if workers.num_workers > (cores := platform.cores()):
-        warnings.warn(f"{workers.num_workers} workers share {cores} cores", stacklevel=2)
+    number, cores = workers.num_workers, platform.cores()
+    if engine == "local" and number > cores:
+        warnings.warn(f"{number} workers share {cores} cores", stacklevel=2)
     indices = itertools.count(int(np.sum(states.learner.updates >= config.num_updates)))
 
-    def chunks_of_one(state):
-        return _chunks(config, workers, state, log_interval, watch, next(indices))
+    with _pools(engine, ray_address, number) as pool_of:
 
-    yield from seeds.one_after_another(states, config.num_updates, chunks_of_one)
+        def chunks_of_one(state):
+            return _chunks(config, workers, state, log_interval, watch, next(indices), pool_of)
+
+        yield from seeds.one_after_another(states, config.num_updates, chunks_of_one)
 
 
-def _chunks(config, workers, state, log_interval, watch, index):
+@contextlib.contextmanager
+def _pools(engine, ray_address, number):
+    """(floats of the parameters, usual and longest bytes of a message) -> a pool of workers."""
+    if engine == "local":
+        yield lambda size, *lengths: WorkerPool(
+            transport.SharedParameters(forkserver.context, size), *lengths
+        )
+        return
+    from rljax.a3c import ray_pool
+    from rljax.utils import cluster
+
+    try:
+        found = contextlib.ExitStack()
+        ray = found.enter_context(cluster.connected(ray_address, number, f"num_workers = {number}"))
+    except ValueError as error:
+        raise forkserver.RefusedError(str(error)) from error
+    with found:
+        yield partial(ray_pool.RayPool, ray)
+
+
+def _chunks(config, workers, state, log_interval, watch, index, pool_of):
     """The chunks of one seed."""
     layout = messages.layout(config)
-    holder = ParameterHolder(config, workers, layout, state)
-    parameters = transport.SharedParameters(forkserver.context, pytrees.size(layout.published))
-    parameters.publish(holder.version, holder.published())
-    supervisor = Supervisor(holder, parameters, state.actors, state.timing)
-    usual = layout.record.itemsize
+    holder, usual = ParameterHolder(config, workers, layout, state), layout.record.itemsize
+    size = pytrees.size(layout.published)
+    pool = pool_of(size, usual, max(usual, messages.LONGEST_TEXT))
+    pool.parameters.publish(holder.version, holder.published())
+    supervisor = Supervisor(holder, pool.parameters, state.actors, state.timing)
 
     def row_ended():
         return holder.row.gradients > 0 and at_row_end(config, holder.updates, log_interval)
 
-    with WorkerPool(parameters, usual, max(usual, messages.LONGEST_TEXT)) as pool:
+    with pool:
         for worker in range(workers.num_workers):
             if failure := supervisor.start(worker, pool):
                 raise failure
@@ -139,13 +170,17 @@ def _chunks(config, workers, state, log_interval, watch, index):
 
 
 def train(
-    config: Config, workers: WorkerConfig, key: jax.Array, log_interval: int | None = None
+    config: Config,
+    workers: WorkerConfig,
+    key: jax.Array,
+    log_interval: int | None = None,
+    **where: Any,
 ) -> tuple[State, Metrics]:
     """A whole run of one seed: (State, Metrics [R]), a row for every `log_interval` gradients.
-    Raises as `chunks` does."""
+    `where` is the engine of `chunks`, as which it raises."""
     rows, states, config = {}, None, workers.settle(config)
     log_interval = log_interval or default_log_interval(config)
-    steps = chunks(config, workers, key[None], log_interval=log_interval)
+    steps = chunks(config, workers, key[None], log_interval=log_interval, **where)
     for states, metrics in steps:  # noqa: B007  the last states are returned
         updates = int(metrics.updates[0])
         if updates and at_row_end(config, updates, log_interval):  # later chunks may have no more
@@ -163,11 +198,13 @@ def _follow(supervisor, pool, row_ended):
         turn = holder.updates % workers.num_workers
         if workers.lockstep and granted != holder.updates:
             granted = holder.updates
-            pool.grant(turn)
+            pool.grant(turn, holder.version)
         for message in pool.messages(CHUNK_SECONDS):
             failure = supervisor.take(message, pool)
             if message.worker == turn and holder.updates == granted and not failure:
-                pool.grant(turn)  # the message was malformed, or a new worker took its place
+                pool.grant(
+                    turn, holder.version
+                )  # the message was malformed, or a new worker took its place
             if failure or row_ended() or time.perf_counter() - looked > CHUNK_SECONDS:
                 yield failure
                 supervisor.ready = looked = time.perf_counter()

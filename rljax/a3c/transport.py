@@ -1,4 +1,5 @@
-"""What carries messages and parameters between processes. Neither knows what is in them.
+"""What carries messages and parameters between processes of a machine. Neither knows what is in
+them. `network` is the same between machines.
 
 There are no locks that processes share: one that is killed while it holds one would block the
 others for ever. A queue has one writer and one reader, and parameters are read without waiting.
@@ -8,6 +9,7 @@ import array
 import fcntl
 import os
 import select
+import socket
 import struct
 import termios
 import threading
@@ -17,7 +19,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 ROOM = 1  # messages of a writer that its reader may not have taken yet; with more it waits
-_HEADER = struct.Struct("=II")  # before a message: its bytes and its kind
+HEADER = struct.Struct("=II")  # before a message: its bytes and its kind
 
 
 class Stopped(Exception):  # noqa: N818  no error: the order to stop
@@ -54,7 +56,7 @@ class Queue:
         """Writes all of a message into the pipe, where the reader gets it even if this process
         ends; gives the seconds that it waited for room. Raises `Stopped`, perhaps half-way."""
         message = memoryview(message).cast("B")
-        header = _HEADER.pack(len(message), kind)
+        header = HEADER.pack(len(message), kind)
         rest, waited = [header, message], 0.0
         while rest:
             try:
@@ -78,21 +80,22 @@ class Reader:
     """The reader's end of a `Queue`, of messages of `usual` and at the most `longest` bytes. It
     never waits: a writer that stops in the middle of a message delays nobody else's."""
 
-    def __init__(self, pipe: Connection, usual: int, longest: int):
+    def __init__(self, pipe: Connection | socket.socket, usual: int, longest: int):
         self.pipe, self.longest = pipe, longest
         self.fileno, self.close = pipe.fileno, pipe.close
         self.ended = self.malformed = False
         os.set_blocking(pipe.fileno(), False)
-        self.buffer = bytearray(2 * (longest + _HEADER.size) + 2**16)
+        self.buffer = bytearray(2 * (longest + HEADER.size) + 2**16)
         self.start = self.end = 0
-        _resize(pipe.fileno(), ROOM * (usual + _HEADER.size))
+        if isinstance(pipe, Connection):  # of a socket its writer bounds the messages
+            _resize(pipe.fileno(), ROOM * (usual + HEADER.size))
 
     def get(self) -> list[tuple[int, memoryview]]:
         """The messages that are there, as (kind, bytes); the bytes are valid until the next call.
         Sets `ended` where the writer is dead, whose half message is dropped, and `malformed` where
         a message is longer than the longest: what follows it cannot be told apart."""
         view = memoryview(self.buffer)
-        if self.start == self.end or len(view) - self.start < _HEADER.size + self.longest:
+        if self.start == self.end or len(view) - self.start < HEADER.size + self.longest:
             # What has come moves to the front, as there is no room behind it for all of the rest.
             # At every call would be as often as a large message has parts.
             size = self.end - self.start
@@ -104,13 +107,15 @@ class Reader:
             self.end += count
         except BlockingIOError:
             pass
+        except OSError:  # of a connection that broke
+            self.ended = True
         messages = []
-        while self.end - self.start >= _HEADER.size:
-            length, kind = _HEADER.unpack_from(view, self.start)
+        while self.end - self.start >= HEADER.size:
+            length, kind = HEADER.unpack_from(view, self.start)
             if length > self.longest:
                 self.malformed = True
                 break
-            begin = self.start + _HEADER.size
+            begin = self.start + HEADER.size
             if begin + length > self.end:
                 break
             messages.append((kind, view[begin : begin + length]))

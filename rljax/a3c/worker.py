@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import parent_process
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 
 from rljax import learner, networks, rollout
 from rljax.a3c import messages
+from rljax.a3c.network import Link, MappedParameters
 from rljax.a3c.transport import Queue, SharedParameters, Stopped
 from rljax.envs import host_envs, jax_envs
 from rljax.envs.host_envs import HostEnv
@@ -22,14 +24,19 @@ from rljax.types import BatchGradients
 from rljax.utils import errors, forkserver, preload, pytrees
 
 
-def run(index: int, queue: Queue, parameters: SharedParameters, job: bytes) -> None:
+def run(
+    index: int,
+    queue: Queue | Link,
+    parameters: SharedParameters | MappedParameters,
+    job: bytes,
+) -> None:
     """Works on a packed `messages.Job` until the order to stop, or until something fails; a failure
     is sent. NumPy's and Python's global generators are seeded from the worker's key, as it is at
     its start."""
     os.nice(5)  # the holder goes first: all workers wait for it
     running = None
     try:
-        if preload.threads(os.getppid()) > 1:
+        if parent_process() and preload.threads(os.getppid()) > 1:
             raise RuntimeError("forked from a process of several threads")
         job = jax_envs.unpickled(job)
         forkserver.take_over(job.settings)

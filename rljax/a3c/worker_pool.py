@@ -38,6 +38,8 @@ class WorkerPool:
     """The workers of a run, whose messages have `usual` and at the most `longest` bytes. A context:
     leaving it stops them all."""
 
+    room = transport.ROOM
+
     def __init__(self, parameters: transport.SharedParameters, usual: int, longest: int):
         self.parameters, self.usual, self.longest = parameters, usual, longest
         self.workers: dict[int, _Worker] = {}
@@ -101,8 +103,10 @@ class WorkerPool:
             self._remove(index)
             yield Message(index, None, forkserver.how_it_ended(worker.process.exitcode))
 
-    def grant(self, index: int) -> None:
-        """Gives a worker a grant: in lockstep a turn, else room for one more gradient."""
+    def grant(self, index: int, version: int = 0) -> None:
+        """Gives a worker a grant: in lockstep a turn, which needs this version of the parameters,
+        else room for one more gradient. Here workers see all that is published at once."""
+        del version
         with contextlib.suppress(BrokenPipeError):  # it died; `messages` will say so
             os.write(self.workers[index].grants.fileno(), b"g")
 

@@ -16,7 +16,8 @@ from rljax.sweep.options import SweepOptions
 from rljax.utils import errors
 from rljax.utils.checks import check
 
-MAY_CHANGE = ("max_parallel", "device", "quiet", "resume")  # on resume, and nothing else
+MAY_CHANGE = ("max_parallel", "device", "engine", "ray_address", "quiet", "resume")
+"""On resume, and nothing else."""
 SHOWN_FAILURES = 3  # trials whose failure is explained, at most
 
 
@@ -180,7 +181,8 @@ def _check_unchanged(before, after):
         return {**records.config_record(parts.base), **options, **made, **own}
 
     if changes := settings.others(told(before), told(after)):
-        may = "on resume only --max-parallel, --device and --quiet may change"
+        names = "--max-parallel, --device, --engine, --ray-address and --quiet"
+        may = f"on resume only {names} may change"
         raise ValueError(f"{may}: the sweep has {changes}")
     then, now = before.options.max_parallel, after.options.max_parallel
     if then != now:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rljax import algorithms
 from rljax.config import at_row_end
 from rljax.loggers import tables
 from rljax.loggers.display import Display
@@ -82,7 +83,10 @@ def _follow(plan, now, clock):
         _save(plan, now)
     plan.interrupts.check()  # it may have come in an evaluation
     settings = (plan.asked.config, *plan.asked.own, None, now.states)
-    how = dict(log_interval=plan.asked.options.log_interval, watch=partial(_watch, plan))
+    options = plan.asked.options
+    how = dict(log_interval=options.log_interval, watch=partial(_watch, plan))
+    if len(algorithms.find(plan.asked.algorithm).engines) > 1:
+        how |= dict(engine=options.engine, ray_address=options.ray_address)
     with contextlib.closing(plan.module.chunks(*settings, **how)) as chunks:
         for states, metrics in chunks:
             if _take(plan, now, clock, states, metrics):

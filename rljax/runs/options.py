@@ -10,6 +10,7 @@ from rljax.utils import hosts
 from rljax.utils.checks import check
 
 DEVICES = ("auto", "cpu", "gpu")
+ENGINES = ("local", "ray")
 EVAL_MODES = ("greedy", "sampled")
 LOG_FORMATS = ("auto", "plain", "json")
 
@@ -21,7 +22,7 @@ FIXED = (
 # Options that a resumed run has from its record, unless it is given others.
 KEPT = (
     *(*FIXED, "render_every", "checkpoint_every", "keep_checkpoints"),
-    *("device", "devices", "stop_at_return", "log"),
+    *("device", "devices", "engine", "ray_address", "stop_at_return", "log"),
 )
 
 
@@ -51,6 +52,11 @@ class RunOptions:
     """How many they are, with --coordinator HOST:PORT."""
     process_id: int | None = None
     """Which of them this is, from 0."""
+    engine: Literal[ENGINES] = "local"
+    """Where A3C's workers are: processes of this machine, or actors of a Ray cluster (an extra)."""
+    ray_address: str | None = None
+    """host:port of the Ray cluster, or auto, which is the one that runs on this machine; by default
+    that one or, if there is none, a new one for this run."""
     log_interval: int | None = None
     """Updates averaged into one row of metrics. By default a hundredth of the run."""
     stop_at_return: float | None = None
@@ -119,6 +125,8 @@ class RunOptions:
 def check_shared(options: Any) -> None:
     """`validate` for the options that runs and sweeps share."""
     check(options, seed=0, num_seeds=1, eval_episodes=0, eval_envs=1, eval_max_steps=1)
+    if options.ray_address is not None and options.engine != "ray":
+        raise ValueError(f"ray_address = {options.ray_address!r}: needs engine = 'ray'")
     if options.eval_max_steps >= 2**31:
         raise ValueError(f"eval_max_steps = {options.eval_max_steps}: must be below 2**31")
     if options.seed + options.num_seeds > 2**32:

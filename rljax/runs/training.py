@@ -62,7 +62,7 @@ def prepared(
         asked = _of_this_process(asked, signals)
         options = asked.options
         feed = _feed(options, loggers)
-        if algorithm.in_processes or asked.config.vectorization == "async":
+        if _in_processes(asked, algorithm):
             platform.set_xla_flags(options.device)  # the server takes them over
             forkserver.start_server()  # it imports while this process does
         # A2C's programs are spread over the cores; A3C's processes are.
@@ -198,9 +198,18 @@ def _begin(feed, plan, now):
     feed.begin(trackers.described(record, options.run_dir, options.seeds, started), rows)
 
 
+def _in_processes(asked, algorithm):
+    """Whether processes of this machine take part in training."""
+    is_async = asked.config.vectorization == "async"
+    return is_async or (algorithm.in_processes and asked.options.engine == "local")
+
+
 def _settled(asked, algorithm):
     """The settings, checked, and adapted to the algorithm."""
     options = asked.options
+    if options.engine not in algorithm.engines:
+        what = f"{asked.algorithm.upper()} has no workers; of the algorithms A3C has"
+        raise ValueError(f"engine = {options.engine!r}: {what}")
     if algorithm.in_processes:
         if options.device == "gpu":
             raise ValueError(f"device = 'gpu': {asked.algorithm.upper()} computes on the CPU")

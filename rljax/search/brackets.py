@@ -83,6 +83,8 @@ def settled(asked: Asked) -> Asked:
     search, options = asked.search, asked.options
     search.validate()
     options.validate()
+    if options.engine != "local":
+        raise ValueError(f"engine = {options.engine!r}: a search is trained on this machine")
     samplers.check(search.sampler, search.storage, search.study)
     if options.seed + options.num_seeds + search.fresh_seeds > 2**32:
         raise ValueError(f"seed = {options.seed}: the last fresh seed must be below 2**32")

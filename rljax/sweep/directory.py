@@ -101,6 +101,7 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
     begun, options = time.perf_counter(), asked.options
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
         checked = stack.enter_context(computing(asked, signals))
+        train = stack.enter_context(running.engine(checked.groups, options))
         folder = stack.enter_context(_opened(asked, checked))
         journal = Journal(folder, checked.metrics)
         parts.merge(folder, journal, {x.number: i for i, x in enumerate(checked.trials)})
@@ -109,7 +110,8 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
         if len(journal.trials) == len(checked.trials) and is_done(folder / SUMMARY):
             yield lambda: complete(folder / SUMMARY, options.quiet)
         else:
-            yield lambda: _train(asked, checked, folder, journal, finals, signals, begun)
+            plan = asked, checked, folder, journal
+            yield lambda: _train(*plan, train, finals, signals, begun)
 
 
 @contextlib.contextmanager
@@ -185,7 +187,7 @@ def complete(summary: Path, quiet: bool) -> Done:
     return Done(atomic_io.read_json(summary), [], 0)
 
 
-def _train(asked, checked, folder, journal, finals, signals, begun):
+def _train(asked, checked, folder, journal, train, finals, signals, begun):
     if asked.saved:
         again = directory.provenance(checked.device)
         directory.warn_of_changes(asked.saved, again)
@@ -198,7 +200,7 @@ def _train(asked, checked, folder, journal, finals, signals, begun):
             follower.note(finals)
         status, exit_status = "completed", 0
         try:
-            follower.follow(signals, set(journal.trials))
+            follower.follow(signals, set(journal.trials), train)
         except KeyboardInterrupt:
             status, exit_status = "interrupted", signals.exit_status
         if status == "completed" and follower.failures:

@@ -11,7 +11,7 @@ import numpy as np
 from rljax import analysis
 from rljax.loggers.display import Display
 from rljax.sweep import points as spaces
-from rljax.sweep import report, results, running
+from rljax.sweep import report, results
 from rljax.sweep.journal import Journal
 from rljax.utils import atomic_io
 
@@ -55,10 +55,10 @@ class Follower:
         self.left = [len(group.trials) for group in groups]
         self.returns = {index: [] for index in range(len(asked.points))}
 
-    def follow(self, signals: Any, done: Collection[int], take: Callable = list) -> None:
-        """Trains the trials that are not in `done`, as `running.chunks` does; raises
+    def follow(self, signals: Any, done: Collection[int], train: Callable) -> None:
+        """Trains the trials that are not in `done`, by `running.chunks` or the like; raises
         KeyboardInterrupt if a signal came."""
-        steps = running.chunks(self.groups, self.asked.options, done, take)
+        steps = train(self.groups, self.asked.options, done)
         with contextlib.closing(steps):
             for step in steps:
                 self.take(step)

@@ -52,6 +52,8 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
         WriteError: something could not be written; what was saved before is whole.
     """
     begun = time.perf_counter()
+    if (engine := asked.options.engine) != "local":
+        raise ValueError(f"engine = {engine!r}: cannot be joined; Ray spreads a sweep itself")
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
         checked = stack.enter_context(computing(asked, signals))
         asked = _made(asked, checked)

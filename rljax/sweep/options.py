@@ -7,7 +7,7 @@ from typing import Literal
 
 from rljax.algorithms import find
 from rljax.config import MAX_EPISODE_STEPS
-from rljax.runs.options import DEVICES, EVAL_MODES, LOG_FORMATS, check_shared
+from rljax.runs.options import DEVICES, ENGINES, EVAL_MODES, LOG_FORMATS, check_shared
 from rljax.utils.checks import check
 
 
@@ -40,6 +40,12 @@ class SweepOptions:
     """Trials at once, or processes; by default what is fastest and memory holds."""
     device: Literal[DEVICES] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
+    engine: Literal[ENGINES] = "local"
+    """Where a sweep's trials are trained: in this machine, or as tasks of a Ray cluster (an extra).
+    A search's are in this machine."""
+    ray_address: str | None = None
+    """host:port of the Ray cluster, or auto, which is the one that runs on this machine; by default
+    that one or, if there is none, a new one for this sweep."""
     resume: Path | None = None
     """Resume what is in this directory: trials that are finished stay as they are."""
     log_format: Literal[LOG_FORMATS] = "auto"

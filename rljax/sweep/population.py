@@ -27,14 +27,16 @@ def train(
     how: SweepOptions,
     done: Collection[int] = (),
     take: Callable[[list[Trial]], list[Trial]] = list,
+    most: int | None = None,
 ) -> Iterator[Progress]:
     """Trains the trials of a group, batch after batch, and evaluates them. `take` is called with
     those of a batch right before it, and gives the ones to train.
 
     All batches have one size, rounded up to whole devices, and are filled up with copies: one
-    compiled program serves all. Where it fails, all trials of the batch do.
+    compiled program serves all. Where it fails, all trials of the batch do. The size is at the
+    `most` this, where these are not all trials of the group.
     """
-    program = programs.fitting(trials[0], how, len(trials))
+    program = programs.fitting(trials[0], how, most or len(trials))
     pace = 1
     for start in range(0, len(trials), program.size):
         batch = [x for x in trials[start : start + program.size] if x.number not in done]

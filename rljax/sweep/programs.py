@@ -84,9 +84,14 @@ def usual_parallel(module: ModuleType, config: Config, *own: Any) -> int:
     number = len(sharding.devices())
     if not sharding.on_cpu():
         return GPU_TRIALS * number
+    return usual_cpu_parallel(module, config, *own) * number
+
+
+def usual_cpu_parallel(module: ModuleType, config: Config, *own: Any) -> int:
+    """The same on each device of a CPU."""
     size = _learner_bytes(module, _without_floats((config, *own)))
     each = min(seeds.CPU_ENVS // config.num_envs, CPU_BYTES // size, MOST_CPU_TRIALS)
-    return max(1, each) * number
+    return max(1, each)
 
 
 @lru_cache(maxsize=256)

@@ -67,7 +67,8 @@ def run(
     if run_dir is None:
         groups = plan(base, points, seeds, algorithm, own)
         check(groups)
-        return _in_memory(groups, how)
+        with engine(groups, how) as train:
+            return _in_memory(groups, how, train)
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise ValueError(f"seeds = {seeds}: must be consecutive with a run directory")
     from rljax.sweep import directory, joining
@@ -83,9 +84,9 @@ def run(
     return results.read(path) if done.summary["agents_finished"] else results.frame([])
 
 
-def _in_memory(groups, how):
+def _in_memory(groups, how, train):
     tables = []
-    with contextlib.closing(chunks(groups, how)) as steps:
+    with contextlib.closing(train(groups, how)) as steps:
         for step in steps:
             if step.failure:
                 raise FailedError(f"{step.failure.trial}: {step.failure.why}")
@@ -120,6 +121,20 @@ def _zero_losses(trial, key):
     env, network = rollout.make_env_and_network(config)
     params = networks.init(config, network, env.spec, key)
     return learner.zero_losses(config, network, env.spec, params)
+
+
+@contextlib.contextmanager
+def engine(groups: Sequence[Group], how: SweepOptions) -> Iterator[Callable]:
+    """`chunks`, or what has its arguments and trains on a Ray cluster, to which this connects for
+    the block; raises as `cluster.connected` does."""
+    if how.engine == "local":
+        yield chunks
+        return
+    from rljax.sweep import ray_tasks
+    from rljax.utils import cluster
+
+    with cluster.connected(how.ray_address, 1, "a sweep") as ray:
+        yield partial(ray_tasks.chunks, ray)
 
 
 def chunks(

@@ -158,16 +158,16 @@ def _run(pipe, settings):
         while True:
             packed = pipe.recv_bytes()
             try:
-                _train(pipe, *jax_envs.unpickled(packed))
+                train_one(pipe.send, *jax_envs.unpickled(packed))
             except (TrainingError, ValueError, TypeError) as error:
                 pipe.send(Progress(failure=errors.text_of(error)))
             except BaseException:  # sys.exit is the trial's failure, and not the process's
                 pipe.send(Progress(failure=traceback.format_exc()))
 
 
-def _train(pipe, job, how):
-    """Does a job. Sends environment steps as they come, and at the end its result, or what it holds
-    where it pauses; trials are known to the other end."""
+def train_one(send: Callable[[Progress], None], job: Job, how: SweepOptions) -> None:
+    """Does a job, in this process. Sends environment steps as they come, and at the end its result,
+    or what it holds where it pauses; trials are known to the other end."""
     trial, config, keys = job.trial, job.trial.config, seeds.keys([job.trial.seed])
     log_interval, end = default_log_interval(config), config.num_updates
     until = end if job.rows is None else results.updates_at(config, job.rows)
@@ -181,7 +181,7 @@ def _train(pipe, job, how):
         with contextlib.closing(chunks):
             for state, metrics in chunks:  # noqa: B007  the last state is evaluated
                 updates = int(metrics.updates[0])
-                pipe.send(Progress((updates - done) * config.batch_size))
+                send(Progress((updates - done) * config.batch_size))
                 if updates > done and at_row_end(config, updates, log_interval):
                     rows[updates] = metrics
                 done = updates
@@ -199,7 +199,7 @@ def _train(pipe, job, how):
         rows = jax.tree.map(lambda *x: np.concatenate(x), *before, rows)
         short = job.rows - len(rows.updates)  # of one that diverged
         rows = jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(short, 0)]), rows)
-        pipe.send(Progress(held=Held([], *pytrees.without_keys(state), rows)))
+        send(Progress(held=Held([], *pytrees.without_keys(state), rows)))
         return
     returns = evaluated(config, state.learner, keys, how) if is_whole else None
-    pipe.send(Progress(result=Result([], rows, returns)))
+    send(Progress(result=Result([], rows, returns)))

@@ -25,7 +25,8 @@ def check_installed(what: str, extra: str, *modules: str, name: str = "") -> Non
 
 def _is_there(module):
     is_forbidden = module in sys.modules and sys.modules[module] is None
-    return not is_forbidden and util.find_spec(module) is not None
+    found = None if is_forbidden else util.find_spec(module)
+    return found is not None and found.origin is not None  # else a folder that has the name
 
 
 def optuna(what: str) -> ModuleType:

@@ -1,21 +1,14 @@
-"""A3C's parts, each alone in this process: messages, transport, the holder."""
+"""A3C's parts, each alone in this process: messages, the holder. Transport is beside."""
 
 import dataclasses
-import fcntl
 import multiprocessing
-import os
-import threading
-import time
 import warnings
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rljax import optimizers
 from rljax.a3c import counts as counts_module
@@ -130,176 +123,6 @@ def test_workers_start_from_keys_of_their_own(state):
     assert not np.array_equal(keys[0], keys[1])
 
 
-# Transport
-
-
-def pipe(longest=1000):
-    take, put = multiprocessing.Pipe(duplex=False)
-    stop, order = multiprocessing.Pipe(duplex=False)
-    return transport.Queue(put, stop), transport.Reader(take, longest, longest), order
-
-
-def test_messages_arrive_whole_and_in_order():
-    queue, reader, _ = pipe()
-    sent = [(0, b"one"), (2, b""), (1, bytes(range(200)))]
-    for kind, content in sent:
-        queue.put(kind, content)
-    assert [(kind, bytes(content)) for kind, content in reader.get()] == sent
-    assert reader.get() == []
-
-
-def test_a_message_larger_than_the_pipe_waits_for_the_reader():
-    queue, reader, _ = pipe(longest=3_000_000)
-    content = np.random.default_rng(0).bytes(3_000_000)
-    waited = []
-    writer = threading.Thread(target=lambda: waited.append(queue.put(0, content)))
-    writer.start()
-    time.sleep(0.2)  # it fills the pipe, and waits
-    while not (got := reader.get()):
-        pass
-    assert bytes(got[0][1]) == content
-    writer.join()
-    assert waited[0] > 0
-
-
-class Counting(bytearray):
-    """Counts the bytes that are written to it in slices."""
-
-    moved = 0
-
-    def __setitem__(self, key, value):
-        self.moved += len(value)
-        super().__setitem__(key, value)
-
-
-def test_a_large_message_is_not_moved_as_often_as_it_has_parts():
-    queue, reader, _ = pipe(longest=3_000_000)
-    reader.buffer = Counting(reader.buffer)
-    sent = np.array([3_000_000, 1], np.uint32).tobytes() + np.random.default_rng(0).bytes(3_000_000)
-    for _ in range(4):
-        for part in range(0, len(sent), 50_000):
-            os.write(queue.pipe.fileno(), sent[part : part + 50_000])
-            got = reader.get()
-        assert [(kind, bytes(content)) for kind, content in got] == [(1, sent[8:])]
-    assert reader.buffer.moved < len(sent)
-
-
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
-@given(
-    sizes=st.lists(st.integers(0, 3000) | st.sampled_from([0, 1, 7, 8, 9, 2999, 3000])),
-    parts=st.lists(st.integers(1, 9000), min_size=1),
-    looks=st.lists(st.booleans(), min_size=1),
-    lost=st.integers(0, 3000),
-)
-def test_messages_that_come_in_any_parts_arrive_whole_and_once(sizes, parts, looks, lost):
-    """Those of which the last bytes are lost with their writer do not."""
-    queue, reader, _ = pipe(longest=3000)
-    contents = [np.random.default_rng(i).bytes(size) for i, size in enumerate(sizes)]
-    headers = (np.array([len(x), i], np.uint32).tobytes() for i, x in enumerate(contents))
-    stream = b"".join(header + x for header, x in zip(headers, contents))
-    stream = stream[: len(stream) - lost]
-    found, at, turn = [], 0, 0
-
-    def look():
-        found.extend((kind, bytes(content)) for kind, content in reader.get())
-
-    while at < len(stream):
-        try:
-            at += os.write(queue.pipe.fileno(), stream[at : at + parts[turn % len(parts)]])
-        except BlockingIOError:  # it is full
-            look()
-        if looks[turn % len(looks)]:
-            look()
-        turn += 1
-    queue.pipe.close()
-    for _ in range(2 + len(stream) // 3000):
-        look()
-    ends = np.cumsum([8 + size for size in sizes])
-    assert found == list(enumerate(contents))[: int(np.sum(ends <= len(stream)))]
-    assert reader.ended
-    assert not reader.malformed
-    reader.close()
-
-
-def test_a_pipe_is_as_large_as_the_system_allows():
-    """A user who is not root is refused more than its limit, and gets that."""
-    limit = int(Path("/proc/sys/fs/pipe-max-size").read_text())
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        _, reader, _ = pipe(longest=5 * limit)
-    finally:
-        if root:
-            os.seteuid(0)
-    assert fcntl.fcntl(reader.fileno(), fcntl.F_GETPIPE_SZ) == limit
-
-
-def test_a_writer_that_dies_within_a_message_leaves_nothing_of_it():
-    queue, reader, _ = pipe()
-    queue.put(0, b"whole")
-    half = np.array([100, 0], np.uint32).tobytes() + b"only a part"
-    os.write(queue.pipe.fileno(), half)
-    queue.pipe.close()
-    assert [bytes(content) for _, content in reader.get()] == [b"whole"]
-    assert reader.get() == []
-    assert reader.ended
-
-
-def test_bytes_that_are_no_message_are_noticed():
-    queue, reader, _ = pipe(longest=1000)
-    queue.put(0, b"whole")
-    os.write(queue.pipe.fileno(), np.array([1001, 0], np.uint32).tobytes())
-    assert [bytes(content) for _, content in reader.get()] == [b"whole"]
-    assert reader.malformed
-    assert reader.get() == []
-
-
-def test_a_full_queue_lets_its_writer_stop():
-    queue, _reader, order = pipe()
-    threading.Timer(0.1, order.close).start()
-    with pytest.raises(transport.Stopped):
-        queue.put(0, bytes(10_000_000))
-
-
-def test_a_writer_notices_that_the_reader_is_gone():
-    queue, reader, _ = pipe()
-    reader.close()
-    with pytest.raises(transport.Stopped):
-        queue.put(0, b"x")
-
-
-def read_often(parameters, number, found):
-    vector = np.empty(parameters.size, np.float32)
-    found.send("ready")
-    versions = [parameters.read(vector) for _ in range(3)]
-    torn = 0
-    for _ in range(number):
-        version = parameters.read(vector)
-        torn += int(not (vector == version % 1000).all())
-        versions.append(version)
-    found.send((torn, versions))
-
-
-def test_parameters_are_never_read_in_the_middle_of_being_written():
-    context = multiprocessing.get_context("spawn")
-    parameters = transport.SharedParameters(context, 200_000)
-    parameters.publish(0, np.zeros(200_000, np.float32))
-    take, put = context.Pipe(duplex=False)
-    process = context.Process(target=read_often, args=(parameters, 1000, put))
-    process.start()
-    assert take.recv() == "ready"
-    version = 0
-    while not take.poll(0):
-        version += 1
-        parameters.publish(version, np.full(200_000, version % 1000, np.float32))
-    torn, versions = take.recv()
-    process.join()
-    assert torn == 0
-    assert versions == sorted(versions)
-    assert len(set(versions)) > 3  # how often the two alternate is the machine's to say
-
-
 # The holder
 
 
@@ -390,6 +213,8 @@ def test_a_malformed_message_is_told_in_one_line(state, layout):
 
 class NoPool:
     """Starts nothing."""
+
+    room = 1
 
     def start(self, index, job):
         pass

@@ -62,3 +62,11 @@ def test_gymnax_is_imported_without_what_draws_its_environments():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False", "5", "[]"], done.stderr
+
+
+def test_a_folder_that_has_the_name_of_a_package_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / "no_package").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"of it: the package no_package is missing: pip install"):
+        imports.check_installed("of it", "extra", "no_package")
+    imports.check_installed("of it", "extra", "pytest")
