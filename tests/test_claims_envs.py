@@ -80,3 +80,20 @@ def test_slowed_is_cartpole_that_takes_its_time():
         np.testing.assert_array_equal(given[0], wanted[0])
         assert given[1:4] == wanted[1:4]
     assert time.perf_counter() - begun >= 0.06
+
+
+def test_the_model_of_the_machine():
+    """A part's own speed, and what sleeping adds where each process has one environment."""
+    machine = script("claims/machine")
+    config, _ = machine.settings("a2c", 0, (16, 0), 10_000)
+    env, speed, sleep = 1e-5, 8_000.0, 1e-3
+    batch = 16 * config.num_steps
+    rest = batch * (1 / speed - env)
+    how = dict(env=env, rest=rest)
+    assert machine.predicted("a2c", config, (16, 0), 0.0, **how) == pytest.approx(speed)
+    together = machine.predicted("a2c", config, (16, 0), sleep, **how)
+    assert together == pytest.approx(1 / (1 / speed + sleep))
+    alone = machine.predicted("a3c", config, (16, 1), sleep, **how)
+    assert alone == pytest.approx(together)
+    many = machine.predicted("a3c", config, (16, 1_000), sleep, **how)
+    assert many == pytest.approx(speed * machine.platform.cores())

@@ -19,7 +19,7 @@ import rljax
 from rljax import analysis
 from rljax.cli import claims
 
-HOURS = 0.3
+HOURS = 0.4
 STEPS, REPETITIONS = 100_000, 5
 PROCESSES = dict(env="gymnasium/CartPole-v1", vectorization="async", env_processes=2)
 SIDES = {  # (algorithm, settings, seeds)
