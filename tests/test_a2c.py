@@ -13,6 +13,7 @@ import numpy as np
 import probes
 import pytest
 import tiny
+from scripts import script
 
 from rljax import Config, a2c, evaluation
 from rljax.rollout import make_env_and_network
@@ -134,7 +135,7 @@ def test_corridor_needs_a_stochastic_policy():
     """3 seeds; the optimum is about -11.6."""
     config = dataclasses.replace(
         SMALL,
-        env="probes:Corridor",
+        env=script("claims/corridor").Corridor(),
         total_timesteps=60_000,
         num_envs=16,
         num_steps=16,

@@ -106,25 +106,6 @@ class Target(Probe):
         return spaces.Box(-1.0, 3.0, (1,))
 
 
-class Corridor(Probe):
-    """The short corridor with switched actions (Sutton and Barto 2018, example 13.1).
-
-    Three states that look the same; in the second one the actions are switched; reward -1 a step.
-    The best stochastic policy goes right with probability 0.59 and takes 11.6 steps on average; a
-    deterministic one never arrives, so there is a time limit.
-    """
-
-    @property
-    def default_params(self):
-        return Params(max_steps_in_episode=200)
-
-    def step_env(self, key, state, action, params):
-        right = jnp.where(state.mark == 1.0, 1 - action, action)
-        mark = jnp.maximum(state.mark + 2.0 * right - 1.0, 0.0)
-        state = State(time=state.time + 1, mark=mark)
-        return jnp.zeros(1), state, jnp.float32(-1), mark == 3.0, {}
-
-
 class Scripted(Probe):
     """The mark counts the steps of the episode, and is the reward; ends after 3 steps."""
 
