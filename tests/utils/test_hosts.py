@@ -108,7 +108,7 @@ def test_a_port_that_another_program_serves(monkeypatch):
 
 def test_jax_must_not_have_started():
     jax.devices()
-    with pytest.raises(ValueError, match="coordinator = '127.0.0.1:9': .*must be called before"):
+    with pytest.raises(ValueError, match=r"coordinator = '127.0.0.1:9': .*must be called before"):
         hosts.connected("127.0.0.1:9", 2, 0).__enter__()
 
 
