@@ -102,8 +102,14 @@ def test_a_port_that_another_program_serves(monkeypatch):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"port {port} cannot be served"):
-            hosts.connected(f"127.0.0.1:{port}", 2, 0).__enter__()
+            hosts._await_free(port)
     hosts._await_free(port)
+
+
+def test_jax_must_not_have_started():
+    jax.devices()
+    with pytest.raises(ValueError, match=r"coordinator = '127.0.0.1:9': .*must be called before"):
+        hosts.connected("127.0.0.1:9", 2, 0).__enter__()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
