@@ -19,7 +19,7 @@ trained in a process.
     follower    a sweep in progress
     journal     its table as it grows
     joining     a sweep that several processes work on
-    claims      which of them trains what
+    ownership   which of them trains what
     parts       the parts of the table that they write
     report      its ranking and figures
 """

@@ -1,6 +1,6 @@
 """A sweep that several processes work on, also on machines that share its folder.
 
-Each claims the trials of a batch before it trains them (`claims`), and writes what it finishes into
+Each claims the trials of a batch before it trains them (`ownership`), and writes what it finishes into
 a part of its own (`parts`). What an ended process had claimed is claimed again. When all trials are
 finished, one of the processes merges the parts, ranks the points and draws the figures.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rljax.runs import directory, interrupts
 from rljax.sweep import parts, report, running
-from rljax.sweep.claims import Claimant, claimant
+from rljax.sweep.ownership import Claimant, claimant
 from rljax.sweep.directory import (
     SUMMARY,
     Asked,

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from rljax.sweep import claims
+from rljax.sweep import ownership
 from rljax.utils.atomic_io import WriteError
 
 
 @pytest.fixture
 def two(tmp_path):
-    with claims.claimant(tmp_path) as one, claims.claimant(tmp_path) as other:
+    with ownership.claimant(tmp_path) as one, ownership.claimant(tmp_path) as other:
         yield one, other
 
 
@@ -21,7 +21,7 @@ def two(tmp_path):
 def clock(monkeypatch):
     """Seconds, to be set."""
     now = [0.0]
-    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ownership.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -30,9 +30,9 @@ def elsewhere(monkeypatch, locks):
     """Makes processes that begin in the block ones of another machine, whose locks are not seen,
     or that has none."""
     with monkeypatch.context() as patch:
-        patch.setattr(claims, "_machine", lambda: b"another")
+        patch.setattr(ownership, "_machine", lambda: b"another")
         yield
-    monkeypatch.setattr(claims, "_try_lock", lambda path: locks)
+    monkeypatch.setattr(ownership, "_try_lock", lambda path: locks)
 
 
 def test_a_claim_has_one_owner(two):
@@ -46,8 +46,8 @@ def test_a_claim_has_one_owner(two):
 
 
 def test_claims_end_with_their_owner(tmp_path):
-    with claims.claimant(tmp_path) as one:
-        with claims.claimant(tmp_path) as other:
+    with ownership.claimant(tmp_path) as one:
+        with ownership.claimant(tmp_path) as other:
             assert other.claim(["1"]) == ["1"]
             assert one.claim(["1"]) == []
         assert one.owned() == set()
@@ -57,8 +57,8 @@ def test_claims_end_with_their_owner(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rljax.sweep import claims
-with claims.claimant(Path(sys.argv[1])) as one:
+from rljax.sweep import ownership
+with ownership.claimant(Path(sys.argv[1])) as one:
     assert one.claim(["1"]) == ["1"]
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -69,7 +69,7 @@ def test_claims_of_a_killed_process_are_free_at_once(tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     assert subprocess.run(command).returncode == -9
     assert [path.name for path in (tmp_path / "claims").iterdir()] == ["1.0"]
-    with claims.claimant(tmp_path) as one, claims.claimant(tmp_path) as other:
+    with ownership.claimant(tmp_path) as one, ownership.claimant(tmp_path) as other:
         assert one.owned() == set()
         assert one.claim(["1"]) == ["1"]
         assert one.mine == {"1": 1}
@@ -81,17 +81,17 @@ def test_claims_of_a_killed_process_are_free_at_once(tmp_path):
 @pytest.mark.parametrize("locks", [0, errno.ENOLCK])
 def test_without_locks_between_machines_silence_decides(tmp_path, monkeypatch, clock, locks):
     with elsewhere(monkeypatch, locks):
-        there = claims.claimant(tmp_path)
+        there = ownership.claimant(tmp_path)
         far = there.__enter__()
         far.claim(["1"])
-    with claims.claimant(tmp_path) as near:
+    with ownership.claimant(tmp_path) as near:
         for count in range(5):  # its count moves
-            clock[0] += 0.9 * claims.SILENT
+            clock[0] += 0.9 * ownership.SILENT
             (tmp_path / far.name / "alive").write_bytes(b"%012d another\n" % count)
             assert near.claim(["1"]) == []
-        clock[0] += 0.9 * claims.SILENT
+        clock[0] += 0.9 * ownership.SILENT
         assert near.claim(["1"]) == []
-        clock[0] += 0.2 * claims.SILENT
+        clock[0] += 0.2 * ownership.SILENT
         assert near.owned() == set()
         assert near.claim(["1"]) == ["1"]
     there.__exit__(None, None, None)
@@ -99,37 +99,37 @@ def test_without_locks_between_machines_silence_decides(tmp_path, monkeypatch, c
 
 def test_a_lock_between_machines_that_was_seen_held_decides(tmp_path, monkeypatch, clock):
     with elsewhere(monkeypatch, errno.EAGAIN):
-        there = claims.claimant(tmp_path)
+        there = ownership.claimant(tmp_path)
         far = there.__enter__()
         far.claim(["1"])
-    with claims.claimant(tmp_path) as near:
+    with ownership.claimant(tmp_path) as near:
         assert near.owned() == {"1"}
-        clock[0] += 10 * claims.SILENT
+        clock[0] += 10 * ownership.SILENT
         assert near.owned() == {"1"}
-        monkeypatch.setattr(claims, "_try_lock", lambda path: 0)
+        monkeypatch.setattr(ownership, "_try_lock", lambda path: 0)
         assert near.owned() == set()
     there.__exit__(None, None, None)
 
 
 def test_a_claim_that_was_not_written_is_free_after_silence(tmp_path, clock):
     """Its owner was killed between making it and writing its name."""
-    with claims.claimant(tmp_path) as one:
+    with ownership.claimant(tmp_path) as one:
         (tmp_path / "claims" / "1.0").touch()
         assert one.claim(["1"]) == []
-        clock[0] += 1.1 * claims.SILENT
+        clock[0] += 1.1 * ownership.SILENT
         assert one.claim(["1"]) == ["1"]
 
 
 def test_a_living_process_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "BEAT", 0.01)
-    with claims.claimant(tmp_path) as one:
+    monkeypatch.setattr(ownership, "BEAT", 0.01)
+    with ownership.claimant(tmp_path) as one:
         alive = tmp_path / one.name / "alive"
         counts = set()
         for _ in range(1000):
             counts.add(alive.read_bytes())
             if len(counts) > 2:
                 break
-            claims.time.sleep(0.01)
+            ownership.time.sleep(0.01)
         assert len({len(count) for count in counts}) == 1
     assert len(counts) > 2
     assert not alive.exists()
@@ -139,6 +139,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(WriteError, match="could not be written"),
-        claims.claimant(tmp_path / "file"),
+        ownership.claimant(tmp_path / "file"),
     ):
         pass
