@@ -1,7 +1,7 @@
 """A sweep that several processes work on, also on machines that share its folder.
 
-Each claims the trials of a batch before it trains them (`ownership`), and writes what it finishes into
-a part of its own (`parts`). What an ended process had claimed is claimed again. When all trials are
+Each claims the trials of a batch before it trains them (`ownership`), and writes what it finishes
+into a part of its own (`parts`). What an ended process had claimed is claimed again. When all trials are
 finished, one of the processes merges the parts, ranks the points and draws the figures.
 """
 
@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from rljax.runs import directory, interrupts
 from rljax.sweep import parts, report, running
-from rljax.sweep.ownership import Claimant, claimant
 from rljax.sweep.directory import (
     SUMMARY,
     Asked,
@@ -29,6 +28,7 @@ from rljax.sweep.directory import (
 )
 from rljax.sweep.follower import Follower, displayed
 from rljax.sweep.journal import Journal
+from rljax.sweep.ownership import Claimant, claimant
 from rljax.sweep.results import Failure
 from rljax.utils import atomic_io, errors
 from rljax.utils.errors import TrainingError
