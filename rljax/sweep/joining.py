@@ -1,8 +1,8 @@
 """A sweep that several processes work on, also on machines that share its folder.
 
 Each claims the trials of a batch before it trains them (`ownership`), and writes what it finishes
-into a part of its own (`parts`). What an ended process had claimed is claimed again. When all trials are
-finished, one of the processes merges the parts, ranks the points and draws the figures.
+into a part of its own (`parts`). What an ended process had claimed is claimed again. When all
+trials are finished, one of the processes merges the parts, ranks the points and draws the figures.
 """
 
 import contextlib
