@@ -23,6 +23,13 @@ of RMSProp that all share, and publishes a new version.
     timing       how long the parts of a gradient's way take, in a run
     corrections  what is done about staleness
 
+Workers on other machines, which Ray starts there:
+
+    ray_pool     what worker_pool is, with actors of a Ray cluster
+    ray_relays   the newest parameters on all nodes that have workers
+    ray_actors   what runs on the nodes: workers, and relays of parameters
+    network      what transport is, over TCP
+
 The same without processes, as one program:
 
     simulation   SimulationConfig

@@ -1,5 +1,12 @@
 """Workers as Ray actors: starting, watching, restarting and stopping them, as `worker_pool` does
 with processes of this machine. Ray places them; `network` carries what they send.
+
+The holder's limit, with 9,155 parameters (37 KB) on one core of a busy machine: 91 us to apply a
+gradient, 20 to answer it and 10 to publish, so about 8,000 gradients/s and 300 MB/s. In gymnasium's
+CartPole that is 4 workers of 1x5 (1,955 gradients/s each, alone) or 18 of 8x20 (438). At that rate
+a network of 10 Gbit/s binds from 39,000 parameters on; above, gradients/s times bytes is constant.
+On paper: S holders, each of a part of the parameters, would divide bytes and applying by S, and not
+the answer to each message; and a worker's parameters would be of S versions.
 """
 
 import itertools

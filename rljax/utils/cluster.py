@@ -73,8 +73,11 @@ def _started():
     """Starts a cluster on this machine for the block, or until this process ends; its address. A
     process of its own does so: Ray forks, which none in which JAX runs may do."""
     command = [sys.executable, "-c", _CLUSTER]
+    # Ray would have all others' processes go before its workers; theirs is what they set.
+    environment = {"RAY_worker_niceness": "0", **os.environ}
     how = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    with subprocess.Popen(command, text=True, start_new_session=True, **how) as process:
+    how["env"] = environment
+    with subprocess.Popen(command, text=True, process_group=0, **how) as process:
         found, _, auth_mode = process.stdout.readline().strip().partition(" ")
         if not found:
             raise ValueError("engine = 'ray': no cluster could be started (see /tmp/ray)")

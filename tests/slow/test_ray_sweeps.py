@@ -11,9 +11,10 @@ import pytest
 import ray_cluster
 from ray_cluster import wait_until
 
-from rljax import search, sweep
+from rljax import sweep
 from rljax.config import Config, WorkerConfig
-from rljax.sweep import ray_tasks
+from rljax.search import searching
+from rljax.sweep import ray_tasks, running
 from rljax.sweep.options import SweepOptions
 
 pytest.importorskip("ray")
@@ -48,7 +49,7 @@ def table(base, algorithm, own, **options):
 def test_the_table_is_that_of_a_local_sweep(address, kind):
     there = table(*ALGORITHMS[kind], engine="ray", ray_address=address)
     here = table(*ALGORITHMS[kind])
-    assert len(here) == 8 * 100
+    assert here["trial"].nunique() == 8
     assert there.equals(here)
 
 
@@ -56,7 +57,7 @@ def test_a_trial_that_fails_is_told_and_leaves_the_others_alone(address):
     base = Config(env="ray_probes:Raising", total_timesteps=400, num_envs=1, hidden_sizes=(8,))
     groups = sweep.plan(base, [{"num_steps": 4}, {"num_steps": 8}], [0])
     how = SweepOptions(engine="ray", ray_address=address, eval_episodes=0, quiet=True)
-    with sweep.running.engine(groups, how) as train:
+    with running.engine(groups, how) as train:
         steps = list(train(groups, how))
     failures = [step.failure for step in steps if step.failure]
     assert sorted(failure.trial.number for failure in failures) == [0, 1]
@@ -64,8 +65,8 @@ def test_a_trial_that_fails_is_told_and_leaves_the_others_alone(address):
 
 
 def start(run_dir, address, *flags):
-    axes = "--axis learning_rate=0.001,0.003,0.01 --num-seeds 4 --max-parallel 1 --quiet".split()
-    env = "--env host_probes:Slow --preset none --total-timesteps 6000 --eval-episodes 0".split()
+    axes = "--axis learning_rate=0.001,0.003,0.01 --num-seeds 3 --quiet".split()
+    env = "--env host_probes:Slow --preset none --total-timesteps 2000 --eval-episodes 0".split()
     where = ["--engine", "ray", "--ray-address", address, "--run-dir", run_dir]
     return subprocess.Popen([sys.executable, SCRIPT, *env, *axes, *where, *flags])
 
@@ -83,7 +84,7 @@ def test_a_lost_node_costs_its_trials_in_flight_which_are_trained_elsewhere(tmp_
         assert process.wait(300) == 0
     summary = json.loads((tmp_path / "run" / "sweep.json").read_bytes())
     assert summary["status"] == "completed"
-    assert (summary["agents_finished"], summary["agents_failed"]) == (12, 0)
+    assert (summary["agents_finished"], summary["agents_failed"]) == (9, 0)
 
 
 def test_a_killed_sweep_is_resumed_with_either_engine(address, tmp_path):
@@ -95,7 +96,7 @@ def test_a_killed_sweep_is_resumed_with_either_engine(address, tmp_path):
     command = [sys.executable, SCRIPT, "--resume", tmp_path / "run", "--engine", "local", "--quiet"]
     subprocess.run([*command, "--ray-address", "None"], check=True, env=os.environ)
     summary = json.loads((tmp_path / "run" / "sweep.json").read_bytes())
-    assert summary["agents_finished"] == 12
+    assert summary["agents_finished"] == 9
 
 
 def test_a_nodes_other_version_is_told(address, monkeypatch):
@@ -109,4 +110,4 @@ def test_a_nodes_other_version_is_told(address, monkeypatch):
 
 def test_a_search_is_trained_on_this_machine():
     with pytest.raises(ValueError, match="engine = 'ray': a search is trained on this machine"):
-        search.run(BASE, {"gamma": [0.9, 0.99]}, 4, engine="ray")
+        searching.search(BASE, {"gamma": [0.9, 0.99]}, 100_000, engine="ray")
