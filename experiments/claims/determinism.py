@@ -15,7 +15,6 @@ import sys
 import jax
 import numpy as np
 
-import rljax
 from rljax import analysis
 from rljax.cli import claims
 
@@ -61,8 +60,8 @@ def _run(lab, side, seed, i, algorithm, settings):
     """The final parameters and return of a run."""
 
     def make():
-        how = dict(env="CartPole-v1", seed=seed, num_seeds=1, eval_episodes=0, quiet=True)
-        run = rljax.train(algorithm, **how | dict(total_timesteps=lab.of(STEPS, 4_000)) | settings)
+        how = dict(env="CartPole-v1", seed=seed, num_seeds=1, total_timesteps=lab.of(STEPS, 4_000))
+        run = claims.trained(algorithm, **how | settings)
         rows = run.metrics.dropna(subset="episodic_return")
         late = rows[rows["env_steps"] > 0.9 * rows["env_steps"].max()]
         params = [leaf.ravel() for leaf in jax.tree.leaves(run.state["learner"]["params"])]

@@ -66,8 +66,8 @@ def measure(lab):
 
 def _right(lab, config):
     """How often policies go right."""
-    how = dict(seed=claims.FRESH, num_seeds=lab.seeds(), eval_episodes=0, quiet=True)
-    run, seen = rljax.train("a2c", config=config, **how), np.ones((10_000, 1), np.float32)
+    run = claims.trained("a2c", config=config, num_seeds=lab.seeds())
+    seen = np.ones((10_000, 1), np.float32)
     return [float(np.mean(run.policy(seed)(seen, jax.random.key(0)))) for seed in run.seeds]
 
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import machine
 
-import rljax
 from rljax.a3c.simulation import SimulationConfig
 from rljax.cli import claims
 
@@ -37,14 +36,14 @@ def run(lab, algorithm, kind, shape, rate, seed):
     def make():
         config, own = machine.settings(algorithm, kind, shape, lab.of(STEPS, 4_000))
         config = dataclasses.replace(config, learning_rate=rate)
-        how = dict(vars(own) if own else {}, seed=claims.FRESH + seed, num_seeds=1, quiet=True)
+        how = dict(vars(own) if own else {}, seed=claims.FRESH + seed, num_seeds=1)
         interval = -(-ROW // config.batch_size)
-        how |= dict(eval_episodes=0, stop_at_return=TARGET, log_interval=interval)
+        how |= dict(stop_at_return=TARGET, log_interval=interval)
 
         def on_log(row):
             return "stop" if row.metrics[0]["wall_seconds"] > MOST_SECONDS else None
 
-        rows = rljax.train(algorithm, config=config, on_log=on_log, **how).metrics
+        rows = claims.trained(algorithm, config=config, on_log=on_log, **how).metrics
         first, last = rows.iloc[0], rows.iloc[-1]
         start = first["wall_seconds"] - first["env_steps"] / rows["steps_per_second"].median()
         return {

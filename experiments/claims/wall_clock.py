@@ -50,7 +50,7 @@ def measure(lab):
             runs = [race.run(lab, algorithm, kind, shape, rate, i) for i in range(lab.of(SEEDS, 1))]
             seconds = claims.summary(run["seconds"] for run in runs)
             found[algorithm] = {**seconds, "shape": shape, "rate": rate, "runs": runs}
-            what = f"{claims.told(seconds)} s, where {expected:.1f} were expected;"
+            what = f"{claims.told(seconds, '.3g')} s, where {expected:.3g} were expected;"
             what += f" {sum(run['reached'] for run in runs)} of {len(runs)} runs reach the score"
             told.append(f"{NAMES[kind]}: {algorithm.upper()} {shape} {what}.")
         seconds = [np.log(found[x]["seeds"]) for x in PARTS]

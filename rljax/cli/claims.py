@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax import algorithms, analysis
+from rljax import algorithms, analysis, runs
 from rljax.cli import fail, flags, run_script
 from rljax.config import Config
 from rljax.runs import directory
@@ -116,6 +116,16 @@ class Lab(NamedTuple):
     def tell(self, text: str) -> None:
         """Prints what begins."""
         print(f"{self.folder.name}: {text}", flush=True)
+
+
+def trained(algorithm: str, **settings: Any) -> runs.Run:
+    """`rljax.train` of runs whose result is kept: without evaluations and output, from the first
+    fresh seed by default. Raises KeyboardInterrupt if it was interrupted."""
+    how = dict(seed=FRESH, eval_episodes=0, quiet=True)
+    run = runs.train(algorithm, **how | settings)
+    if run.status == "interrupted":
+        raise KeyboardInterrupt
+    return run
 
 
 class Found(NamedTuple):
