@@ -14,7 +14,6 @@ import dataclasses
 import sys
 from functools import partial
 
-import rljax
 from rljax import analysis, presets
 from rljax.a3c.simulation import SimulationConfig
 from rljax.cli import claims
@@ -74,9 +73,9 @@ def _reached(table, target):
 
 
 def _real(number, seed, steps, target):
-    how = dict(seed=seed, num_seeds=1, eval_episodes=0, quiet=True, num_workers=number)
-    base = dict(preset="none", num_steps=5, learning_rate=0.005, total_timesteps=steps)
-    run = rljax.train("a3c", "gymnasium/CartPole-v1", **base, **how)
+    how = dict(seed=seed, num_seeds=1, num_workers=number, preset="none", learning_rate=0.005)
+    how |= dict(env="gymnasium/CartPole-v1", total_timesteps=steps)
+    run = claims.trained("a3c", **how)
     return float(claims.steps_to(run.metrics, target, "wall_seconds")[0])
 
 

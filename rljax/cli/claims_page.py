@@ -68,7 +68,7 @@ def _result(options, name):
 
 
 def _hours(script):
-    """What a script says of itself, in a line such as HOURS = 0.5."""
+    """What a script says of itself, in its line HOURS = ...."""
     return float(re.search(r"^HOURS = ([\d.]+)", script.read_text(), re.MULTILINE)[1])
 
 
