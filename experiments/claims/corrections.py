@@ -4,9 +4,9 @@
 python experiments/claims/corrections.py
 
 Simulated A3C, every gradient, or all data, the same number of versions old. For each correction and
-age five seeds choose one of the same three rates, and ten others are the result. ppo_clip and
-decoupled take four gradient steps on the same data; ppo_clip, with ratios to the policy that acted,
-is the plain objective. A correction is better where the interval of the difference is above 0.
+age five seeds choose one of three rates, and ten others are the result. ppo_clip and decoupled take
+four gradient steps on the same data; ppo_clip, by ratios to the policy that acted, is the plain
+objective. A correction is better where the interval of the difference is above 0.
 """
 
 import dataclasses
@@ -26,9 +26,8 @@ KINDS = {
     "stale data": ("none", "importance", "vtrace", "ess_scaling"),
     "stale data, 4 epochs": ("ppo_clip", "decoupled"),
 }
-HOW = {kind: dict(stale="data") for kind in KINDS} | {"stale gradients": {}}
-HOW["stale data, 4 epochs"]["data_epochs"] = 4
-CLAIMS = {  # claim: kind, and which is said to be better than which
+HOW = dict(zip(KINDS, ({}, dict(stale="data"), dict(stale="data", data_epochs=4))))
+CLAIMS = {  # which is said to be better than which
     "V-trace is better than importance ratios": ("stale data", "vtrace", "importance"),
     "importance ratios are better than nothing": ("stale data", "importance", "none"),
     "decoupled is better than plain": ("stale data, 4 epochs", "decoupled", "ppo_clip"),
@@ -43,7 +42,6 @@ def measure(lab):
     for env, steps in envs.items():
         config = dataclasses.replace(presets.base("a3c"), env=env, total_timesteps=steps)
         for kind, names in lab.of(KINDS, {"stale data": ("none", "importance")}).items():
-            # Each kind is a program of its own, and so is each age.
             own = SimulationConfig(num_workers=8, diagnostics=False, **HOW[kind])
             axes = {"correction": names, "staleness": [f"constant:{age}" for age in ages]}
             axes |= {"learning_rate": lab.of(RATES, RATES[:2])}
@@ -52,18 +50,17 @@ def measure(lab):
             shape = len(names), len(ages), len(axes["learning_rate"]), how["num_seeds"]
             returns[env][kind] = dict(zip(names, map(_chosen, found.reshape(shape))))
     told = {claim: _tell(returns, ages, *pair) for claim, pair in CLAIMS.items()}
-    answers = [f"{claim}: {verdict}" for claim, (verdict, _) in told.items()]
-    sentences = [f"{claim}: {', '.join(where) or 'nowhere'}." for claim, (_, where) in told.items()]
+    answer = "; ".join(f"{claim}: {x}" for claim, (x, _) in told.items())
+    sentences = [f"{claim}: {x or 'decided nowhere'}." for claim, (_, x) in told.items()]
     found = {
         env: {kind: {name: [*map(claims.summary, x)] for name, x in of.items()} for kind, of in y}
         for env, y in ((env, x.items()) for env, x in returns.items())
     }
-    return claims.Found("; ".join(answers), sentences, {"ages": ages, "envs": found})
+    return claims.Found(answer, sentences, {"ages": ages, "envs": found})
 
 
 def _chosen(returns):
-    """[ages, other seeds] with the rate that the first third of the seeds choose, of returns [ages,
-    rates, seeds]."""
+    """[ages, other seeds] with the rate that a third of the seeds [ages, rates, seeds] choose."""
     number = returns.shape[-1] // 3
     best = analysis.iqm(returns[..., :number]).argmax(axis=-1)
     return returns[np.arange(len(best)), best, number:]
@@ -71,35 +68,30 @@ def _chosen(returns):
 
 def _tell(returns, ages, kind, name, other):
     """(in how many of all cells one is better, and where each is)."""
-    cells = [
-        (env, i) for env in returns if name in returns[env].get(kind, ()) for i in range(len(ages))
-    ]
+    sides = {env: x[kind] for env, x in returns.items() if name in x.get(kind, ())}
+    cells = [(env, i, age) for env in sides for i, age in enumerate(ages)]
     where = {"better": [], "worse": []}
-    for env, i in cells:
-        told = analysis.compare(returns[env][kind][name][i], returns[env][kind][other][i])
+    for env, i, age in cells:
+        told = analysis.compare(sides[env][name][i], sides[env][other][i])
         if told.is_decided:
             sign = "better" if told.difference.value > 0 else "worse"
-            where[sign].append(f"{sign} in {env} at {ages[i]} by {abs(told.difference.value):.3g}")
-    numbers = (
-        f"{len(where['better'])} of {len(cells)} cells, and the reverse in {len(where['worse'])}"
-    )
-    return f"in {numbers}", where["better"] + where["worse"]
+            where[sign].append(f"{sign} in {env} at {age} by {abs(told.difference.value):.3g}")
+    numbers = f"in {len(where['better'])} of {len(cells)} cells, and worse in {len(where['worse'])}"
+    return numbers, ", ".join(where["better"] + where["worse"])
 
 
 def draw(numbers, path):
     envs, kinds = numbers["envs"], next(iter(numbers["envs"].values()))
-    figure, panels = analysis.style.new_figure(
-        4 * len(kinds), 2.8 * len(envs), len(envs), len(kinds)
-    )
+    size = 4 * len(kinds), 2.8 * len(envs)
+    figure, panels = analysis.style.new_figure(*size, len(envs), len(kinds))
     panels = np.reshape(panels, (len(envs), len(kinds)))
     for row, (env, x) in zip(panels, envs.items()):
         for axes, (kind, of_kind) in zip(row, x.items()):
             for i, (name, found) in enumerate(of_kind.items()):
                 claims.draw_intervals(axes, i, numbers["ages"], found, name)
             analysis.style.dress(axes, f"{env}, {kind}")
-            axes.set(xscale="log", xlabel="versions old", xticks=numbers["ages"])
+            axes.set(xscale="log", xlabel="versions old", xticks=numbers["ages"], ylabel="return")
             axes.legend(frameon=False, fontsize="small")
-        row[0].set_ylabel("return (IQM)")
     return analysis.style.save(figure, [path])
 
 

@@ -3,10 +3,9 @@
 python experiments/claims/correlation.py
 
 Batches of 80 steps of CartPole by one policy, from 1 to 80 environments, and drawn at random from
-the last 50,000 steps of one environment, as replay does. A batch has as many independent
-observations as would give its mean the variance that it has. Then learning at equal steps: A2C with
-these batches, and DQN with its buffer and with as many new transitions as an update samples. Each
-side's rate is tuned alike; returns are of the greedy policy after training, with ten other seeds.
+50,000 steps of one, as replay does; a batch has as many independent observations as give its mean's
+variance. Then learning at equal steps: A2C with these batches, DQN with its buffer and with as many
+transitions as an update samples; rates tuned alike, greedy policies, ten other seeds.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ RATES = {"a2c": (0.0019, 0.0038, 0.0075, 0.015, 0.03), "dqn": (0.0005, 0.001, 0.
 
 
 def measure(lab):
-    base = dataclasses.replace(presets.preset("a2c", "CartPole-v1"), gae_lambda=0.95)
+    base = presets.preset("a2c", "CartPole-v1")
     base = dataclasses.replace(base, total_timesteps=lab.of(base.total_timesteps, 20_000))
     shapes = {n: dict(num_envs=n, num_steps=BATCH // n) for n in lab.of(WORKERS, (1, 16))}
     independent = lab.kept("independent", partial(_all_independent, base, shapes, lab.of(4000, 50)))

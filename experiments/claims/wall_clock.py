@@ -2,13 +2,12 @@
 
 python experiments/claims/wall_clock.py
 
-CartPole in JAX, stepped by Python, and slowed by a sleep of 1 or 10 ms in each step (slowed.py).
-The time is from the first step, without the start, to the first row of metrics (2,000 steps) with a
-mean return of 195 of 500; or to the end of the run. DQN trains on environments in JAX only. Each
-side has three shapes (machine.py), with more processes than cores where these sleep, and five
-learning rates for each, tried in JAX, A3C in simulation, for the fewest steps to the score. The
-shape runs that should take the least time, by these steps and its measured steps/s. The model
-(machine.py) is made of the speeds of one shape of each side where nothing sleeps.
+CartPole in JAX, stepped by Python, and slowed by a sleep of 1 or 10 ms in each step (slowed.py):
+the time from the first step to the first row of metrics (2,000 steps) with a mean return of 195 of
+500, or to the end of the run. DQN trains in JAX only. Each side has three shapes (machine.py), with
+more processes than cores where these sleep, and five rates for each, tried in JAX, A3C simulated,
+for the fewest steps to the score; the shape runs that should take the least time by these steps and
+its measured steps/s. The model (machine.py) is of the speeds of one shape where nothing sleeps.
 """
 
 import sys

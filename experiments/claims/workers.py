@@ -3,11 +3,10 @@
 
 python experiments/claims/workers.py
 
-Simulated workers on a stated machine: a worker's gradient takes an exponential time with a mean of
-1, and the holder 0.02 for each. Steps, and simulated time, until the mean return of a row reaches
-400 of CartPole's 500; the rate is tuned for each number. A2C on the same machine, with as many
-environments, waits in each update for the slowest of its workers, and then 0.02. Real processes, on
-gymnasium's CartPole with 1 and 2 workers, three seeds: seconds to the same score on this machine.
+Simulated workers on a stated machine: a gradient takes a worker an exponential time of mean 1, and
+the holder 0.02. Steps, and simulated time, until a row's mean return is 400 of CartPole's 500; the
+rate is tuned for each number. A2C there, with as many environments, waits for its slowest worker,
+and then 0.02. Real processes, 1 and 2 workers, three seeds: seconds in gymnasium's CartPole.
 """
 
 import dataclasses
@@ -68,8 +67,8 @@ def measure(lab):
 
 
 def _reached(table, target):
-    columns = {"steps": "env_steps", "time": "simulated_time"}
-    return {x: claims.summary(claims.steps_to(table, target, y)) for x, y in columns.items()}
+    of = {"steps": "env_steps", "time": "simulated_time"}
+    return {x: claims.summary(claims.steps_to(table, target, y)) for x, y in of.items()}
 
 
 def _real(number, seed, steps, target):

@@ -68,7 +68,7 @@ def _result(options, name):
 
 
 def _hours(script):
-    """What a script says of itself, in its line HOURS = ...."""
+    """What a script says of itself, in its line of HOURS."""
     return float(re.search(r"^HOURS = ([\d.]+)", script.read_text(), re.MULTILINE)[1])
 
 
