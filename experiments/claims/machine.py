@@ -28,6 +28,8 @@ def settings(algorithm, kind, shape, steps):
         config = dataclasses.replace(config, **slowed)
     if algorithm == "a3c":
         return config, WorkerConfig(processes, envs_per_worker=num_envs)
+    if algorithm == "a2c":  # with batches as large as the preset's
+        config = dataclasses.replace(config, num_steps=config.batch_size // num_envs)
     config = dataclasses.replace(config, num_envs=num_envs)
     if algorithm == "dqn":
         found = presets.found("dqn", "CartPole-v1")

@@ -9,7 +9,9 @@ from rljax.cli import claims
 
 TARGET, ROW = 195, 2_000  # steps of a row
 STEPS, MOST_SECONDS = 100_000, 600  # of a run
-FACTORS = (0.25, 0.5, 1, 2, 4)  # of the preset's learning rate
+FACTORS = {"a2c": (4, 8, 16, 32, 64), "a3c": (0.5, 1, 2, 4, 8), "dqn": (0.25, 0.5, 1, 2, 4)}
+"""Of the preset's learning rate, which for A2C is of three times as long a run: its RMSProp begins
+with small steps."""
 
 
 def needed(lab, algorithm, shape):
@@ -18,7 +20,7 @@ def needed(lab, algorithm, shape):
     config, own = machine.settings(algorithm, "JAX", (shape[0], 0), lab.of(STEPS, 4_000))
     if algorithm == "a3c":
         own = SimulationConfig(num_workers=shape[1], envs_per_worker=shape[0], diagnostics=False)
-    rates = [config.learning_rate * factor for factor in lab.of(FACTORS, (1,))]
+    rates = [config.learning_rate * factor for factor in lab.of(FACTORS[algorithm], (1,))]
     how = dict(algorithm=algorithm.replace("a3c", "a3c_simulated"), own=own, first=0)
     name = f"tuning_{algorithm}_{shape[0]}x{shape[1] if algorithm == 'a3c' else 0}"
     axes = {"learning_rate": rates}
