@@ -59,6 +59,8 @@ class Lab(NamedTuple):
         if not path.exists():
             self.tell(name)
             found = make()
+            with atomic_io.writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
             atomic_io.write_json(path, found)
         return atomic_io.read_json(path)
 
@@ -164,14 +166,14 @@ def told(found: Mapping[str, float], form: str = ".1f") -> str:
 
 
 def crossing(places: Sequence[float], values: Sequence[float], level: float) -> float:
-    """Where values first fall below a level, in a straight line between two of them; the last place
-    if they do not."""
-    below = np.flatnonzero(np.asarray(values) < level)
-    if not below.size:
-        return places[-1]
-    if (i := below[0]) == 0:
+    """Where values fall below a level for good, in a straight line between two of them; the last
+    place if they do not, and the first if none is above."""
+    above = np.flatnonzero(np.asarray(values) >= level)
+    if not above.size:
         return places[0]
-    return np.interp(level, [values[i], values[i - 1]], [places[i], places[i - 1]])
+    if (i := above[-1]) == len(values) - 1:
+        return places[-1]
+    return np.interp(level, [values[i + 1], values[i]], [places[i + 1], places[i]])
 
 
 def resampled(statistic: Callable[[np.ndarray], float], scores: np.ndarray) -> tuple:

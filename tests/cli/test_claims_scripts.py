@@ -15,7 +15,8 @@ BASE = Config(env="probes:RewardByAction", total_timesteps=320, num_envs=4, num_
 def test_a_crossing_is_between_two_places():
     assert claims.crossing([0, 1, 2], [1.0, 0.8, 0.4], 0.6) == pytest.approx(1.5)
     assert claims.crossing([0, 1, 2], [1.0, 0.8, 0.7], 0.6) == 2
-    assert claims.crossing([0, 1, 2], [0.5, 0.8, 0.7], 0.6) == 0
+    assert claims.crossing([0, 1, 2], [0.5, 0.4, 0.3], 0.6) == 0
+    assert claims.crossing([0, 1, 2, 3], [1.0, 0.5, 0.7, 0.5], 0.6) == pytest.approx(2.5)
 
 
 def test_the_interval_of_a_statistic_of_all_cells():
