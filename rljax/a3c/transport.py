@@ -14,6 +14,7 @@ import struct
 import termios
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -121,6 +122,13 @@ class Reader:
             messages.append((kind, view[begin : begin + length]))
             self.start = begin + length
         return messages
+
+    def take(self, is_dead: bool) -> Iterator[tuple[int, memoryview]]:
+        """As `get`; of a writer that is dead, all that it has written."""
+        while got := self.get():
+            yield from got
+            if not is_dead:
+                return
 
     def waiting(self) -> int:
         """Bytes that are in the pipe."""

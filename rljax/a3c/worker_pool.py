@@ -91,10 +91,7 @@ class WorkerPool:
 
     def _messages_of(self, index, dead):
         worker = self.workers[index]
-        while got := worker.reader.get():
-            yield from (Message(index, kind, content) for kind, content in got)
-            if not dead:  # of a dead one everything is read
-                break
+        yield from (Message(index, *message) for message in worker.reader.take(dead))
         if worker.reader.malformed:
             yield Message(index, MALFORMED, memoryview(b""))
             self._remove(index)
