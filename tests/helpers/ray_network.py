@@ -43,7 +43,7 @@ def ray_on_both():
         try:
             for name, address, command in zip(NAMES, ADDRESSES, nodes):
                 started.append(_start(name, [*command, f"--node-ip-address={address}"]))
-                time.sleep(8)
+                _wait_for_cpus(ray[0], len(started))
             yield HEAD
         finally:
             for process in reversed(started):
@@ -65,6 +65,19 @@ def _start(name, command):
     command = ["ip", "netns", "exec", name, *command]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}  # there is no one else
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+
+
+def _wait_for_cpus(ray, number):
+    """Until the cluster knows of as many, in at most two minutes."""
+    status = ["ip", "netns", "exec", NAMES[0], ray, "status", f"--address={HEAD}"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        told = subprocess.run(status, capture_output=True, text=True, env=environment)
+        if f"/{number}.0 CPU" in told.stdout:
+            return
+        time.sleep(1)
+    raise AssertionError(f"no {number} CPUs: {told.stdout}{told.stderr}")
 
 
 def _ip(what):
