@@ -46,7 +46,7 @@ def measure(lab):
         axes = {"learning_rate": lab.of(RATES[algorithm], RATES[algorithm][2:3])}
         name = side.lower().replace(" ", "_")
         best, table = lab.tuned(name, config, axes, algorithm=algorithm, own=own)
-        found[side] = {**claims.summary(claims.finals(table)["final_return"]), **best}
+        found[side] = {**claims.summary(claims.finals(table)), **best}
         tuned[side] = dataclasses.replace(config, **best)
     right = claims.summary(lab.kept("right", lambda: _right(lab, tuned[sides[2]])))
     refusal = _refusal()
