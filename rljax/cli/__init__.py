@@ -12,6 +12,8 @@ sweep       many settings and seeds
 tune        a search for good settings
 benchmark   tables of speeds, and a line of JSON with all results
 suite       a run for each of several environments, and their table
+claims      a claim that is tested: resumed sweeps, tuning, a result and a figure
+claims_page all claims, and the page about them
 flags       what they share: dataclasses as flags
 space       axes and points of a sweep, as text
 """

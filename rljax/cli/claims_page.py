@@ -77,7 +77,9 @@ def _publish(options, folder, target, names, intro):
     for name in names:
         script = f"[`{name}.py`]({name}.py)"
         if not (result := _result(options, name)):
-            parts.append(f"## {_claim(folder / f'{name}.py')}\n\nNot tested yet: {script}.\n")
+            parts.append(
+                f"## {_claim(folder / f'{name}.py').rstrip('.')}\n\nNot tested yet: {script}.\n"
+            )
             continue
         for kind, path in ((FIGURE, f"figures/{name}.png"), (RESULT, f"results/{name}.json")):
             (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def _publish(options, folder, target, names, intro):
         machine = result["machine"]
         where = f"{machine['device']} ({machine['processor']}), JAX {machine['versions']['jax']}"
         parts.append(
-            f"## {result['claim']}\n\n**{result['answer']}**\n\n{found}\n"
+            f"## {result['claim'].rstrip('.')}\n\n**{result['answer']}**\n\n{found}\n"
             f"![{name}](figures/{name}.png)\n\n{script}, whose first lines say how it is measured ·"
             f" [numbers](results/{name}.json) · {where}\n"
         )

@@ -114,8 +114,8 @@ def test_all_claims_and_their_page(tmp_path, monkeypatch, capfd):
     assert "1 claims, about 0.2 hours on two cores" in out
     page = (folder / "README.md").read_text()
     assert page.startswith("# Claims\n")
-    assert "## One is one.\n\n**true**\n\n- It is 1.\n" in page
-    assert "## One is two.\n\nNot tested yet: [`two.py`](two.py)." in page
+    assert "## One is one\n\n**true**\n\n- It is 1.\n" in page
+    assert "## One is two\n\nNot tested yet: [`two.py`](two.py)." in page
     assert (folder / "figures" / "one.png").read_bytes() == b"a figure"
     assert json.loads((folder / "results" / "one.json").read_text())["numbers"] == {"one": 1}
     assert test() == 0
