@@ -71,7 +71,8 @@ def draw(numbers, path):
     titles = ("Trained steps/s", f"Environment steps to {TARGET}", "Seconds to the score")
     for axes, title in zip(panels, titles):
         analysis.style.dress(axes, title)
-        axes.set(xscale="log", yscale="log", xlabel="environments")
+        axes.set(yscale="log", xlabel="environments")
+        claims.mark_places(axes, sizes)
     return analysis.style.save(figure, [path])
 
 

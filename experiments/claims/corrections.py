@@ -84,13 +84,13 @@ def draw(numbers, path):
     envs, kinds = numbers["envs"], next(iter(numbers["envs"].values()))
     size = 4 * len(kinds), 2.8 * len(envs)
     figure, panels = analysis.style.new_figure(*size, len(envs), len(kinds))
-    panels = np.reshape(panels, (len(envs), len(kinds)))
-    for row, (env, x) in zip(panels, envs.items()):
+    for row, (env, x) in zip(np.reshape(panels, (len(envs), -1)), envs.items()):
         for axes, (kind, of_kind) in zip(row, x.items()):
             for i, (name, found) in enumerate(of_kind.items()):
                 claims.draw_intervals(axes, i, numbers["ages"], found, name)
             analysis.style.dress(axes, f"{env}, {kind}")
-            axes.set(xscale="log", xlabel="versions old", xticks=numbers["ages"], ylabel="return")
+            axes.set(xlabel="versions old", ylabel="return (IQM)")
+            claims.mark_places(axes, numbers["ages"])
             axes.legend(frameon=False, fontsize="small")
     return analysis.style.save(figure, [path])
 

@@ -192,6 +192,13 @@ def draw_intervals(axes: Any, i: int, places: Sequence[float], found: Sequence, 
     analysis.style.draw_line(axes, i, np.asarray(places, float), middle, (low, high), label)
 
 
+def mark_places(axes: Any, places: Sequence[float]) -> None:
+    """A logarithmic horizontal axis that is marked at the places that were measured."""
+    axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:,g}" for place in places])
+    axes.minorticks_off()
+
+
 def draw_bars(axes: Any, found: Mapping[str, Any]) -> None:
     """A bar for each number or `summary`, with its interval, from the top down."""
     places, told = (
