@@ -4,7 +4,7 @@ rate is constant.
 python experiments/claims/law_of_staleness.py
 
 Every gradient of simulated A3C is the same number of versions old (the law: arXiv 2607.01083). A
-score is 1 at the IQM without staleness at the same rate, of 20 seeds, and 0 where learning began;
+score is 1 at the IQM without staleness at the same rate, of ten seeds, and 0 where learning began;
 the critical staleness is where it falls below 0.95 for good. Cosine and effective sample size
 (arXiv 2602.17616) foretell collapse as often as runs that end below 0.5 began with less of them.
 """
@@ -41,7 +41,7 @@ def _of_env(lab, env, steps, ages, rates):
     config = dataclasses.replace(presets.base("a3c"), env=env, total_timesteps=steps)
     axes = {"staleness": [f"constant:{age}" for age in ages], "learning_rate": rates.tolist()}
     how = dict(algorithm="a3c_simulated", own=SimulationConfig(num_workers=8))
-    number = lab.seeds(20)
+    number = lab.seeds()
     table = lab.sweep(env, config, axes, num_seeds=number, **how)
     rows, shape = table.groupby("trial"), (len(ages), len(rates), number)
     returns = claims.finals(table).reshape(shape)
