@@ -18,38 +18,18 @@ import jax
 import numpy as np
 import processes_of_tests as processes
 import pytest
+from small_a3c import CONFIG, SMALL
 
 import rljax
 from rljax import a2c, a3c, evaluation, rollout
 from rljax.a3c import messages, training
-from rljax.config import Config, WorkerConfig
+from rljax.config import WorkerConfig
 from rljax.loggers import tables
 from rljax.runs import checkpoints, directory
 from rljax.utils import forkserver, pytrees, seeds
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "a3c.py"
 
-CONFIG = Config(
-    env="probes:RewardByAction",
-    total_timesteps=2000,
-    num_envs=1,
-    num_steps=4,
-    hidden_sizes=(8,),
-    optimizer="rmsprop_a3c",
-    loss_reduction="sum",
-    optimizer_eps=0.1,
-    learning_rate=0.01,
-)
-SMALL = dict(
-    preset="none",
-    total_timesteps=2000,
-    num_steps=4,
-    hidden_sizes=(8,),
-    learning_rate=0.01,
-    num_workers=2,
-    eval_episodes=4,
-    quiet=True,
-)
 FLAGS = (
     "--preset none --total-timesteps 2000 --num-steps 4 --hidden-sizes 8 --learning-rate 0.01"
     " --num-workers 2 --eval-episodes 4"

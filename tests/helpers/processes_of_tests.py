@@ -7,23 +7,29 @@ import time
 from pathlib import Path
 
 
-def parents():
-    """pid: parent's pid, of all living processes."""
+def processes():
+    """pid: (parent's pid, command), of all living processes."""
     found = {}
     for path in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if path.name.isdecimal():
                 state, parent = (path / "stat").read_text().rpartition(")")[2].split()[:2]
                 if state not in "ZX":
-                    found[int(path.name)] = int(parent)
+                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(path.name)] = int(parent), command.decode(errors="replace")
     return found
+
+
+def parents():
+    """pid: parent's pid, of all living processes."""
+    return {pid: parent for pid, (parent, _) in processes().items()}
 
 
 def children_of(pid):
     """What a process started: children of the server that it forks from."""
-    processes = parents()
-    servers = {p for p, parent in processes.items() if parent == pid and is_server(p)}
-    return {p for p, parent in processes.items() if parent in servers}
+    found = parents()
+    servers = {p for p, parent in found.items() if parent == pid and is_server(p)}
+    return {p for p, parent in found.items() if parent in servers}
 
 
 def is_server(pid):

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
+
+from processes_of_tests import processes
 
 
 class Cluster(NamedTuple):
@@ -44,20 +45,8 @@ def kill_node(raylet):
     for _ in range(4):
         doomed |= {pid for pid, (parent, _) in found.items() if parent in doomed}
     for pid in doomed:
-        os.kill(pid, signal.SIGKILL)
-
-
-def processes():
-    """pid: (parent's pid, command), of all living processes."""
-    found = {}
-    for path in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if path.name.isdecimal():
-                state, parent = (path / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state not in "ZX":
-                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    found[int(path.name)] = int(parent), command
-    return found
+        with contextlib.suppress(ProcessLookupError):  # it ended with another one
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_until(is_so, seconds=20):

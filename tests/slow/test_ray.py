@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 import ray_cluster
 import ray_network
+import small_a3c
 from ray_cluster import actors, wait_until
+from small_a3c import SMALL
 
 import rljax
 from rljax import a3c, evaluation
 from rljax.a3c import holder, ray_relays
-from rljax.config import Config, WorkerConfig
+from rljax.config import WorkerConfig
 from rljax.loggers import tables
 from rljax.utils import cluster, forkserver, nodes, seeds
 
@@ -29,27 +31,7 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "a3c.py"
-CONFIG = Config(
-    env="ray_probes:OnCpu",
-    total_timesteps=80_000,
-    num_envs=1,
-    num_steps=4,
-    hidden_sizes=(8,),
-    optimizer="rmsprop_a3c",
-    loss_reduction="sum",
-    optimizer_eps=0.1,
-    learning_rate=0.01,
-)
-SMALL = dict(
-    preset="none",
-    total_timesteps=2000,
-    num_steps=4,
-    hidden_sizes=(8,),
-    learning_rate=0.01,
-    num_workers=2,
-    eval_episodes=4,
-    quiet=True,
-)
+CONFIG = dataclasses.replace(small_a3c.CONFIG, env="ray_probes:OnCpu", total_timesteps=80_000)
 WORKERS = WorkerConfig(num_workers=2)
 
 
