@@ -12,16 +12,17 @@ import time
 import jax
 import numpy as np
 
-from rljax import algorithms, envs, presets
+from rljax import algorithms, envs
 from rljax.cli import benchmark
 from rljax.config import WorkerConfig
-from rljax.dqn_config import DQNConfig
+from rljax.runs.settings import start_from
 from rljax.utils import platform
 
 
 def settings(algorithm, kind, shape, steps):
-    """(the preset of CartPole in this shape, own options or None) for a run of so many steps."""
-    config = dataclasses.replace(presets.preset(algorithm, "CartPole-v1"), total_timesteps=steps)
+    """(the preset of CartPole in this shape, own options or None) for a run of these steps."""
+    preset = start_from(algorithm, "CartPole-v1", None)
+    config = dataclasses.replace(preset.config, total_timesteps=steps)
     num_envs, processes = shape
     if kind != "JAX":
         slowed = dict(env="slowed:Slowed", env_kwargs={"milliseconds": kind})
@@ -32,9 +33,7 @@ def settings(algorithm, kind, shape, steps):
         config = dataclasses.replace(config, num_steps=config.batch_size // num_envs)
     config = dataclasses.replace(config, num_envs=num_envs)
     if algorithm == "dqn":
-        found = presets.found("dqn", "CartPole-v1")
-        names = found.keys() & DQNConfig.__dataclass_fields__.keys()
-        return config, DQNConfig(**{name: found[name] for name in names})
+        return config, preset.own[0]
     if processes:
         config = dataclasses.replace(config, vectorization="async", env_processes=processes)
     return config, None

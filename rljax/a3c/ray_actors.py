@@ -1,5 +1,5 @@
-"""What Ray starts on the nodes of a cluster: workers, and relays of parameters. Needs neither Ray
-nor, before a worker is at work, JAX."""
+"""What Ray starts on the nodes of a cluster: workers, and relays of parameters. Needs no Ray and,
+before a worker starts, no JAX."""
 
 import contextlib
 import os

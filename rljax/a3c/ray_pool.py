@@ -24,7 +24,7 @@ import cloudpickle
 
 from rljax.a3c import messages, network, ray_actors, transport
 from rljax.a3c.ray_relays import NodeParameters
-from rljax.a3c.worker_pool import GRACE, MALFORMED, Message
+from rljax.a3c.worker_pool import GRACE, Message, messages_of
 from rljax.utils import cluster, connections, errors, forkserver, nodes
 
 LOOK = 0.5  # seconds between two looks at what Ray says of the actors
@@ -120,15 +120,8 @@ class RayPool:
     # Workers
 
     def _messages_of(self, index, dead=False):
-        worker = self.workers[index]
-        yield from (Message(index, *message) for message in worker.reader.take(dead))
-        if worker.reader.malformed:
-            yield Message(index, MALFORMED, memoryview(b""))
-            self._remove(index)
-            yield Message(index, None, "was stopped: its message stream is corrupt")
-        elif dead or worker.reader.ended:
-            self._remove(index)
-            yield Message(index, None, f"on {worker.address} died: its connection ended")
+        reader = self.workers[index].reader
+        return messages_of(index, reader, dead, lambda: self._remove(index))
 
     def _order(self, worker, *order):
         """Sends an order, or keeps it while there are no new parameters on the worker's node."""
@@ -145,12 +138,14 @@ class RayPool:
             network.order(worker.sock, *order)
 
     def _remove(self, index):
+        """Ends a worker; how it ended, if nothing more is known."""
         worker = self.workers.pop(index)
         if worker.sock:
             self.selector.unregister(worker.reader)
             worker.reader.close()
         if self.ray.is_initialized():
             self.ray.kill(worker.actor)
+        return f"on {worker.address} died: its connection ended"
 
     # What comes
 

@@ -125,10 +125,10 @@ class Supervisor:
         if holder.version > version:
             self.parameters.publish(holder.version, holder.published())
         record, metrics = pushed
+        staleness = version - int(record["version"])
         if self.timing:
             waited, now = record["seconds"][messages.PHASES.index("wait")], time.perf_counter()
             begun = record["pushed"], waited, record["pulled"]
-            staleness = version - int(record["version"])
             timing.add(self.timing, (index, *begun, self.ready, taken, now, staleness))
         self.ready = time.perf_counter()
         self.packed[index] = record["actor"].copy()
@@ -139,7 +139,7 @@ class Supervisor:
             steps=status.steps + self.config.batch_size,
             episodes=status.episodes + int(number),
             last_return=returns / number if number else status.last_return,
-            staleness=version - int(record["version"]),
+            staleness=staleness,
             seconds=status.seconds + record["seconds"],
         )
 

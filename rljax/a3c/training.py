@@ -202,9 +202,8 @@ def _follow(supervisor, pool, row_ended):
         for message in pool.messages(CHUNK_SECONDS):
             failure = supervisor.take(message, pool)
             if message.worker == turn and holder.updates == granted and not failure:
-                pool.grant(
-                    turn, holder.version
-                )  # the message was malformed, or a new worker took its place
+                # The message was malformed, or a new worker took its place.
+                pool.grant(turn, holder.version)
             if failure or row_ended() or time.perf_counter() - looked > CHUNK_SECONDS:
                 yield failure
                 supervisor.ready = looked = time.perf_counter()

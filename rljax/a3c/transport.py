@@ -124,7 +124,7 @@ class Reader:
         return messages
 
     def take(self, is_dead: bool) -> Iterator[tuple[int, memoryview]]:
-        """As `get`; of a writer that is dead, all that it has written."""
+        """The messages that `get` gives; of a dead writer, until there are no more."""
         while got := self.get():
             yield from got
             if not is_dead:

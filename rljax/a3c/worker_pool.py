@@ -4,7 +4,7 @@ import contextlib
 import os
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
@@ -90,15 +90,8 @@ class WorkerPool:
             yield from self._messages_of(index, dead=waiting.pop(index))
 
     def _messages_of(self, index, dead):
-        worker = self.workers[index]
-        yield from (Message(index, *message) for message in worker.reader.take(dead))
-        if worker.reader.malformed:
-            yield Message(index, MALFORMED, memoryview(b""))
-            self._remove(index)
-            yield Message(index, None, "was stopped: its message stream is corrupt")
-        elif dead or worker.reader.ended:
-            self._remove(index)
-            yield Message(index, None, forkserver.how_it_ended(worker.process.exitcode))
+        reader = self.workers[index].reader
+        return messages_of(index, reader, dead, lambda: self._remove(index))
 
     def grant(self, index: int, version: int = 0) -> None:
         """Gives a worker a grant: in lockstep a turn, which needs this version of the parameters,
@@ -122,6 +115,7 @@ class WorkerPool:
         self.selector.close()
 
     def _remove(self, index):
+        """Ends a worker; how it ended."""
         worker = self.workers.pop(index)
         self.selector.unregister(worker.reader)
         self.selector.unregister(worker.process.sentinel)
@@ -130,6 +124,21 @@ class WorkerPool:
         worker.process.join()
         worker.reader.close()
         worker.grants.close()
+        return forkserver.how_it_ended(worker.process.exitcode)
+
+
+def messages_of(
+    index: int, reader: transport.Reader, dead: bool, remove: Callable[[], str]
+) -> Iterator[Message]:
+    """What a worker's reader has. Where the worker is dead, or what it sends cannot be read, it is
+    removed by a function that says how it ended."""
+    yield from (Message(index, *message) for message in reader.take(dead))
+    if reader.malformed:
+        yield Message(index, MALFORMED, memoryview(b""))
+        remove()
+        yield Message(index, None, "was stopped: its message stream is corrupt")
+    elif dead or reader.ended:
+        yield Message(index, None, remove())
 
 
 def _run(index, put, grants, parameters, job):

@@ -88,9 +88,10 @@ class Lab(NamedTuple):
             run_dir=self.folder / name,
             quiet=True,
         )
-        if not sweeps.is_done(how.run_dir / sweeps.SUMMARY):
-            self.tell(f"{name}: {len(grid) * num_seeds:,} trials")
         asked = sweeps.resumed(sweeps.Asked(base, how, own, grid, heat_map=False))
+        if sweeps.is_done(how.run_dir / sweeps.SUMMARY):
+            return results.read(how.run_dir)
+        self.tell(f"{name}: {len(grid) * num_seeds:,} trials")
         with sweeps.prepared(asked) as run:
             done = run()
         if done.failures:

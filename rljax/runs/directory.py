@@ -41,9 +41,8 @@ def create(run_dir: Path, record: Mapping, *tables: str, needs_locks: bool = Tru
         if not ours:
             _check_free(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        with lock(
-            run_dir, needs_locks=needs_locks
-        ):  # another process may make it at the same moment
+        # Another process may make it at the same moment.
+        with lock(run_dir, needs_locks=needs_locks):
             _check_free(run_dir)
             ours = ours or [run_dir / name for name in (".lock", "config.json", *tables)]
             atomic_io.write_json(run_dir / "config.json", record)

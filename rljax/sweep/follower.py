@@ -24,10 +24,11 @@ def displayed(asked: Any, checked: Any, done: Collection[int], more: str = "") -
     size = " x ".join(report.plural(number, what) for what, number in numbers.items())
     title = f"Sweep · {asked.options.algorithm.upper()} · {asked.envs} · {size}"
     title += f" · from {len(done):,} trials" * bool(done)
-    before = sum(checked.env_steps[number] for number in done)
+    steps = checked.env_steps
+    before = sum(steps[number] for number in done)
     how = asked.options.quiet, asked.options.log_format
     title = f"{title} · {checked.device}{more}"
-    return Display(title, before, sum(checked.env_steps.values()), *how)
+    return Display(title, before, sum(steps.values()), *how)
 
 
 class Follower:
@@ -46,7 +47,8 @@ class Follower:
         groups = checked.groups
         self.asked, self.groups, self.folder = asked, groups, folder
         self.journal, self.display = journal, display
-        self.env_steps = sum(checked.env_steps[number] for number in journal.trials)
+        steps = checked.env_steps
+        self.env_steps = sum(steps[number] for number in journal.trials)
         self.train_seconds = journal.train_seconds
         self.elsewhere = self.steps_elsewhere = 0  # trials that others finished, and their steps
         self.begun, self.wrote = begun - journal.wall_seconds, -np.inf

@@ -38,9 +38,7 @@ def claimant(folder: Path) -> Iterator["Claimant"]:
         with atomic_io.writing(alive):
             (folder / "claims").mkdir(parents=True, exist_ok=True)
             alive.parent.mkdir()
-            file = stack.enter_context(
-                open(alive, "w+b", buffering=0)
-            )  # no other process inherits it
+            file = stack.enter_context(open(alive, "w+b", buffering=0))  # which no child inherits
             with contextlib.suppress(OSError):  # there are no locks: the count has to do
                 fcntl.flock(file, fcntl.LOCK_EX)
             _beat(file, 0)

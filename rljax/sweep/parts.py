@@ -16,7 +16,7 @@ from typing import NamedTuple
 from rljax.runs import directory
 from rljax.sweep.journal import JOURNAL, TABLE, Journal, checked_sum, read_entries
 from rljax.sweep.results import OLD_TRIAL, as_csv
-from rljax.utils import atomic_io
+from rljax.utils import atomic_io, errors
 from rljax.utils.verified import DamagedError
 
 FOLDER, FAILURES, MACHINE = "joiners", "failures.jsonl", "machine.json"
@@ -77,7 +77,7 @@ def _failures(path):
         lines = atomic_io.read(path, atomic_io.LARGEST).splitlines(keepends=True)
         told = [atomic_io.parse_json(line) for line in lines if line.endswith(b"\n")]
         return [(failure["trial"], failure["why"]) for failure in told]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, *errors.WRONG) as error:
         raise DamagedError(f"{path} is damaged: {error}") from error
 
 
@@ -101,7 +101,7 @@ class _Piece(NamedTuple):
 def merge(folder: Path, journal: Journal, places: Mapping[int, int]) -> None:
     """Adds the trials of all parts to the table, each once, in the order of `places`, which are
     those of trials in the plan: where batches are of the same size, in the one that a single
-    process writes. Parts of processes at work may grow meanwhile.
+    process writes. Parts of running processes may grow meanwhile.
 
     Raises:
         DamagedError: a part is damaged, or of other trials.

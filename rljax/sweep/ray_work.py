@@ -1,11 +1,8 @@
 """What a task of `ray_tasks` does, on its node. Needs no JAX before it has taken over settings."""
 
-import traceback
-
 import cloudpickle
 
-from rljax.utils import errors, forkserver, nodes
-from rljax.utils.errors import TrainingError
+from rljax.utils import forkserver, nodes
 
 
 def do(origin: nodes.Origin, packed: bytes) -> tuple[str, list]:
@@ -40,15 +37,10 @@ def _in_one_program(task):
 def _in_processes(task):
     from rljax.utils import preload  # noqa: F401, I001  before anything imports JAX
     from rljax.sweep import trial_pool
-    from rljax.sweep.results import Progress
 
     forkserver.take_over(task.settings)
     (trial,), steps = task.trials, []
-    try:
+    with trial_pool.failure_sent(steps.append):
         trial_pool.train_one(steps.append, trial_pool.Job(trial), task.how)
-    except (TrainingError, ValueError, TypeError) as error:
-        steps.append(Progress(failure=errors.text_of(error)))
-    except BaseException:  # sys.exit is the trial's failure, and not the process's
-        steps.append(Progress(failure=traceback.format_exc()))
     for step in steps:
         yield step, [trial.number]

@@ -157,12 +157,19 @@ def _run(pipe, settings):
     with contextlib.suppress(EOFError, OSError):  # the other end of its pipe is gone
         while True:
             packed = pipe.recv_bytes()
-            try:
+            with failure_sent(pipe.send):
                 train_one(pipe.send, *jax_envs.unpickled(packed))
-            except (TrainingError, ValueError, TypeError) as error:
-                pipe.send(Progress(failure=errors.text_of(error)))
-            except BaseException:  # sys.exit is the trial's failure, and not the process's
-                pipe.send(Progress(failure=traceback.format_exc()))
+
+
+@contextlib.contextmanager
+def failure_sent(send: Callable[[Progress], None]) -> Iterator[None]:
+    """In the block whatever is raised is sent, as the trial's failure."""
+    try:
+        yield
+    except (TrainingError, ValueError, TypeError) as error:
+        send(Progress(failure=errors.text_of(error)))
+    except BaseException:  # sys.exit is the trial's failure, and not the process's
+        send(Progress(failure=traceback.format_exc()))
 
 
 def train_one(send: Callable[[Progress], None], job: Job, how: SweepOptions) -> None:

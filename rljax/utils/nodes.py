@@ -28,7 +28,7 @@ def origin() -> Origin:
 
 
 def versions() -> dict[str, str]:
-    """What must be the same in all processes that work together, by name."""
+    """By name, the versions that must be the same on all nodes."""
     return {
         "rljax": f"{metadata.version('rljax')} (source {_source()})",
         "JAX": metadata.version("jax"),
