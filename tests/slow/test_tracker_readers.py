@@ -101,11 +101,12 @@ def messages(data):
 
 
 def of_wandb(run_dir, seed):
-    """From the records of the offline file."""
+    """From the records of the offline files. Runs that begin within one second have folders that
+    end in -1, -2 ...: the files' own name tells them."""
     from wandb.proto import wandb_internal_pb2
 
     record, found = json.loads((run_dir / "config.json").read_text()), {}
-    for path in (run_dir / "wandb").glob(f"offline-run-*-{record['id']}-{seed}/*.wandb"):
+    for path in (run_dir / "wandb").glob(f"offline-run-*/run-{record['id']}-{seed}.wandb"):
         for data in messages(path.read_bytes()):
             message = wandb_internal_pb2.Record()
             message.ParseFromString(data)
