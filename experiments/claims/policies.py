@@ -7,8 +7,8 @@ Continuous actions: Pendulum, which is swung up at returns above -300 and has ab
 DQN is given it as it is, and with five torques (torques.py) and a tenth of A2C's steps. Stochastic
 policies: the corridor of Sutton and Barto's example 13.1 (corridor.py), whose states look alike,
 cut at 500 steps. The best policy goes right with probability 0.59 and has -11.6, a fresh one with
-0.5 and -12. A deterministic one never arrives; the best that is one but for a random action in ten,
-as DQN explores here, has -44. Returns are of the last tenth of training, as a side acts in it.
+0.5 and -12. A deterministic one never arrives; at best it has -44 with a random action in ten, as
+DQN's last epsilon is here. Returns are of training's last tenth, and DQN's also without epsilon.
 """
 
 import dataclasses
@@ -44,23 +44,24 @@ def measure(lab):
         algorithm, own = ("dqn", EXPLORES) if "DQN" in side else ("a2c", None)
         config = dataclasses.replace(config, total_timesteps=lab.of(config.total_timesteps, 6_400))
         axes = {"learning_rate": lab.of(RATES[algorithm], RATES[algorithm][2:3])}
-        name = side.lower().replace(" ", "_")
-        best, table = lab.tuned(name, config, axes, algorithm=algorithm, own=own)
+        best, table = lab.tuned(side, config, axes, algorithm=algorithm, own=own)
         found[side] = {**claims.summary(claims.finals(table)), **best}
         tuned[side] = dataclasses.replace(config, **best)
     right = claims.summary(lab.kept("right", lambda: _right(lab, tuned[sides[2]])))
+    how = dict(algorithm="dqn", own=EXPLORES, num_seeds=lab.seeds(), eval_episodes=20)
+    greedy = claims.summary(claims.finals(lab.sweep("greedy", tuned[sides[3]], [best], **how)))
     refusal = _refusal()
     pairs = [(pair, [found[side]["seeds"] for side in pair]) for pair in (sides[:2], sides[2:])]
     pendulum, corridor = (analysis.compare(*seeds, names=pair) for pair, seeds in pairs)
     continuous = found[sides[0]]["low"] > SWUNG_UP and bool(refusal)
-    of_a2c, of_dqn = (found[side] for side in sides[2:])
-    stochastic = corridor.is_decided and of_a2c["low"] > max(FIXED, of_dqn["high"])
+    stochastic = corridor.is_decided and found[sides[2]]["low"] > max(FIXED, found[sides[3]]["iqm"])
     answers = "false", "true of continuous actions only", "true of the stochastic policy only"
     sentences = [f"{side}: {claims.told(found[side])}." for side in sides]
     sentences[0] += f" DQN: {refusal or 'it trains'}."
     sentences[2] += f" Its policy goes right with {claims.told(right, '.2f')}."
+    sentences[3] += f" Without exploration: {claims.told(greedy)}."
     sentences += [pendulum.sentence, corridor.sentence]
-    numbers = {"sides": found, "right": right, "refusal": refusal}
+    numbers = {"sides": found, "right": right, "greedy": greedy, "refusal": refusal}
     return claims.Found((*answers, "true")[continuous + 2 * stochastic], sentences, numbers)
 
 
@@ -80,8 +81,7 @@ def _refusal():  # what DQN says to continuous actions
 
 def draw(numbers, path):
     figure, panels = analysis.style.new_figure(10, 4, 1, 2)
-    line = np.linspace(0.04, 0.96, 200)
-    panels[1].plot(line, [expected_return(x) for x in line], color="0.6")
+    panels[1].plot(line := np.linspace(0.04, 0.96, 200), [*map(expected_return, line)], color="0.6")
     for i, side in enumerate(SIDES):
         axes, returns = panels[i // 2], np.array(numbers["sides"][side]["seeds"], float)
         places = i + np.linspace(-0.2, 0.2, len(returns))

@@ -21,7 +21,6 @@ from rljax import analysis
 from rljax.cli import claims
 
 HOURS = 1.0
-SEEDS = 5
 JAX = {"a2c": ((8, 0), (16, 0), (32, 0)), "a3c": ((1, 1), (1, 2), (8, 2))}
 PYTHON = {"a2c": ((8, 0), (16, 0), (16, 2)), "a3c": ((1, 2), (1, 4), (8, 2))}
 SLOW = {"a2c": ((16, 16), (32, 32), (64, 64)), "a3c": ((1, 8), (1, 16), (1, 32))}
@@ -47,7 +46,7 @@ def measure(lab):
                     pair = speed, _predicted(lab, algorithm, kind, shape, env)
                     numbers["speeds"][algorithm].append(pair)
             expected, shape, rate = min(tried)
-            runs = [race.run(lab, algorithm, kind, shape, rate, i) for i in range(lab.of(SEEDS, 1))]
+            runs = [race.run(lab, algorithm, kind, shape, rate, i) for i in range(lab.of(10, 1))]
             seconds = claims.summary(run["seconds"] for run in runs)
             found[algorithm] = {**seconds, "shape": shape, "rate": rate, "runs": runs}
             what = f"{claims.told(seconds, '.3g')} s, where {expected:.3g} were expected;"

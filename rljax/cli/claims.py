@@ -5,8 +5,10 @@ A script tests a claim: its `measure` gives numbers and sentences, its `draw` a 
 """
 
 import dataclasses
+import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,6 +131,12 @@ def trained(algorithm: str, **settings: Any) -> runs.Run:
     if run.status == "interrupted":
         raise KeyboardInterrupt
     return run
+
+
+def in_new_process(make: Callable[[], Any]) -> Any:
+    """What a function gives, which can be pickled, in a Python process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(make).result()
 
 
 class Found(NamedTuple):

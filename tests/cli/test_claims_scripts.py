@@ -1,6 +1,7 @@
 """What the scripts of claims share."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,10 @@ def test_what_is_kept_is_made_once(tmp_path):
     lab = claims.Lab(tmp_path, quick=False)
     assert lab.kept("x", lambda: {"a": np.float32(0.5)}) == {"a": 0.5}
     assert lab.kept("x", lambda: 1 / 0) == {"a": 0.5}
+
+
+def test_a_new_process_gives_what_it_made():
+    assert claims.in_new_process(os.getpid) != os.getpid()
 
 
 SCRIPT = '''"""One is {claim}.
