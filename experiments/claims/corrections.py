@@ -15,13 +15,13 @@ import sys
 
 import jax
 import numpy as np
+from staleness import ENVS
 
 from rljax import analysis, presets
 from rljax.a3c.simulation import SimulationConfig
 from rljax.cli import claims
 
 HOURS = 1.5
-ENVS = {"CartPole-v1": 50_000, "Acrobot-v1": 100_000, "Catch-bsuite": 50_000}
 AGES, RATES = (4, 16, 64), (2.5e-3, 5e-3, 1e-2)
 KINDS = {
     "stale gradients": ("none", "staleness_scaling", "dc_asgd_c", "dc_asgd_a"),
@@ -82,8 +82,7 @@ def _tell(returns, ages, kind, name, other):
 
 def draw(numbers, path):
     envs, kinds = numbers["envs"], next(iter(numbers["envs"].values()))
-    shape = len(envs), len(kinds)
-    figure, panels = analysis.style.new_figure(4 * shape[1], 2.8 * shape[0], *shape)
+    figure, panels = analysis.style.new_figure(12, 2.8 * len(envs), len(envs), len(kinds))
     for row, (env, x) in zip(np.reshape(panels, (len(envs), -1)), envs.items()):
         for axes, (kind, of_kind) in zip(row, x.items()):
             for i, (name, found) in enumerate(of_kind.items()):
