@@ -84,6 +84,14 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(find(name).module)
 
 
+def check_one_program(name: str, config: Config, option: str) -> None:
+    """Raises ValueError if an algorithm does not train this config in one program, which an option
+    needs."""
+    if not module(name).in_one_program(config):
+        why = f"{name} in env = {config.env!r} is not one program that can be spread over devices"
+        raise ValueError(f"{option}: {why}")
+
+
 def settle(config: Config, own: tuple[Any, ...]) -> Config:
     """The checked config of a run with these own options; raises ValueError or TypeError if a
     setting or an option is out of its range, or they do not fit."""

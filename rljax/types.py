@@ -171,6 +171,8 @@ def _strong_float32(x):
     """Numbers become float32 arrays of strong type, so that all of them share one trace."""
     if isinstance(x, jax.core.Tracer):
         return x
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:  # other processes have a part
+        return x
     if isinstance(x, int | float | np.ndarray | np.generic | jax.Array):
         return np.asarray(x, np.float32)
     return x  # a placeholder of JAX's own

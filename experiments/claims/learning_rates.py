@@ -18,16 +18,13 @@ from rljax.cli import claims
 
 HOURS = 0.5
 LOW, HIGH, NUMBER, GOOD = 1e-4, 1e-2, 50, 0.5
+MINATAR = dict(total_timesteps=300_000, hidden_sizes=(128,), activation="relu", shared_torso=True)
 ENVS = {
     "CartPole-v1": dict(total_timesteps=150_000),
     "Acrobot-v1": dict(total_timesteps=300_000),
     "Catch-bsuite": dict(total_timesteps=150_000),
-    "Pendulum-v1": dict(
-        total_timesteps=400_000, gamma=0.95, normalize_observations=True, normalize_rewards=True
-    ),
-    "Breakout-MinAtar": dict(
-        total_timesteps=300_000, hidden_sizes=(128,), activation="relu", shared_torso=True
-    ),
+    "Breakout-MinAtar": MINATAR,
+    "SpaceInvaders-MinAtar": MINATAR,
 }
 
 
@@ -45,11 +42,13 @@ def measure(lab):
         is_good = returns > begun + GOOD * (returns.max() - begun)
         ends = np.ptp(np.log10(rates[is_good]))
         share = analysis.estimate(is_good.astype(float), analysis.aggregate_mean)
-        found[env] = dict(rates=rates, returns=returns, good=is_good, share=share, decades=ends)
+        of = dict(begun=begun, best=returns.max(), share=share, decades=ends)
+        found[env] = dict(rates=rates, returns=returns, good=is_good, **of)
     shares = [x["share"] for x in found.values()]
     sentences = [
         f"{env}: {x['share'].value:.0%} [{x['share'].low:.0%}, {x['share'].high:.0%}] of the rates"
-        f" are good, over {x['decades']:.1f} of the range's two powers of ten."
+        f" are good, over {x['decades']:.1f} of the range's two powers of ten; the best ends at"
+        f" {x['best']:.3g}, from {x['begun']:.3g}."
         for env, x in found.items()
     ]
     number = sum(x.low > 1 / 3 for x in shares)

@@ -26,6 +26,7 @@ from collections.abc import Callable
 
 from rljax.runs import Run, divergences, interrupts
 from rljax.runs.interrupts import Interrupts
+from rljax.utils import hosts
 from rljax.utils.atomic_io import WriteError
 from rljax.utils.errors import TrainingError
 
@@ -47,7 +48,7 @@ def run_script(
             print("interrupted", file=sys.stderr)
             return signals.exit_status
         except TrainingError as error:
-            return fail(error)
+            return hosts.leave_ended(fail(error))
         except WriteError as error:
             print(f"error: {error}; resume with --resume from what was saved", file=sys.stderr)
             return 1

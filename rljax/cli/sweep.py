@@ -16,7 +16,8 @@ from rljax.sweep.options import SweepOptions
 from rljax.utils import errors
 from rljax.utils.checks import check
 
-MAY_CHANGE = ("max_parallel", "device", "engine", "ray_address", "quiet", "resume")
+PROCESSES = ("coordinator", "num_processes", "process_id")
+MAY_CHANGE = ("max_parallel", "device", "engine", "ray_address", *PROCESSES, "quiet", "resume")
 """On resume, and nothing else."""
 SHOWN_FAILURES = 3  # trials whose failure is explained, at most
 
@@ -110,8 +111,10 @@ def parse(description: str, argv: list[str], only: str | None = None) -> Any:
     """The `sweep.directory.Asked` of the flags, on top of a preset, or of the sweep to be resumed;
     raises as `flags.parse` does, and ValueError if an axis is wrong."""
     saved, joined = None, flags.given("join", argv)
-    if joined and (other := next((x for x in ("resume", "run-dir") if flags.given(x, argv)), None)):
-        raise ValueError(f"join: must not be given together with {other.replace('-', '_')}")
+    others = [x for x in ("resume", "run-dir", "coordinator") if flags.given(x, argv)]
+    if joined and others:
+        other = others[0].replace("-", "_")
+        raise ValueError(f"join: must not be given together with {other}")
     is_there = joined and (Path(joined) / "config.json").exists()
     if folder := flags.given("resume", argv) or (is_there and joined):
         saved, before = _restored(folder)
@@ -161,9 +164,9 @@ def _restored(folder):
         raise ValueError(f"{folder!r} is a run of {saved.get('algorithm')}, not a sweep")
     told = saved["run"]
     try:
-        options = settings.part(
-            SweepOptions, told, run_dir=path, resume=None, quiet=False
-        ).validate()
+        alone = dict.fromkeys(PROCESSES, None)
+        how = dict(run_dir=path, resume=None, quiet=False, **alone)
+        options = settings.part(SweepOptions, told, **how).validate()
         points = Path(told["points"]) if told.get("points") else None
         axes = tuple(told.get("axis", ()))
         made = settings.part(SpaceOptions, told, points=points, axis=axes).validate()
@@ -181,7 +184,7 @@ def _check_unchanged(before, after):
         return {**records.config_record(parts.base), **options, **made, **own}
 
     if changes := settings.others(told(before), told(after)):
-        names = "--max-parallel, --device, --engine, --ray-address and --quiet"
+        names = "--max-parallel, --device, --engine, --ray-address, --coordinator and --quiet"
         may = f"on resume only {names} may change"
         raise ValueError(f"{may}: the sweep has {changes}")
     then, now = before.options.max_parallel, after.options.max_parallel

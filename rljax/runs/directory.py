@@ -105,10 +105,15 @@ def read_record(run_dir: Path) -> dict:
     return record
 
 
+def versions() -> dict[str, str]:
+    """Of Python, and of the packages that results depend on."""
+    return {"python": sys.version.split()[0], **{p: _version(p) for p in _PACKAGES}}
+
+
 def provenance(device: str) -> dict:
     """What results depend on besides settings and options, for config.json."""
     return {
-        "versions": {"python": sys.version.split()[0], **{p: _version(p) for p in _PACKAGES}},
+        "versions": versions(),
         "git_commit": _git_commit(),
         "device": device,
         "processor": _processor(),

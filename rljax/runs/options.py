@@ -99,8 +99,7 @@ class RunOptions:
     def validate(self) -> "RunOptions":
         """Raises ValueError or TypeError if an option is out of its range or of another type."""
         check(self, log_interval=1, keep_checkpoints=1)
-        check(self, eval_every=0, render_every=0, checkpoint_every=0, devices=1, num_processes=1)
-        hosts.check(self.coordinator, self.num_processes, self.process_id)
+        check(self, eval_every=0, render_every=0, checkpoint_every=0, devices=1)
         if self.coordinator and self.render_every:
             raise ValueError(f"render_every = {self.render_every}: not with a coordinator")
         check_shared(self)
@@ -125,6 +124,8 @@ class RunOptions:
 def check_shared(options: Any) -> None:
     """`validate` for the options that runs and sweeps share."""
     check(options, seed=0, num_seeds=1, eval_episodes=0, eval_envs=1, eval_max_steps=1)
+    check(options, num_processes=1)
+    hosts.check(options.coordinator, options.num_processes, options.process_id)
     if options.ray_address is not None and options.engine != "ray":
         raise ValueError(f"ray_address = {options.ray_address!r}: needs engine = 'ray'")
     if options.eval_max_steps >= 2**31:

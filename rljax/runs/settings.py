@@ -84,7 +84,7 @@ def part(kind: type, told: Mapping, **others: Any) -> Any:
 
 def check_resumable(before: Settings, after: Settings) -> None:
     """Raises ValueError if a resumed run changes a setting that it must keep."""
-    there, here = _unchangeable(before), _unchangeable(after)
+    there, here = unchangeable(before), unchangeable(after)
     if here["total_timesteps"] < there["total_timesteps"]:
         now, then = here["total_timesteps"], there["total_timesteps"]
         raise ValueError(f"total_timesteps = {now}: may only be raised on resume, from {then}")
@@ -110,7 +110,8 @@ def record(settings: Settings) -> dict:
     }
 
 
-def _unchangeable(settings):
+def unchangeable(settings: Settings) -> dict:
+    """What a resumed run keeps, and several processes that train as one have in common."""
     fixed = {name: getattr(settings.options, name) for name in FIXED}
     own = {n: value for part in settings.own for n, value in dataclasses.asdict(part).items()}
     own.pop("max_worker_restarts", None)  # changes nothing of what is learned

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from rljax import algorithms, envs
 from rljax.loggers import tables, trackers
 from rljax.loggers.display import Display
@@ -19,7 +17,7 @@ from rljax.runs.clock import Clock
 from rljax.runs.recorder import Recorder
 from rljax.runs.run import Run, load
 from rljax.runs.settings import Settings
-from rljax.utils import forkserver, hosts, platform, pytrees, seeds, sharding
+from rljax.utils import compilation, forkserver, hosts, platform, pytrees, seeds, sharding
 
 
 def execute(
@@ -59,6 +57,7 @@ def prepared(
         asked = _settled(asked, algorithm)
         told = asked.options
         stack.enter_context(hosts.connected(told.coordinator, told.num_processes, told.process_id))
+        in_common = {**settings.unchangeable(asked), **directory.versions()}
         asked = _of_this_process(asked, signals)
         options = asked.options
         feed = _feed(options, loggers)
@@ -75,10 +74,12 @@ def prepared(
         device = stack.enter_context(on_device)
         stack.enter_context(sharding.using(options.devices))
         signals.check()
+        compilation.make_room()
         module, keys = algorithms.module(asked.algorithm), seeds.keys(options.seeds)
         making = time.perf_counter()
         if hosts.count() > 1 or options.devices:
             _check_spread(asked, module)
+            hosts.check_same(in_common)
             device += f", {sharding.described()}"
         states = module.init_seeds(asked.config, *asked.own, keys)
         signals.check()
@@ -103,12 +104,9 @@ def _of_this_process(asked, signals):
 
 def _check_spread(asked, module):
     """Raises ValueError if what is asked for cannot use all devices, or all processes."""
-    if not module.in_one_program(asked.config):
-        name = "coordinator" if hosts.count() > 1 else "devices"
-        why = f"{asked.algorithm} in env = {asked.config.env!r} is not one program"
-        raise ValueError(f"{name}: {why} that can be spread over devices")
-    if len(set(hosts.gathered(np.array(len(sharding.devices()))).tolist())) > 1:
-        raise ValueError("devices: must be as many in each process")
+    option = "coordinator" if hosts.count() > 1 else "devices"
+    algorithms.check_one_program(asked.algorithm, asked.config, option)
+    sharding.check_even()
     seeds.layout(asked.config, asked.options.num_seeds, hasattr(module, "parts"))
 
 

@@ -83,8 +83,9 @@ def settled(asked: Asked) -> Asked:
     search, options = asked.search, asked.options
     search.validate()
     options.validate()
-    if options.engine != "local":
-        raise ValueError(f"engine = {options.engine!r}: a search is trained on this machine")
+    for name, usual in (("engine", "local"), ("coordinator", None)):
+        if (value := getattr(options, name)) != usual:
+            raise ValueError(f"{name} = {value!r}: a search is trained by this machine alone")
     samplers.check(search.sampler, search.storage, search.study)
     if options.seed + options.num_seeds + search.fresh_seeds > 2**32:
         raise ValueError(f"seed = {options.seed}: the last fresh seed must be below 2**32")

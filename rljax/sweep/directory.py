@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rljax import analysis, envs
+from rljax import algorithms, analysis, envs
 from rljax.config import Config
 from rljax.runs import directory, interrupts, records, settings
 from rljax.sweep import parts, report, results, running, trials
@@ -14,7 +14,7 @@ from rljax.sweep import points as spaces
 from rljax.sweep.follower import Follower, displayed
 from rljax.sweep.journal import Journal
 from rljax.sweep.options import SweepOptions
-from rljax.utils import atomic_io, errors, platform
+from rljax.utils import atomic_io, errors, hosts, platform, sharding
 from rljax.utils.verified import DamagedError
 
 SUMMARY = "sweep.json"
@@ -98,20 +98,41 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
         KeyboardInterrupt: a signal came before training.
         WriteError: something could not be written; what was saved before is whole.
     """
-    begun, options = time.perf_counter(), asked.options
+    begun, options, opened = time.perf_counter(), asked.options, []
     with interrupts.noted() as signals, contextlib.ExitStack() as stack:
-        checked = stack.enter_context(computing(asked, signals))
+        processes = options.coordinator, options.num_processes, options.process_id
+        stack.enter_context(hosts.connected(*processes))
+        signals.is_shared = hosts.count() > 1
+        checked = _spread(asked, stack.enter_context(computing(asked, signals)))
         train = stack.enter_context(running.engine(checked.groups, options))
-        folder = stack.enter_context(_opened(asked, checked))
-        journal = Journal(folder, checked.metrics)
-        parts.merge(folder, journal, {x.number: i for i, x in enumerate(checked.trials)})
-        parts.remove(folder, parts.names(folder))
-        finals = finished(folder, journal, checked.groups)
-        if len(journal.trials) == len(checked.trials) and is_done(folder / SUMMARY):
-            yield lambda: complete(folder / SUMMARY, options.quiet)
+
+        def begin():  # by process 0 alone
+            opened.append(stack.enter_context(_opened(asked, checked)))
+            _, journal, _ = opened[0]
+            is_complete = len(journal.trials) == len(checked.trials)
+            return is_complete and is_done(options.run_dir / SUMMARY), set(journal.trials)
+
+        is_complete, done = hosts.from_first(begin)
+        if is_complete:
+            quiet = options.quiet or not hosts.is_first()
+            yield lambda: complete(options.run_dir / SUMMARY, quiet)
+        elif hosts.is_first():
+            yield lambda: _train(asked, checked, *opened[0], train, signals, begun)
         else:
-            plan = asked, checked, folder, journal
-            yield lambda: _train(*plan, train, finals, signals, begun)
+            yield lambda: _train_along(checked, options, done, train, signals)
+
+
+def _spread(asked, checked):
+    """What several processes train as one; raises ValueError where they cannot."""
+    if hosts.count() == 1:
+        return checked
+    for group in checked.groups:
+        algorithms.check_one_program(asked.options.algorithm, group.trials[0].config, "coordinator")
+    sharding.check_even()
+    own = {name: value for part in asked.own for name, value in vars(part).items()}
+    points = {"points": [*map(spaces.recorded, asked.points)], "seeds": asked.options.seeds}
+    hosts.check_same({**records.comparable(asked.base), **own, **points, **directory.versions()})
+    return checked._replace(device=f"{checked.device}, {sharding.described()}")
 
 
 @contextlib.contextmanager
@@ -129,13 +150,16 @@ def computing(asked: Asked, signals: interrupts.Interrupts) -> Iterator[Checked]
 
 @contextlib.contextmanager
 def _opened(asked, checked):
-    """The sweep's directory, made if it is new, and locked."""
+    """(the sweep's directory, made if it is new, and locked, its journal, `finished`)."""
     if asked.saved is None:
         create(asked, checked)
     folder = asked.options.run_dir
     with directory.lock(folder):
         atomic_io.tidy(folder)
-        yield folder
+        journal = Journal(folder, checked.metrics)
+        parts.merge(folder, journal, {x.number: i for i, x in enumerate(checked.trials)})
+        parts.remove(folder, parts.names(folder))
+        yield folder, journal, finished(folder, journal, checked.groups)
 
 
 def create(asked: Asked, checked: Checked) -> None:
@@ -187,7 +211,21 @@ def complete(summary: Path, quiet: bool) -> Done:
     return Done(atomic_io.read_json(summary), [], 0)
 
 
-def _train(asked, checked, folder, journal, train, finals, signals, begun):
+def _train_along(checked, options, done, train, signals):
+    """Another process's part in a sweep that process 0 writes."""
+    failed = False
+    try:
+        with contextlib.closing(train(checked.groups, options, done)) as steps:
+            for step in steps:
+                failed |= step.failure is not None
+                signals.agree()
+                signals.check()
+    except KeyboardInterrupt:
+        return Done({"agents_finished": 0}, [], signals.exit_status)
+    return Done({"agents_finished": 0}, [], int(failed))
+
+
+def _train(asked, checked, folder, journal, finals, train, signals, begun):
     if asked.saved:
         again = directory.provenance(checked.device)
         directory.warn_of_changes(asked.saved, again)

@@ -64,6 +64,7 @@ class Follower:
         with contextlib.closing(steps):
             for step in steps:
                 self.take(step)
+                signals.agree()
                 signals.check()
 
     def take(self, step) -> None:

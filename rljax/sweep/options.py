@@ -46,6 +46,13 @@ class SweepOptions:
     ray_address: str | None = None
     """host:port of the Ray cluster, or auto, which is the one that runs on this machine; by default
     that one or, if there is none, a new one for this sweep."""
+    coordinator: str | None = None
+    """Of several processes that train the trials of a sweep as one: HOST:PORT of process 0, which
+    alone writes; or auto, as Slurm and Open MPI tell."""
+    num_processes: int | None = None
+    """How many they are, with --coordinator HOST:PORT."""
+    process_id: int | None = None
+    """Which of them this is, from 0 on."""
     resume: Path | None = None
     """Resume what is in this directory: trials that are finished stay as they are."""
     log_format: Literal[LOG_FORMATS] = "auto"
@@ -59,6 +66,8 @@ class SweepOptions:
         find(self.algorithm)
         check(self, max_parallel=1)
         check_shared(self)
+        if self.coordinator and self.engine != "local":
+            raise ValueError(f"engine = {self.engine!r}: not with a coordinator")
         return self
 
     @property

@@ -1,6 +1,6 @@
 """A group of trials as one program: vmapped over the trials of a batch, which are spread over the
-local devices. The devices exchange nothing. A group is trained to its end or, in a search, stretch
-by stretch, with some trials ended between them.
+devices, of several processes those of all. The devices exchange nothing. A group is trained to its
+end or, in a search, stretch by stretch, with some trials ended between them.
 """
 
 import time
@@ -15,7 +15,7 @@ from rljax.sweep import programs, results
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.results import Failure, Held, Progress, Result, Stretch, evaluated
 from rljax.sweep.trials import Trial
-from rljax.utils import seeds, sharding
+from rljax.utils import hosts, seeds, sharding
 from rljax.utils.forkserver import EnvError
 
 SMALL = 4  # small batches of a search are this part of the large ones
@@ -58,15 +58,25 @@ def _failures_told(batch, steps):
 def _train_batch(program, trials, pace, how):
     """Returns the next batch's `pace`: the updates that fit the seconds of a chunk."""
     config, number = trials[0].config, len(trials)
-    settings, keys = _arguments(trials, program.size)
+    settings, keys = arguments = _arguments(trials, program.size)
+    if program.mesh.is_multi_process:
+        settings, keys = sharding.placed(arguments, program.mesh)
     agents = program.init(settings, keys)
     advance = _advance(program, config, settings, agents, (0, config.num_updates), pace, number)
     (states, rows), pace = yield from advance
-    returns = evaluated(config, states.learner, keys, how)
+    returns = _evaluated(program, config, states.learner, arguments[1], how)
     returns = None if returns is None else returns[:number]
-    metrics = results.of_trials(jax.device_get(rows), slice(number))
+    metrics = results.of_trials(sharding.fetched(rows, program.mesh), slice(number))
     yield Progress(result=Result(trials, metrics, returns))
     return pace
+
+
+def _evaluated(program, config, learners, keys, how):
+    """As `results.evaluated`; each of several processes evaluates what its devices trained."""
+    each, at = program.size // hosts.count(), hosts.index()
+    own = keys[at * each : (at + 1) * each]
+    returns = evaluated(config, sharding.of_this_process(learners, program.mesh), own, how)
+    return None if returns is None else hosts.gathered(returns).reshape(-1)
 
 
 def train_stretch(
@@ -173,7 +183,7 @@ def _advance(program, config, settings, agents, span, pace, number):
         part = np.array([done, done + length], np.int32)
         with sharding.failures_named(f"in the updates after {done:,}"):
             agents = jax.block_until_ready(program.advance(settings, *agents, part))
-        seconds = time.perf_counter() - begun
+        seconds = float(hosts.gathered(np.float32(time.perf_counter() - begun)).max())
         pace = max(1, min(int(seeds.CHUNK_SECONDS * length / seconds), 20 * length))
         done += length
         yield Progress(length * config.batch_size * number, seconds)

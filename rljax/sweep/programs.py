@@ -1,5 +1,5 @@
 """The compiled programs of a group of trials: vmapped over the trials of a batch, which are spread
-over the local devices. The devices exchange nothing.
+over the devices, of several processes those of all. The devices exchange nothing.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from rljax.config import FLOAT_FIELDS, Config, default_log_interval
 from rljax.sweep.options import SweepOptions
 from rljax.sweep.results import num_rows
 from rljax.sweep.trials import Trial
-from rljax.utils import pytrees, seeds, sharding, traced
+from rljax.utils import compilation, hosts, pytrees, seeds, sharding, traced
 from rljax.utils.sharding import SHARDED, WHOLE
 
 CPU_BYTES = 4 * 2**20  # of the learners that a CPU device trains at once: more leave its cache
@@ -69,7 +69,9 @@ class Program(NamedTuple):
 
 def fitting(trial: Trial, how: SweepOptions, most: int, is_packed: bool = False) -> Program:
     """The program for as many trials at once as are fastest and fit memory, and at most `most`."""
-    mesh = sharding.mesh(most)
+    compilation.make_room()
+    found = sharding.everywhere()
+    mesh = sharding.mesh(len(found) if hosts.count() > 1 else most, found=found)
     module = algorithms.module(trial.algorithm)
     wanted = how.max_parallel or usual_parallel(module, *trial.in_parts)
     each = -(-min(wanted, most) // mesh.size)
@@ -80,8 +82,8 @@ def fitting(trial: Trial, how: SweepOptions, most: int, is_packed: bool = False)
 
 
 def usual_parallel(module: ModuleType, config: Config, *own: Any) -> int:
-    """The number of trials to train at once for the highest speed, over all local devices."""
-    number = len(sharding.devices())
+    """The number of trials to train at once for the highest speed, over all devices."""
+    number = len(sharding.everywhere())
     if not sharding.on_cpu():
         return GPU_TRIALS * number
     return usual_cpu_parallel(module, config, *own) * number
@@ -116,12 +118,12 @@ def _own_without_floats(options):
 def _shapes(program):
     """Those of (settings, keys)."""
     settings = jax.tree.map(
-        lambda x: np.zeros((program.size, *np.shape(x)), np.float32), program.settings
+        lambda x: jax.ShapeDtypeStruct((program.size, *np.shape(x)), np.float32), program.settings
     )
     return settings, jax.eval_shape(lambda: seeds.keys([0] * program.size))
 
 
-@lru_cache(maxsize=256)
+@compilation.kept
 def _begin(program):
     """Not compiled yet."""
     (config, *_), module = program.settings, program.module
@@ -154,12 +156,12 @@ def _agents(program):
     return jax.eval_shape(_begin(program), *_shapes(program))
 
 
-@lru_cache(maxsize=256)
+@compilation.kept
 def _init(program):
     return _begin(program).lower(*_shapes(program)).compile()
 
 
-@lru_cache(maxsize=256)
+@compilation.kept
 def _advancing(program):
     """(compiled, bytes)."""
     log_interval, module = default_log_interval(program.settings[0]), program.module

@@ -48,7 +48,8 @@ def run(
             seeds. Without one only the table is kept.
         join: other processes, also on machines that share this directory, call this as well: each
             trains what no other does, and returns when all is finished.
-        options: fields of `options.SweepOptions`, such as `eval_episodes` and `max_parallel`.
+        options: fields of `options.SweepOptions`, such as `eval_episodes` and `max_parallel`. With
+            a `coordinator` the others than process 0 return an empty table.
 
     Returns:
         A `pandas.DataFrame` of `results.columns`: a row for each trial and log point. With a run
@@ -62,8 +63,10 @@ def run(
     own = algorithms.find(algorithm).own if own is None else (own,)
     how = SweepOptions(algorithm=algorithm, quiet=run_dir is None)
     how = dataclasses.replace(how, **options).validate()
-    if run_dir is None and join:
-        raise ValueError("join: needs a run_dir")
+    if run_dir is None and (join or how.coordinator):
+        raise ValueError(f"{'join' if join else 'coordinator'}: needs a run_dir")
+    if join and how.coordinator:
+        raise ValueError("join: must not be given together with coordinator")
     if run_dir is None:
         groups = plan(base, points, seeds, algorithm, own)
         check(groups)

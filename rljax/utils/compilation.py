@@ -1,7 +1,8 @@
-"""Programs that run once."""
+"""Compiled programs: those that run once, and how many a process can have."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
+from pathlib import Path
 
 import jax
 
@@ -11,6 +12,31 @@ FEW = 500_000
 _QUICK = {"xla_backend_optimization_level": 0}
 if jax.__version_info__ < (0, 11):  # later ones know no such option
     _QUICK["xla_cpu_use_fusion_emitters"] = False
+MAPPED = 0.5  # share of the memory mappings of a process from which on programs are forgotten
+
+_kept = []
+
+
+def kept(make: Callable) -> Callable:
+    """`lru_cache` for functions that give compiled programs, which `make_room` forgets."""
+    _kept.append(lru_cache(maxsize=256)(make))
+    return _kept[-1]
+
+
+def make_room() -> None:
+    """Forgets compiled programs where they are many; those that are needed again are compiled
+    again. XLA maps the memory of each on a CPU in about a thousand parts, of which Linux gives a
+    process 65,530; where it gets none, it ends the process with a segmentation fault."""
+    try:
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+        with open("/proc/self/maps", "rb") as mappings:
+            number = sum(1 for _ in mappings)
+    except OSError:  # not Linux
+        return
+    if number > MAPPED * most:
+        for cached in _kept:
+            cached.cache_clear()
+        jax.clear_caches()
 
 
 def jit_once(function: Callable, static_argnames: tuple[str, ...] = ()) -> Callable:

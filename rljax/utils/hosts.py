@@ -8,14 +8,12 @@ says so, and its heartbeats fail to come. A thread of each asks the coordination
 """
 
 import contextlib
-import errno
 import os
 import pickle
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -74,9 +72,14 @@ def count() -> int:
     return _group.number if _group else 1
 
 
+def index() -> int:
+    """Which of them this is."""
+    return _group.process if _group else 0
+
+
 def is_first() -> bool:
     """Whether this process writes."""
-    return _group is None or _group.process == 0
+    return index() == 0
 
 
 def check(coordinator: str | None, number: int | None, process: int | None) -> None:
@@ -146,8 +149,8 @@ def _connect(coordinator, number, process):
         jax.config.update("jax_enable_preemption_service", False)
     try:
         if process:
-            _await_answer(coordinator)
-        with _service_beside(distributed), _given_up(what):
+            coordination.await_answer(coordinator, CONNECT)
+        with coordination.beside(distributed, HEARTBEAT), _given_up(what):
             how = dict(heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=1)
             jax.distributed.initialize(**given, **how, initialization_timeout=2 * CONNECT)
     except (RuntimeError, ValueError) as error:  # of which JaxRuntimeError is one
@@ -174,62 +177,6 @@ def _given_up(what):
         timer.cancel()
 
 
-@contextlib.contextmanager
-def _service_beside(distributed):
-    """In the block JAX starts its coordination service as a process beside this one."""
-    runtime, before = distributed._jax, distributed._jax.get_distributed_runtime_service
-    runtime.get_distributed_runtime_service = lambda address, number, **_: _Service(address, number)
-    try:
-        yield
-    finally:
-        runtime.get_distributed_runtime_service = before
-
-
-class _Service:
-    """The process of `coordination`; JAX calls `shutdown`."""
-
-    def __init__(self, address, number):
-        import subprocess
-
-        _await_free(int(address.rpartition(":")[2]))
-        command = [sys.executable, "-m", coordination.__name__, address, str(number)]
-        nothing = subprocess.DEVNULL  # whoever reads what this program prints waits for its end
-        pipes = dict(stdin=subprocess.PIPE, stdout=nothing, stderr=nothing)
-        self.process = subprocess.Popen([*command, str(HEARTBEAT)], **pipes, start_new_session=True)
-
-    def shutdown(self):
-        self.process.stdin.close()
-
-
-def _await_free(port):
-    """Waits for a port that the service of a run before still has."""
-    end = time.monotonic() + coordination.LINGER + 5
-    while True:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-                return
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or time.monotonic() > end:
-                    raise ValueError(f"port {port} cannot be served ({error.strerror})") from error
-        time.sleep(0.5)
-
-
-def _await_answer(coordinator):
-    host, _, port = coordinator.rpartition(":")
-    end = time.monotonic() + CONNECT
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if isinstance(error, socket.gaierror) or time.monotonic() > end:
-                why = error.strerror or error
-                raise ValueError(f"nobody answers ({why})") from error
-        time.sleep(0.2)
-
-
 def leave_ended(status: int) -> int:
     """Where another process has ended: ends this one, which JAX's own end would wait for. Else
     gives the exit status."""
@@ -249,13 +196,15 @@ def raise_if_ended(error: Exception) -> None:
 
 
 def gathered(numbers: np.ndarray) -> np.ndarray:
-    """[P, ...] the numbers of all processes, arrays of one shape and type."""
-    if not _group:
-        return np.asarray(numbers)[None]
+    """[P, ...] the numbers of all processes, arrays of one shape and type, bit by bit."""
     numbers = np.asarray(numbers)
+    if not _group:
+        return numbers[None]
+    data = np.frombuffer(numbers.tobytes(), np.uint8)  # JAX would make 64 bits 32
     try:
         share, place = _sharing()
-        return np.asarray(share(place(numbers[None])).addressable_data(0))
+        told = np.asarray(share(place(data[None])).addressable_data(0))
+        return told.view(numbers.dtype).reshape(-1, *numbers.shape)
     except (RuntimeError, ValueError) as error:
         raise_if_ended(error)
         raise
@@ -295,3 +244,14 @@ def from_first(make: Callable[[], Any]) -> Any:
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def check_same(told: Mapping[str, Any]) -> None:
+    """Raises ValueError, in all processes, if a value of one is another than process 0's."""
+    first = from_first(lambda: dict(told))
+    others = [name for name in told if first.get(name) != told[name]]
+    has_others = gathered(np.array(bool(others)))
+    for name in others[:1]:
+        raise ValueError(f"{name} = {told[name]!r}: is {first.get(name)!r} in process 0")
+    if has_others.any():
+        raise ValueError(f"process {has_others.argmax()} is asked for other things than process 0")

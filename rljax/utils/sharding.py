@@ -66,6 +66,12 @@ def everywhere() -> list:
     return [device for found in of_each for device in found]
 
 
+def check_even() -> None:
+    """Raises ValueError if processes have different numbers of devices."""
+    if len(set(hosts.gathered(np.array(len(devices()))).tolist())) > 1:
+        raise ValueError("devices: must be as many in each process")
+
+
 def described() -> str:
     """The devices of all processes, in words."""
     processes, each = hosts.count(), len(devices())
@@ -129,6 +135,19 @@ def fetched(tree: Any, mesh: Mesh) -> Any:
         return jax.device_get(tree)
     plain = _shared_by_all(mesh)(tree)
     return pytrees.typed(jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), plain), tree)
+
+
+def of_this_process(tree: Any, mesh: Mesh) -> Any:
+    """The part [A, ...] of what a program of this mesh gave, without random keys, that this
+    process's devices hold: of one process all of it; else in NumPy."""
+    if not mesh.is_multi_process:
+        return tree
+
+    def part(x):
+        shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+    return jax.tree.map(part, tree)
 
 
 @lru_cache(maxsize=8)
@@ -214,8 +233,9 @@ def failures_named(where: str) -> Iterator[None]:
 
 
 def memory(mesh: Mesh) -> float:
-    """Bytes of memory of each device."""
-    stats = mesh.devices.flat[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / mesh.size
+    """Bytes of memory of each device; of several processes the least."""
+    own = mesh.local_devices
+    total = (own[0].memory_stats() or {}).get("bytes_limit")
+    if total is None:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(own)
+    return float(hosts.gathered(np.float32(total)).min())

@@ -109,5 +109,5 @@ def test_a_nodes_other_version_is_told(address, monkeypatch):
 
 
 def test_a_search_is_trained_on_this_machine():
-    with pytest.raises(ValueError, match="engine = 'ray': a search is trained on this machine"):
+    with pytest.raises(ValueError, match="engine = 'ray': a search is trained by this machine"):
         searching.search(BASE, {"gamma": [0.9, 0.99]}, 100_000, engine="ray")

@@ -30,3 +30,17 @@ def test_a_program_that_runs_once_is_compiled_quickly_where_it_is_small(monkeypa
     assert used == ["quick", "usual"]
     assert jax.eval_shape(lambda x: spread(x, size=3), 2.0).shape == (3,)  # as JAX would refuse it
     assert used[2:] == ["usual"]
+
+
+def test_programs_are_forgotten_where_they_are_many(monkeypatch):
+    made, cleared = [], []
+    monkeypatch.setattr(compilation, "_kept", [])
+    monkeypatch.setattr(compilation.jax, "clear_caches", lambda: cleared.append(True))
+    make = compilation.kept(made.append)
+    for most, times in ((1.0, 1), (0.0, 2)):
+        monkeypatch.setattr(compilation, "MAPPED", most)
+        make(7)
+        compilation.make_room()
+        make(7)
+        assert made == [7] * times
+        assert cleared == [True] * (times - 1)

@@ -102,8 +102,8 @@ def test_a_port_that_another_program_serves(monkeypatch):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"port {port} cannot be served"):
-            hosts._await_free(port)
-    hosts._await_free(port)
+            coordination._await_free(port)
+    coordination._await_free(port)
 
 
 def test_jax_must_not_have_started():
