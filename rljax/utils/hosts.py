@@ -247,11 +247,13 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def check_same(told: Mapping[str, Any]) -> None:
-    """Raises ValueError, in all processes, if a value of one is another than process 0's."""
-    first = from_first(lambda: dict(told))
-    others = [name for name in told if first.get(name) != told[name]]
+    """Raises ValueError, in all processes, if a value of one is printed otherwise than process
+    0's."""
+    own = {name: repr(value) for name, value in told.items()}
+    first = from_first(lambda: own)
+    others = [name for name in own if first.get(name) != own[name]]
     has_others = gathered(np.array(bool(others)))
     for name in others[:1]:
-        raise ValueError(f"{name} = {told[name]!r}: is {first.get(name)!r} in process 0")
+        raise ValueError(f"{name} = {own[name]}: is {first.get(name)} in process 0")
     if has_others.any():
         raise ValueError(f"process {has_others.argmax()} is asked for other things than process 0")
