@@ -90,6 +90,7 @@ def draw(numbers, path):
             axes.set_xscale("log")
         above.set(xlabel="(1 + staleness) x rate", ylabel="score (IQM)", ylim=(-0.1, 1.2))
         below.set(xlabel="1 + staleness", ylabel="return per second, of one worker's best")
+        below.set_ylim(bottom=-5)
         above.legend(frameon=False, title="learning rate", loc="lower left")
     return analysis.style.save(figure, [path])
 

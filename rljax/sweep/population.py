@@ -73,9 +73,10 @@ def _train_batch(program, trials, pace, how):
 
 def _evaluated(program, config, learners, keys, how):
     """As `results.evaluated`; each of several processes evaluates what its devices trained."""
-    each, at = program.size // hosts.count(), hosts.index()
-    own = keys[at * each : (at + 1) * each]
-    returns = evaluated(config, sharding.of_this_process(learners, program.mesh), own, how)
+    if program.mesh.is_multi_process:
+        each = program.size // hosts.count()
+        learners, keys = sharding.of_this_process(learners), keys[each * hosts.index() :][:each]
+    returns = evaluated(config, learners, keys, how)
     return None if returns is None else hosts.gathered(returns).reshape(-1)
 
 

@@ -137,11 +137,9 @@ def fetched(tree: Any, mesh: Mesh) -> Any:
     return pytrees.typed(jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), plain), tree)
 
 
-def of_this_process(tree: Any, mesh: Mesh) -> Any:
-    """The part [A, ...] of what a program of this mesh gave, without random keys, that this
-    process's devices hold: of one process all of it; else in NumPy."""
-    if not mesh.is_multi_process:
-        return tree
+def of_this_process(tree: Any) -> Any:
+    """The agents, in NumPy, that this process's devices hold of a sharded pytree [A, ...], without
+    random keys."""
 
     def part(x):
         shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
