@@ -37,13 +37,13 @@ def measure(lab):
         seconds[size] = steps[size] / speeds[str(size)]
     fastest = min(sizes, key=lambda size: analysis.iqm(seconds[size]))
     names = [f"{size} environments" for size in (sizes[0], fastest)]
-    told = analysis.compare(seconds[sizes[0]], seconds[fastest], names)
+    told = claims.compare(seconds[sizes[0]], seconds[fastest], names)
     sentences = [
         f"{size} environments: {speeds[str(size)]:,.0f} steps/s, {claims.told(x, ',.0f')} steps to"
         f" {target}; {np.sum(steps[size] <= base.total_timesteps)} of {len(steps[size])} seeds"
         for size, x in ((size, claims.summary(steps[size])) for size in sizes)
     ]
-    answer = f"true up to {fastest} environments here" if told.is_decided else "not shown"
+    answer = f"true up to {fastest} environments here" if told.sign > 0 else "not shown"
     both = {"steps": steps, "seconds": seconds}
     found = {name: {n: claims.summary(x) for n, x in each.items()} for name, each in both.items()}
     sentences.append(f"Seconds to {target}: {told.sentence}")

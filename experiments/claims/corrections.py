@@ -6,7 +6,7 @@ python experiments/claims/corrections.py
 Simulated A3C, every gradient, or all data, the same number of versions old. For each correction and
 age five seeds choose one of three rates, and ten others are the result. ppo_clip and decoupled take
 four gradient steps on the same data; ppo_clip, by ratios to the policy that acted, is the plain
-objective. A correction is better where the difference's interval is above 0 (by chance in 2.5%).
+objective. A correction is better where the difference's interval is above 0 (by chance in 4.5%).
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ def _tell(returns, ages, kind, name, other):
             where[sign].append(f"{sign} in {env} at {age} by {abs(told.difference.value):.3g}")
     better, worse = len(where["better"]), len(where["worse"])
     numbers = f"in {better} of {len(cells)} cells, and worse in {worse}"
-    numbers += " (one may be chance)" * (1 in (better, worse))  # two: a probability of 0.02
+    numbers += " (two may be chance)" * (0 < max(better, worse) < 3)  # three: 0.01
     return numbers, ", ".join(where["better"] + where["worse"])
 
 

@@ -21,6 +21,9 @@ from rljax.runs import settings
 
 HOURS = 0.3
 WORKERS = (1, 4, 16, 80)
+NAMED = {"1": "1 environment", "replay": "replay"}
+IN_PHASE = " (all episodes last 500 steps, and environments that began together stay in phase)"
+HELPS = {1: "of use", 0: "not told apart from none", -1: "worse than the newest transitions alone"}
 STEPS = 60_000  # fewer than take all sides to the most, 500
 RATES = {"a2c": (0.004, 0.008, 0.016, 0.032, 0.064), "dqn": (0.0005, 0.001, 0.002, 0.004, 0.008)}
 
@@ -38,26 +41,30 @@ def measure(lab):
     preset = settings.start_from("dqn", "CartPole-v1", None)
     of_dqn, (own,) = dataclasses.replace(preset.config, total_timesteps=steps), preset.own
     least = own.gradient_steps * own.replay_batch_size
-    for name, size in {"its buffer": own.buffer_size, "no buffer": least}.items():
+    for size in (own.buffer_size, least):
         it = dataclasses.replace(own, buffer_size=size)
-        sides[f"DQN, {name}"] = dict(base=of_dqn, algorithm="dqn", own=it)
+        sides[f"DQN, a buffer of {size:,}"] = dict(base=of_dqn, algorithm="dqn", own=it)
     returns, rates = {}, {}
     for name, side in sides.items():
         axes = {"learning_rate": lab.of(RATES[side.get("algorithm", "a2c")], (0.004,))}
         rates[name], table = lab.tuned(name, axes=axes, eval_episodes=20, **side)
         returns[name] = claims.finals(table)
-    pairs = (("A2C, 16 environments", "A2C, 1 environment"), ("DQN, its buffer", "DQN, no buffer"))
-    told = [analysis.compare(*(returns[name] for name in pair), pair) for pair in pairs]
+    *of_a2c, whole, newest = sides
+    pairs = [(name, of_a2c[0]) for name in of_a2c[1:]] + [(whole, newest)]
+    *told, buffer = (claims.compare(*(returns[name] for name in pair), pair) for pair in pairs)
     grows = [x[str(max(shapes))] > 2 * x["1"] for x in counts.values()]
     where = " and ".join(stage for stage, x in zip(counts, grows) if x) or "nowhere"
-    helps = ["" if x.is_decided and x.difference.value > 0 else "not " for x in told]
-    answer = f"less correlated {where}; A2C {helps[0]}better by it; "
-    answer += f"DQN with its buffer {helps[1]}better than without"
+    better = [pair[0] for pair, x in zip(pairs, told) if x.sign > 0]
+    worse = [pair[0] for pair, x in zip(pairs, told) if x.sign < 0]
+    answer = f"batches are less correlated {where}; than with one environment A2C is better with"
+    answer += f" {', '.join(better) or 'none'}, worse with {', '.join(worse) or 'none'}; DQN's"
+    answer += f" buffer is {HELPS[buffer.sign]}"
     sentences = [
         f"Independent observations in a batch of {BATCH}, {stage}: "
-        + ", ".join(f"{x:.1f} of {name}" for name, x in found.items())
-        for stage, found in counts.items()
-    ] + [x.sentence for x in told]
+        + ", ".join(f"{NAMED.get(name, name + ' environments')}: {x:.1f}" for name, x in of.items())
+        for stage, of in counts.items()
+    ] + [x.sentence for x in (*told, buffer)]
+    sentences[1] += lab.of(IN_PHASE, "")
     numbers = {x: claims.summary(y) for x, y in returns.items()}
     numbers = {"independent": counts, "returns": numbers, "rates": rates}
     return claims.Found(answer, sentences, numbers)

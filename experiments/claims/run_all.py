@@ -33,11 +33,13 @@ What is said of A2C, A3C and DQN, each claim by an experiment that can be made a
 `python experiments/claims/run_all.py`, or the script of one claim. Environments are small, and so
 are networks (two layers of 64 units but for MinAtar): what holds here need not hold for large ones.
 
-How to read it. Every side of a comparison has the same number of settings to be tuned with, by five
-seeds, and the figures are of other seeds, ten where nothing else is said. Numbers are interquartile
-means over seeds with 95% intervals, [low, high], by bootstraps of the seeds. One side is called
-better where the interval of the difference leaves out 0. One in twenty such intervals leaves it out
-by chance: of many cells, that many say nothing. Answers are computed from the numbers.
+How to read it. Every side of a comparison is tuned alike: five learning rates with five seeds each,
+and more at an end of the range while the best is there; the figures are of other seeds, ten where
+nothing else is said. Numbers are interquartile means over seeds with [low, high], their nominal 95%
+intervals by bootstraps of the seeds, which with ten seeds hold the truth in about nine cases of ten
+(`rljax/analysis/statistics.py`). One side is called above another where the interval of the
+difference leaves out 0: where it does not, nothing is said, also not that the two are equal. One
+in ten differences is such by chance. Answers are computed from the numbers.
 """
 
 if __name__ == "__main__":

@@ -53,10 +53,9 @@ def measure(lab):
             what += f" {sum(run['reached'] for run in runs)} of {len(runs)} runs reach the score"
             told.append(f"{NAMES[kind]}: {algorithm.upper()} {shape} {what}.")
         seconds = [np.log(found[x]["seeds"]) for x in PARTS]
-        compared = analysis.compare(*seconds, names=("log seconds of A2C", "that of A3C"))
+        compared = claims.compare(*seconds, ("the log of A2C's seconds", "that of A3C's"))
         told.append(f"{NAMES[kind]}: {compared.sentence}")
-        is_as_said = (compared.difference.value < 0) == (kind in ("JAX", 0))
-        is_right[NAMES[kind]] = bool(compared.is_decided and is_as_said)
+        is_right[NAMES[kind]] = compared.sign == (-1 if kind in ("JAX", 0) else 1)
     for algorithm, pairs in numbers["speeds"].items():
         error = np.exp(np.median(np.abs(np.log(pairs) @ [1, -1])))
         told.append(f"{algorithm.upper()}: the model is off by a factor of {error:.2f} (median).")

@@ -6,7 +6,6 @@ A script tests a claim: its `measure` gives numbers and sentences, its `draw` a 
 
 import dataclasses
 import multiprocessing
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from rljax import algorithms, analysis, runs
 from rljax.cli import fail, flags, run_script
 from rljax.config import Config
-from rljax.runs import directory
+from rljax.runs import directory, interrupts
 from rljax.sweep import directory as sweeps
 from rljax.sweep import points, results
 from rljax.sweep.options import SweepOptions
@@ -26,6 +25,7 @@ from rljax.utils import atomic_io, errors, platform
 RESULT, FIGURE = "result.json", "figure.png"
 FRESH = 100  # the first of the seeds that no tuning had
 _TUNING, _SEEDS = 5, 10  # seeds of each setting that is tried, and of those chosen
+_MORE = 3  # values that are tried beyond an end of a grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Lab(NamedTuple):
         path = self.folder / f"{name}.json"
         if not path.exists():
             self.tell(name)
-            found = make()
+            with interrupts.noted() as signals:
+                found = make()
+                signals.check()
             with atomic_io.writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             atomic_io.write_json(path, found)
@@ -105,18 +107,31 @@ class Lab(NamedTuple):
     def tuned(
         self, name: str, base: Config, axes: Mapping[str, Any], **how: Any
     ) -> tuple[dict[str, Any], Any]:
-        """(the best point of a grid, the table of ten fresh seeds with it). Every side of a claim
-        is tuned like this, with five seeds for each point of the same number of points.
+        """(the best point of an axis, the table of ten fresh seeds with it). Every side of a claim
+        is tuned like this: the best mean of five seeds, of as many values in geometric sequence;
+        while the best is at an end, up to `_MORE` values are added there.
 
         Args:
+            axes: one axis.
             how: as for `sweep`.
         """
-        num_seeds = how.pop("num_seeds", _SEEDS)
         tried = {**how, "first": 0, "num_seeds": self.seeds(_TUNING)}
-        ranked = analysis.rank(self.sweep(f"{name}_tuning", base, axes, **tried))
-        best = {axis: ranked.iloc[0][axis] for axis in axes}
-        best = {axis: x.item() if isinstance(x, np.generic) else x for axis, x in best.items()}
-        return best, self.sweep(name, base, [best], num_seeds=self.seeds(num_seeds), **how)
+        ((axis, new),) = axes.items()
+        means = self._means(f"{name}_tuning", base, axis, new, tried)
+        for _ in range(_MORE if len(new) > 1 else 0):
+            values, best = sorted(means), max(means, key=means.get)
+            if best in values[1:-1]:
+                break
+            end, beside = values[:2] if best == values[0] else values[:-3:-1]
+            added = float(f"{end**2 / beside:.3g}")
+            means |= self._means(f"{name}_tuning, {added:g}", base, axis, [added], tried)
+        best = {axis: max(means, key=means.get)}
+        return best, self.sweep(name, base, [best], num_seeds=self.seeds(), **how)
+
+    def _means(self, name, base, axis, values, how):
+        """The mean final return of each value."""
+        returns = finals(self.sweep(name, base, {axis: values}, **how))
+        return dict(zip(values, returns.reshape(len(values), -1).mean(axis=1)))
 
     def tell(self, text: str) -> None:
         """Prints what begins."""
@@ -145,6 +160,22 @@ class Found(NamedTuple):
     answer: str  # true, false, or true where
     sentences: Sequence[str]  # what was found, with numbers
     numbers: Mapping[str, Any]  # of the figure and the sentences
+
+
+class Verdict(NamedTuple):
+    """The first of two sets of seeds against the second."""
+
+    sign: int  # of the difference of their IQMs; 0 where they are not told apart
+    sentence: str
+
+
+def compare(first: np.ndarray, second: np.ndarray, names: Sequence[str]) -> Verdict:
+    """As `analysis.compare`."""
+    found = analysis.compare(first, second)
+    x, what = found.difference, {1: "above", -1: "below", 0: "not told apart from"}
+    sign = int(np.sign(x.value)) if found.is_decided else 0
+    interval = f"{x.value:.3g} [{x.low:.3g}, {x.high:.3g}]"
+    return Verdict(sign, f"{names[0]} is {what[sign]} {names[1]}: the difference is {interval}.")
 
 
 def finals(table: Any) -> np.ndarray:
@@ -248,11 +279,9 @@ def main(
         device = stack.enter_context(platform.computing_on("auto", platform.cpu_devices()))
         with atomic_io.writing(lab.folder):
             lab.folder.mkdir(parents=True, exist_ok=True)
-        begun = time.perf_counter()
         found = measure(lab)
         claim = " ".join(doc.split("\n\n")[0].split())
-        seconds = time.perf_counter() - begun
-        result = {"claim": claim, **found._asdict(), "quick": options.quick, "seconds": seconds}
+        result = {"claim": claim, **found._asdict(), "quick": options.quick}
         machine = directory.machine(device)
         atomic_io.write_json(lab.folder / RESULT, {**result, "machine": machine})
         draw(atomic_io.read_json(lab.folder / RESULT)["numbers"], lab.folder / FIGURE)
