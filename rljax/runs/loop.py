@@ -21,7 +21,7 @@ from rljax.runs.recorder import Recorder
 from rljax.runs.records import config_record
 from rljax.runs.settings import Settings
 from rljax.runs.start import Training
-from rljax.utils import forkserver, seeds, sharding
+from rljax.utils import forkserver, hosts, seeds, sharding
 from rljax.utils.errors import TrainingError
 
 
@@ -54,8 +54,11 @@ def train(plan: Plan, now: Training, clock: Clock) -> None:
     RefusedError if a process cannot make the environment, before anything has been trained."""
     try:
         _follow(plan, now, clock)
+        hosts.finished()
     except KeyboardInterrupt:
         now.status = "interrupted"
+        if plan.interrupts.received:  # as all have; a second signal is of this process alone
+            hosts.finished()
         _drop_deleted(now)
     except forkserver.RefusedError as error:
         if not now.updates.any():

@@ -84,7 +84,7 @@ def part(kind: type, told: Mapping, **others: Any) -> Any:
 
 def check_resumable(before: Settings, after: Settings) -> None:
     """Raises ValueError if a resumed run changes a setting that it must keep."""
-    there, here = unchangeable(before), unchangeable(after)
+    there, here = _unchangeable(before), _unchangeable(after)
     if here["total_timesteps"] < there["total_timesteps"]:
         now, then = here["total_timesteps"], there["total_timesteps"]
         raise ValueError(f"total_timesteps = {now}: may only be raised on resume, from {then}")
@@ -110,8 +110,16 @@ def record(settings: Settings) -> dict:
     }
 
 
-def unchangeable(settings: Settings) -> dict:
-    """What a resumed run keeps, and several processes that train as one have in common."""
+def in_common(algorithm: str, config: Config, options: Any, own: tuple[Any, ...]) -> dict:
+    """What several processes that train as one must have alike."""
+    of_each = ("run_dir", "resume", "coordinator", "process_id", "log", "log_format", "quiet")
+    shared = {name: x for name, x in vars(options).items() if name not in of_each}
+    owned = {name: x for part in own for name, x in vars(part).items()}
+    told = {"algorithm": algorithm, **records.comparable(config), **shared, **owned}
+    return {**told, **directory.versions()}
+
+
+def _unchangeable(settings):
     fixed = {name: getattr(settings.options, name) for name in FIXED}
     own = {n: value for part in settings.own for n, value in dataclasses.asdict(part).items()}
     own.pop("max_worker_restarts", None)  # changes nothing of what is learned

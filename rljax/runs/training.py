@@ -57,7 +57,7 @@ def prepared(
         asked = _settled(asked, algorithm)
         told = asked.options
         stack.enter_context(hosts.connected(told.coordinator, told.num_processes, told.process_id))
-        in_common = {**settings.unchangeable(asked), **directory.versions()}
+        in_common = settings.in_common(*asked)
         asked = _of_this_process(asked, signals)
         options = asked.options
         feed = _feed(options, loggers)
@@ -150,6 +150,7 @@ def fits_one_thread(asked: Settings) -> bool:
 
 
 def _complete(options):
+    hosts.finished()
     if not options.quiet:
         print(f"{options.run_dir} is complete: there is nothing left to do")
     return load(options.run_dir)

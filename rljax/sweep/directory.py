@@ -18,6 +18,7 @@ from rljax.utils import atomic_io, errors, hosts, platform, sharding
 from rljax.utils.verified import DamagedError
 
 SUMMARY = "sweep.json"
+_SAME = ("algorithm", "seed", "num_seeds", "eval_episodes", "eval_mode", "eval_max_steps")
 
 
 class Asked(NamedTuple):
@@ -80,8 +81,9 @@ def resumed(asked: Asked) -> Asked:
         return asked
     saved = directory.read_record(options.run_dir)
     points = [spaces.restored(point) for point in saved.get("points", [])]
-    seeds = [saved["run"].get(name) for name in ("seed", "num_seeds")]
-    is_same = points == asked.points and seeds == [options.seed, options.num_seeds]
+    own = algorithms.find(options.algorithm).own_with(saved["run"])
+    is_same = points == asked.points and own == asked.own
+    is_same &= all(saved["run"].get(name) == getattr(options, name) for name in _SAME)
     if not is_same or records.read_config(saved) != asked.base:
         where = f"run_dir = {str(options.run_dir)!r}"
         raise ValueError(f"{where}: is of other settings than asked for")
@@ -114,12 +116,14 @@ def prepared(asked: Asked) -> Iterator[Callable[[], Done]]:
 
         is_complete, done = hosts.from_first(begin)
         if is_complete:
-            quiet = options.quiet or not hosts.is_first()
-            yield lambda: complete(options.run_dir / SUMMARY, quiet)
-        elif hosts.is_first():
-            yield lambda: _train(asked, checked, *opened[0], train, signals, begun)
-        else:
+            hosts.finished()
+        if not hosts.is_first():
+            done = {x.number for x in checked.trials} if is_complete else done
             yield lambda: _train_along(checked, options, done, train, signals)
+        elif is_complete:
+            yield lambda: complete(options.run_dir / SUMMARY, options.quiet)
+        else:
+            yield lambda: _train(asked, checked, *opened[0], train, signals, begun)
 
 
 def _spread(asked, checked):
@@ -129,9 +133,8 @@ def _spread(asked, checked):
     for group in checked.groups:
         algorithms.check_one_program(asked.options.algorithm, group.trials[0].config, "coordinator")
     sharding.check_even()
-    own = {name: value for part in asked.own for name, value in vars(part).items()}
-    points = {"points": [*map(spaces.recorded, asked.points)], "seeds": asked.options.seeds}
-    hosts.check_same({**records.comparable(asked.base), **own, **points, **directory.versions()})
+    told = settings.in_common(asked.options.algorithm, asked.base, asked.options, asked.own)
+    hosts.check_same({**told, "points": [*map(spaces.recorded, asked.points)]})
     return checked._replace(device=f"{checked.device}, {sharding.described()}")
 
 
@@ -220,9 +223,17 @@ def _train_along(checked, options, done, train, signals):
                 failed |= step.failure is not None
                 signals.agree()
                 signals.check()
+        status = int(failed)
     except KeyboardInterrupt:
-        return Done({"agents_finished": 0}, [], signals.exit_status)
-    return Done({"agents_finished": 0}, [], int(failed))
+        status = signals.exit_status
+    _finish_together(signals, status)
+    return Done({"agents_finished": 0}, [], status)
+
+
+def _finish_together(signals, status):
+    """Nobody is waited for after the last trial, or after a signal that all have had."""
+    if status in (0, 1) or signals.received:
+        hosts.finished()
 
 
 def _train(asked, checked, folder, journal, finals, train, signals, begun):
@@ -243,6 +254,7 @@ def _train(asked, checked, folder, journal, finals, train, signals, begun):
             status, exit_status = "interrupted", signals.exit_status
         if status == "completed" and follower.failures:
             status, exit_status = "failed", 1
+        _finish_together(signals, exit_status)
         display.phase("writing")
         summary = follower.summary(status)
         report.finish(asked, summary, folder, display)

@@ -76,7 +76,8 @@ def _evaluated(program, config, learners, keys, how):
     if program.mesh.is_multi_process:
         each = program.size // hosts.count()
         learners, keys = sharding.of_this_process(learners), keys[each * hosts.index() :][:each]
-    returns = evaluated(config, learners, keys, how)
+    with sharding.failures_shared():
+        returns = evaluated(config, learners, keys, how)
     return None if returns is None else hosts.gathered(returns).reshape(-1)
 
 
@@ -182,7 +183,8 @@ def _advance(program, config, settings, agents, span, pace, number):
         length = min(pace, end - done)
         begun = time.perf_counter()
         part = np.array([done, done + length], np.int32)
-        with sharding.failures_named(f"in the updates after {done:,}"):
+        where = f"in the updates after {done:,}"
+        with sharding.failures_shared(), sharding.failures_named(where):
             agents = jax.block_until_ready(program.advance(settings, *agents, part))
         seconds = float(hosts.gathered(np.float32(time.perf_counter() - begun)).max())
         pace = max(1, min(int(seeds.CHUNK_SECONDS * length / seconds), 20 * length))

@@ -76,8 +76,9 @@ def fitting(trial: Trial, how: SweepOptions, most: int, is_packed: bool = False)
     wanted = how.max_parallel or usual_parallel(module, *trial.in_parts)
     each = -(-min(wanted, most) // mesh.size)
     program = Program(module, _without_floats(trial.in_parts), each, mesh, is_packed)
-    while program.each > 1 and program.bytes > (limit := MEMORY_SHARE * sharding.memory(mesh)):
-        program = program.resized(max(1, int(program.each * limit / program.bytes)))
+    limit = MEMORY_SHARE * sharding.memory(mesh)
+    while program.each > 1 and (needed := hosts.gathered(np.int64(program.bytes)).max()) > limit:
+        program = program.resized(max(1, int(program.each * limit / needed)))
     return program
 
 

@@ -8,8 +8,10 @@ says so, and its heartbeats fail to come. A thread of each asks the coordination
 """
 
 import contextlib
+import json
 import os
 import pickle
+import re
 import sys
 import threading
 import time
@@ -40,18 +42,19 @@ class _Group:
         self.ended: str | None = None  # who has, in words
         self.is_known = threading.Event()
         self.is_leaving = False
+        self.is_finished = False
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
 
     def _watch(self):
         """Asks who lives: the service answers when all who do have asked."""
-        while not self.is_leaving:
+        while not (self.is_leaving or self.is_finished):
             try:
                 alive = self.client.get_live_nodes(list(range(self.number)))
             except Exception:  # the service has ended, and process 0 long before
                 alive = [i for i in range(self.number) if i != 0]
             gone = sorted(set(range(self.number)) - set(alive))
-            if gone and not self.is_leaving:
+            if gone and not (self.is_leaving or self.is_finished):
                 self._tell(gone)
                 return
             time.sleep(0.5)
@@ -133,7 +136,8 @@ def connected(
         leave_ended(1)
     _group.is_leaving = True
     with contextlib.suppress(Exception):  # one that ends now has done its part
-        _group.client.wait_at_barrier("end", LONGEST * 1000)  # process 0 has more to write
+        if _group.is_finished:
+            _group.client.wait_at_barrier("end", LONGEST * 1000)  # process 0 has more to write
         jax.distributed.shutdown()
 
 
@@ -175,6 +179,13 @@ def _given_up(what):
         yield
     finally:
         timer.cancel()
+
+
+def finished() -> None:
+    """Tells that nothing is left to do with the other processes, for which the same holds: from
+    here on they may end. One that leaves without this has failed, and the others are to know."""
+    if _group:
+        _group.is_finished = True
 
 
 def leave_ended(status: int) -> int:
@@ -247,13 +258,19 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def check_same(told: Mapping[str, Any]) -> None:
-    """Raises ValueError, in all processes, if a value of one is printed otherwise than process
-    0's."""
-    own = {name: repr(value) for name, value in told.items()}
+    """Raises ValueError, in all processes, if a value of one is another, as JSON, than process 0's;
+    addresses of objects are left out."""
+    address = re.compile(r" at 0x[0-9a-f]+")
+    own = {name: address.sub("", json.dumps(x, default=_listed)) for name, x in told.items()}
     first = from_first(lambda: own)
-    others = [name for name in own if first.get(name) != own[name]]
-    has_others = gathered(np.array(bool(others)))
-    for name in others[:1]:
-        raise ValueError(f"{name} = {own[name]}: is {first.get(name)} in process 0")
+    names = [name for name in {**own, **first} if first.get(name) != own.get(name)]
+    has_others = gathered(np.array(bool(names)))
+    for name in names[:1]:
+        here, there = (x.get(name, "not there") for x in (own, first))
+        raise ValueError(f"{name} = {here}: is {there} in process 0")
     if has_others.any():
         raise ValueError(f"process {has_others.argmax()} is asked for other things than process 0")
+
+
+def _listed(thing):
+    return thing.tolist() if hasattr(thing, "tolist") else str(thing)

@@ -72,7 +72,8 @@ def in_one_program(
         to_row = min(log_interval - done % log_interval, config.num_updates - done)
         length = min(length, to_row)
         start = time.perf_counter()
-        with sharding.failures_named(f"env = {config.env!r}, in the updates after {done:,}"):
+        where = f"env = {config.env!r}, in the updates after {done:,}"
+        with sharding.failures_shared(), sharding.failures_named(where):
             flags = np.int32(length), np.bool_(length == to_row)
             states, metrics = advance(settings, states, *flags)
             metrics = take(sharding.fetched(metrics, mesh), slice(number))

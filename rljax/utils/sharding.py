@@ -230,6 +230,21 @@ def failures_named(where: str) -> Iterator[None]:
         raise EnvError(f"{where}: {error}") from error
 
 
+@contextlib.contextmanager
+def failures_shared() -> Iterator[None]:
+    """An EnvError in the block in one process is one in all of them, which wait for it."""
+    failure = None
+    try:
+        yield
+    except EnvError as error:
+        failure = error
+    failed = hosts.gathered(np.array(failure is not None))
+    if failure:
+        raise failure
+    if failed.any():
+        raise EnvError(f"process {failed.argmax()} of {len(failed)} failed")
+
+
 def memory(mesh: Mesh) -> float:
     """Bytes of memory of each device; of several processes the least."""
     own = mesh.local_devices

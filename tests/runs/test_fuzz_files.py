@@ -161,9 +161,7 @@ def resume_sweep(path):
     options = asked.options
     groups = sweep.plan(asked.base, asked.points, options.seeds, options.algorithm, asked.own)
     checked = sweep_directory.Checked(groups, [], "cpu")
-    with sweep_directory._opened(asked, checked) as folder:
-        journal = sweep.Journal(folder)
-        finals = sweep_directory.finished(folder, journal, groups)
+    with sweep_directory._opened(asked, checked) as (folder, journal, finals):
         sweep_directory.is_done(folder / "sweep.json")
         with begun():
             directory.warn_of_changes(asked.saved, directory.provenance("cpu"))

@@ -1,99 +1,38 @@
 """Several processes on the loopback that train as one, and their deaths."""
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from host_processes import (
+    EXPERIMENTS,
+    finish,
+    free_port,
+    in_the_end_killed,
+    start,
+    told_on,
+    wait_for,
+)
 
 import rljax
-from rljax import Config, sweep
 from rljax.runs import checkpoints, directory
-from rljax.sweep import results
 
 pytestmark = pytest.mark.slow
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FLAGS = (
     "--env CartPole-v1 --preset none --num-envs 12 --hidden-sizes 8 --eval-episodes 2"
     " --log-format plain --devices 1 --checkpoint-every 6000 --num-seeds"
 ).split()
 LONG = ["--total-timesteps", "60000"]
-SWEEP_STEPS = 160_000
-SWEEP = (
-    "--env CartPole-v1 --preset none --num-envs 4 --num-steps 4 --hidden-sizes 8 --num-seeds 3"
-    f" --eval-episodes 2 --max-parallel 2 --log-format plain --total-timesteps {SWEEP_STEPS}"
-    " --axis learning_rate=0.001,0.003"
-).split()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start(number, flags, script="a2c.py", own=None):
-    """The processes of a run, and flags that some have of their own."""
-    address = f"127.0.0.1:{free_port()}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    how = dict(env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    command = [sys.executable, str(EXPERIMENTS / script), "--coordinator", address]
-    command += ["--num-processes", str(number), "--process-id"]
-    return [
-        subprocess.Popen([*command, str(i), *flags, *(own or {}).get(i, [])], **how)
-        for i in range(number)
-    ]
-
-
-@contextlib.contextmanager
-def in_the_end_killed(processes):
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-def finish(number, flags, script="a2c.py"):
-    """Runs to the end; (stdout, stderr) of each."""
-    processes = start(number, flags, script)
-    with in_the_end_killed(processes):
-        told = [process.communicate(timeout=240) for process in processes]
-        assert [process.returncode for process in processes] == [0] * number, told
-    return told
-
-
-def wait_for(is_so, processes):
-    for _ in range(2400):
-        if is_so():
-            return
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def wait_for_checkpoints(run_dir, number, processes):
     wait_for(lambda: len(checkpoints.existing(run_dir)) >= number, processes)
-
-
-def journal_lines(run_dir):
-    """Batches that a sweep has finished."""
-    path = run_dir / "finished.jsonl"
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def told_on(output):
-    """Its lines that are not of JAX's communication on CPUs, whose threads mix theirs."""
-    return [line for line in output.splitlines() if line and not line.startswith("[Gloo]")]
 
 
 def states(run_dir):
@@ -184,59 +123,6 @@ def test_bad_input_ends_all(tmp_path, flags, message):
             assert process.returncode == 2
             (line,) = told_on(error)
             assert message in line
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """The table of a sweep in this process alone."""
-    run_dir = tmp_path_factory.mktemp("sweeps") / "alone"
-    how = dict(algorithm="a2c", max_parallel=2, eval_episodes=2, quiet=True)
-    shape = dict(num_envs=4, num_steps=4, hidden_sizes=(8,))
-    base = Config(env="CartPole-v1", total_timesteps=SWEEP_STEPS, **shape)
-    return sweep.run(base, {"learning_rate": [0.001, 0.003]}, range(3), run_dir=run_dir, **how)
-
-
-def test_a_sweep_over_all_devices_of_two_processes_has_the_same_table(swept, tmp_path):
-    told = finish(2, [*SWEEP, "--run-dir", str(tmp_path / "sweep")], "sweep.py")
-    assert results.read(tmp_path / "sweep").equals(swept)
-    assert "6 of 6 trials" in told[0][0]
-    assert told_on(told[1][0]) == []
-    # A summary is of the whole sweep, which is complete: there is nothing left to do for either.
-    told = finish(2, ["--resume", str(tmp_path / "sweep")], "sweep.py")
-    assert "there is nothing left to do" in told[0][0]
-
-
-def test_a_death_ends_all_of_a_sweep_which_is_resumed_to_the_same_table(swept, tmp_path):
-    run_dir = tmp_path / "sweep"
-    processes = start(2, [*SWEEP, "--run-dir", str(run_dir)], "sweep.py")
-    with in_the_end_killed(processes):
-        wait_for(lambda: journal_lines(run_dir) >= 1, processes)
-        processes[1].kill()
-        begun = time.monotonic()
-        _, error = processes[0].communicate(timeout=60)
-        assert time.monotonic() - begun < 15
-    assert processes[0].returncode == 1
-    assert told_on(error) == ["error: process 1 of 2 has ended"]
-    finish(2, ["--resume", str(run_dir)], "sweep.py")
-    assert results.read(run_dir).equals(swept)
-
-
-@pytest.mark.parametrize(
-    ("flags", "other", "message"),
-    [
-        (["--algorithm", "a3c", "--preset", "none"], [], "coordinator: a3c in env = 'CartPole-v1'"),
-        (SWEEP, ["--num-steps", "5"], "num_steps = 5: is 4 in process 0"),
-    ],
-)
-def test_a_sweep_that_two_processes_cannot_train(tmp_path, flags, other, message):
-    flags = [*flags, "--axis", "gamma=0.9,0.99", "--run-dir", str(tmp_path / "sweep")]
-    processes = start(2, flags, "sweep.py", {1: other})
-    with in_the_end_killed(processes):
-        told = [told_on(process.communicate(timeout=90)[1]) for process in processes]
-    assert [process.returncode for process in processes] == [2, 2]
-    assert [len(lines) for lines in told] == [1, 1]
-    assert message in told[1][0]
-    assert not (tmp_path / "sweep").exists()
 
 
 SLURM = dict(
