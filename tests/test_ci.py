@@ -49,6 +49,7 @@ def test_skips_are_written(run, monkeypatch):
     result.stdout.fnmatch_lines(["*= seconds per file =*", "* test_skips.py"])
 
 
+@pytest.mark.slow
 def test_skips_fail_unless_the_machine_lacks_what_they_need(run, monkeypatch):
     monkeypatch.setenv("RLJAX_NO_SKIPS", "1")
     result, skipped = run("-n1")  # as in CI: another process finds the skip

@@ -160,6 +160,7 @@ def test_a_run_is_resumed_and_evaluated(tmp_path, undrawn):
     assert 0.5 < policy.value(np.zeros(1)) < 1.1
 
 
+@pytest.mark.slow
 def test_a_sweep_of_both_configs_is_one_program(caplog):
     axes = {"learning_rate": [0.0, 1e-2], "exploration_fraction": [0.1, 0.9]}
     base = dataclasses.replace(SMALL, total_timesteps=320)

@@ -104,6 +104,7 @@ class InFloats(Bytes):
     dtype = np.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_gymnasium_s_bytes_are_kept(vectorization):
     for env in (Bytes, Whole):
@@ -155,6 +156,7 @@ def test_gymnasium_s_bytes_train_as_the_same_numbers_in_float32():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_bytes_train_as_the_same_numbers_in_float32(normalize):
     """Two seeds, whose observations an A3C worker packs, too."""

@@ -47,6 +47,7 @@ def rows_without_times(run_dir):
 # The algorithm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", ["none", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_one_worker_in_lockstep_is_a2c_with_one_environment(core):
     """The keystone: the same rollouts and keys, reduction and optimiser, but the gradient is sent
@@ -136,6 +137,7 @@ def test_a_loaded_run_is_what_was_returned(lockstep_run):
         assert loaded.policy(seed, greedy=True)(np.zeros(1)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [pytest.param(800, marks=pytest.mark.slow), 2800])
 def test_lockstep_resumes_to_the_same_bits(lockstep_run, tmp_path, at):
     """From the middle of the first and of the second seed."""
@@ -190,6 +192,7 @@ def asynchronous():
     return config, seen, statuses, told, noticed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", ["host_probes:Masked", "probes:Counter"])
 def test_masks_hold_in_workers(env):
     """Masked refuses what is not valid; Counter observes a Dict."""
@@ -334,6 +337,7 @@ def test_bad_input(tmp_path, told, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_more_workers_than_cores_is_a_warning(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     with pytest.warns(UserWarning, match="2 workers share 1 cores") as caught:

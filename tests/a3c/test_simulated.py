@@ -47,6 +47,7 @@ def assert_close(found, expected, rtol=1e-4, atol=1e-6):
 # Against A3C
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "num_workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
 )
@@ -199,6 +200,7 @@ MORE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [*GIVEN, *(pytest.param(x, marks=pytest.mark.slow) for x in MORE)],
@@ -440,6 +442,7 @@ def test_environments_that_python_steps_are_refused():
         simulated.init(config, SimulationConfig(), KEY)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_measured_durations(tmp_path):
     """Of two runs with other numbers of workers and gradients: of other shapes."""
     for name, worker in (("one", [0] * 5), ("two", [0, 1, 0, 1, 0, 1])):

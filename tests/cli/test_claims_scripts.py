@@ -104,6 +104,7 @@ if __name__ == "__main__":
 '''
 
 
+@pytest.mark.slow
 def test_all_claims_and_their_page(tmp_path, monkeypatch, capfd):
     folder = tmp_path / "claims"
     folder.mkdir()

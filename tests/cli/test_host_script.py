@@ -308,6 +308,7 @@ def test_an_environment_that_cannot_be_reset(tmp_path):
 # Processes
 
 
+@pytest.mark.slow
 def test_four_cartpoles_at_once():
     """A program without a guard around what it does: processes do not import it again."""
     script = SCRIPT.with_name("vectorized_envs.py")
@@ -316,6 +317,7 @@ def test_four_cartpoles_at_once():
     assert (done.stdout.splitlines(), done.stderr) == (shapes, "")
 
 
+@pytest.mark.slow
 def test_a_program_that_closes_nothing_ends_all_the_same(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

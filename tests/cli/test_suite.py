@@ -29,6 +29,7 @@ def run(folder, *argv, tasks=ENVS, **how):
     return suite.main("a2c", "A suite.", tasks, 2, str(folder), ["--quiet", *argv], **how)
 
 
+@pytest.mark.slow
 def test_a_suite_trains_publishes_and_goes_on(default, tmp_path, capsys, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text("Above\n<!-- probes: begin -->\nold\n<!-- probes: end -->\nBelow\n")

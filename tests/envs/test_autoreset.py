@@ -214,6 +214,7 @@ def test_an_evaluation_is_of_all_parameters():
     assert found.lengths.tolist() == [[5, 7, 5, 7]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

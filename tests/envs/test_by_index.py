@@ -119,6 +119,7 @@ def test_a_sweep_has_no_axis_of_a_function():
     assert config.reset_options == (("level", 2),)
 
 
+@pytest.mark.slow
 def test_workers_environments_count_on():
     told = {**SMALL, **INDEXED, "total_timesteps": 48, "eval_episodes": 2}
     own = dict(num_workers=2, envs_per_worker=2, lockstep=True, log_interval=2)

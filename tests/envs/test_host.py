@@ -382,6 +382,7 @@ def test_a_process_of_an_environment_that_was_only_looked_at_is_ended():
 # Any spaces
 
 
+@pytest.mark.slow
 @example(
     observations=spaces.Dict(
         {

@@ -161,6 +161,7 @@ def test_chance_on_the_host_follows_the_seed_and_is_not_the_environments():
     assert not np.isin(drawn, own).any()
 
 
+@pytest.mark.slow
 def test_steps_in_processes_have_scores():
     first, steps, actions = played("OnHost", ("clip_reward",), vectorization="async")
     check(first, steps, actions, [("clip_reward", 1)], False)
@@ -208,6 +209,7 @@ def test_stacks_stand_anywhere(form):
     np.testing.assert_array_equal(outer.final_obs[..., 5:], inner.final_obs[..., 5:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", OWN)
 def test_ones_own_are_found_as_paths_and_as_objects(form):
     _, plain, _ = played(form, ())
@@ -246,6 +248,7 @@ def test_gymnasiums_wrappers_change_spaces_and_policies():
 WRAPPERS = ("sticky_actions=0.25", "action_repeat=2", "clip_reward", "time_limit=3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", OWN)
 def test_a_run_records_them_and_reports_true_returns(form, tmp_path):
     """Resume and evaluation find them again; training sees clipped rewards."""

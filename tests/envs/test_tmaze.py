@@ -116,6 +116,7 @@ def test_with_a_smaller_limit_time_is_a_memory():
     assert found.max() == pytest.approx(0.45)  # 1 in one half, a wasted step in the other
 
 
+@pytest.mark.slow
 def test_training_reaches_what_is_known():
     """1 where the last observations hold the hint, and else no more than 0."""
     settings = dict(optimizer="adam", learning_rate=3e-3, ent_coef=0.01, gae_lambda=0.95)

@@ -103,6 +103,7 @@ def test_rows_of_a_block_fit_its_bytes(torso, monkeypatch):
     assert blocks.rows_in_cache(network, params, (1000, 5, 4, 3)) == blocks.FEWEST_IN_CACHE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "which"),
     [

@@ -354,6 +354,7 @@ def test_a_policy_asks_for_its_carry():
     np.testing.assert_array_equal(many, np.full(3, one))
 
 
+@pytest.mark.slow
 def test_a_task_for_a_memory_is_learnt():
     """The T-maze's best return is 1, and 0 without a memory: two seeds of each."""
     config = Config(

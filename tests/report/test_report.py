@@ -347,6 +347,7 @@ def test_a_file_is_written(run_dir, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_search(tmp_path, capsys):
     given, how = {"learning_rate": sweep.log(1e-3, 1e-1)}, dict(eval_episodes=0, fresh_seeds=3)
     path = tmp_path / "search"

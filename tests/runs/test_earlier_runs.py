@@ -68,6 +68,7 @@ def test_an_earlier_run_is_loaded(name):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, "a2c at a row's end"])
 def test_an_earlier_run_is_resumed_to_its_end(resumed, name):
     run, earlier = rljax.load(resumed[name]), rljax.load(EARLIER / name.split()[0])
@@ -85,6 +86,7 @@ def test_an_earlier_run_is_resumed_to_its_end(resumed, name):
     assert len(record["resumed"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_jax_of_then(), reason="another JAX")
 @pytest.mark.parametrize("name", [*NAMES, "a2c at a row's end"])
 def test_an_earlier_run_is_resumed_to_nearly_the_same(resumed, name):

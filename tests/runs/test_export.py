@@ -144,6 +144,7 @@ def test_a_player_in_numpy_alone_acts_as_the_policy(name, tmp_path):
     assert len(compare(drawn(env, settings), env, tmp_path)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tanh", "gru"])
 def test_a_policy_that_was_trained_is_played_in_numpy_alone(name, tmp_path):
     env, settings = RUNS[name]

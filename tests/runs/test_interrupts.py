@@ -77,6 +77,7 @@ def test_an_interrupt_from_outside_at_any_moment():
     assert run.metrics["updates"].iloc[-1] > 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_a_run_in_processes():
     """Worker processes are gone; the call returns what was applied."""
     told = dict(SHORT, num_envs=1, num_seeds=1, total_timesteps=2**20, log_interval=50)

@@ -97,6 +97,7 @@ def test_host_environments_need_them_at_the_end_of_an_episode_alone(tmp_path, ve
         assert float(row.split(",")[4]) == pytest.approx(float(row.split(",")[6]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [IN_JAX, ON_HOST])
 def test_workers_send_them(settings):
     """A number that is not finite is none of learning's: gradients are applied as ever."""

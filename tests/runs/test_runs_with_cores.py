@@ -42,6 +42,7 @@ def carried(state):
 # Resuming
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_to_the_same_bits(tmp_path):
     train(tmp_path / "undisturbed", **CORE)
     run_dir = train_half(tmp_path / "stopped", **CORE)

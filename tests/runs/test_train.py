@@ -153,6 +153,7 @@ def test_one_seed_has_no_interval(num_seeds, capsys):
 # With a run directory, and without
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "told"),
     [("a2c", SHORT), ("a3c", {**LOCKSTEP, "num_seeds": 1, "seed": 1}), ("a2c", ON_HOST)],

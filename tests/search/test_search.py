@@ -128,6 +128,7 @@ def compiled(caplog, **how):
     return [text for text in found if "advance" in text or "init" in text]
 
 
+@pytest.mark.slow
 def test_programs_do_not_grow_with_the_rungs(caplog):
     how = dict(fresh_seeds=0, eval_episodes=0)
     assert len(compiled(caplog, steps=640, budget=40_000, rungs=5, **how)) <= 3

@@ -53,6 +53,7 @@ def test_a_state_of_gymnax_is_unpickled_without_what_draws_environments():
     assert done.stdout.split() == ["Pong", "False"], done.stderr
 
 
+@pytest.mark.slow
 def test_gymnax_is_imported_without_what_draws_its_environments():
     program = (
         "import sys; from rljax.envs import jax_envs; gymnax = jax_envs.import_gymnax();"

@@ -130,6 +130,7 @@ def started(folder):
 WITH_CHILDREN = dataclasses.replace(CONFIG, env="process_probes:WithChildren")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["closed", "killed"])
 def test_what_an_environment_in_a_process_starts_ends_with_it(tmp_path, how):
     config = on(WITH_CHILDREN, tmp_path)
@@ -146,6 +147,7 @@ def test_what_an_environment_in_a_process_starts_ends_with_it(tmp_path, how):
     assert are_gone(started(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["a3c", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_what_an_environment_in_a_worker_starts_ends_with_it(tmp_path, way):
     config = on(WITH_CHILDREN, tmp_path)
@@ -268,6 +270,7 @@ def test_a_worker_that_dies_in_between_ends_the_run_too():
         a3c.train(config, workers, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_a_trial_fails_in_a_process_whatever_its_error_says():
     """Nothing, or not even that."""
     whys = ("nothing", "unsayable", "exit")
