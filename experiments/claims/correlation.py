@@ -72,11 +72,11 @@ def measure(lab):
 
 def draw(numbers, path):
     figure, (left, right) = analysis.style.new_figure(10, 3.6, 1, 2)
-    first, last = numbers["independent"].values()
+    (early, first), (late, last) = numbers["independent"].items()
     claims.draw_bars(left, first)
-    left.plot([*last.values()], [*range(len(last))], "o", color="black", label="at its end")
+    left.plot([*last.values()], [*range(len(last))], "o", color="black", label=late)
     claims.draw_bars(right, numbers["returns"])
-    analysis.style.dress(left, f"Independent observations of {BATCH}, in training")
+    analysis.style.dress(left, f"Independent observations of {BATCH}, {early}")
     left.legend(frameon=False)
     analysis.style.dress(right, "Return at equal steps (IQM, ten seeds)")
     return analysis.style.save(figure, [path])

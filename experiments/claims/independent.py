@@ -12,11 +12,12 @@ BATCH = 80  # steps
 
 
 def observations(base, shapes, number):
-    """How many a batch has, by the stage of training whose policy acts, and by environments, or of
-    replay; {environments: the settings that they change}."""
+    """How many a batch has, by the steps of A2C after which its policy acts, one of each, and by
+    environments, or of replay; {environments: the settings that they change}."""
     early = dataclasses.replace(base, total_timesteps=base.total_timesteps // 10, anneal_lr=False)
-    stages = {"a tenth into training": early, "at its end": base}
-    return {stage: _of_policy(x, shapes, number) for stage, x in stages.items()}
+    return {
+        f"after {x.total_timesteps:,} steps": _of_policy(x, shapes, number) for x in (early, base)
+    }
 
 
 def _of_policy(base, shapes, number):
