@@ -52,7 +52,7 @@ def measure(lab):
     greedy = claims.summary(claims.finals(lab.sweep("greedy", tuned[sides[3]], [best], **how)))
     pairs = [(pair, [found[side]["seeds"] for side in pair]) for pair in (sides[:2], sides[2:])]
     pendulum, corridor = (claims.compare(*seeds, pair) for pair, seeds in pairs)
-    continuous = found[sides[0]]["low"] > SWUNG_UP and bool(refusal := _refusal())
+    continuous = bool(refusal := _refusal()) and found[sides[0]]["low"] > SWUNG_UP
     stochastic = corridor.sign > 0 and found[sides[2]]["low"] > FIXED and right["low"] > 0.5
     answers = "false", "true of continuous actions only", "true of the stochastic policy only"
     sentences = [f"{side}: {claims.told(found[side])}." for side in sides]
