@@ -8,8 +8,9 @@ score is 1 at the IQM without staleness at the same rate, of ten seeds, and 0 wh
 S is critical where it falls below 0.95 for good, or other levels. Rates whose return without
 staleness is below 0.8 of the best are left out. Cosine and effective sample size in the first
 quarter (arXiv 2602.17616) foretell an end below 0.5, and (1 + S) x rate does: areas under ROC
-curves. Time to 0.8 of the best return, on a modelled machine: S + 1 workers apply as many
-gradients, 50 at most, in the time in which one applies one; half of the seeds choose S and rate.
+curves. Time to 0.8 of the best return, where as many of the seeds reach it, on a modelled machine:
+S + 1 workers apply as many gradients, 50 at most, in the time in which one applies one; half of the
+seeds choose S and rate.
 """
 
 import dataclasses

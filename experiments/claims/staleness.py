@@ -9,7 +9,7 @@ from rljax.cli import claims
 
 ENVS = {"CartPole-v1": 50_000, "Acrobot-v1": 100_000, "Catch-bsuite": 50_000}  # steps of each
 LEVELS = (0.95, 0.8, 0.5)  # of scores, below which staleness is critical
-WORKS = 0.8  # of the best return without staleness: what a rate must have, and times are to
+WORKS = 0.8  # of the best return without staleness, and of seeds: less is left out
 COLLAPSED = 0.5  # the score below which a run ends that collapsed
 SIGNS = ("cosine", "effective_sample_size")
 SERVICE = 0.02  # of the time in which a worker makes a gradient: what its holder takes to apply it
@@ -35,24 +35,18 @@ def slope_at(level, ages, rates, begun, returns):
     return np.polyfit(np.log(rates), np.log1p(found), 1)[0]
 
 
-def steps_to(table, target):
-    """[trials] environment steps until a row's mean return reaches a target; 1.1 of all for those
-    that never do."""
-    reached = table[table["episodic_return"] >= target].groupby("trial")["env_steps"].first()
-    return reached.reindex(np.unique(table["trial"])).fillna(1.1 * table["env_steps"].max())
-
-
 def speed_up(ages):
     """[A] gradients that a machine applies in the time of one worker's: those of S + 1 workers, who
     make staleness S, or all that its holder can."""
     return np.minimum(1 + np.asarray(ages), 1 / SERVICE)
 
 
-def soonest(times):
+def soonest(times, reach):
     """(age, rate) of the shortest time [A, R, S], and of the shortest without staleness, by half of
-    the seeds; and how many times as soon the first is by the others, with the interval."""
+    the seeds, where `reach`; and how many times as soon the first is by the others, with the
+    interval."""
     chosen, others = np.split(times, 2, axis=-1)
-    means = analysis.iqm(chosen)
+    means = np.where(reach, analysis.iqm(chosen), np.inf)
     best, alone = np.unravel_index(means.argmin(), means.shape), (0, means[0].argmin())
     ratio = lambda x: analysis.iqm(x[0]) / analysis.iqm(x[1])  # noqa: E731
     return best, alone, claims.resampled(ratio, np.stack([others[alone], others[best]]))
@@ -78,10 +72,11 @@ def law(table, ages, rates, seeds):
     signs = {name: x[1:, works] for name, x in signs.items() if 0 < is_bad.sum() < is_bad.size}
     foretold = {name: win(x[~is_bad], x[is_bad]).value for name, x in signs.items()}
     target = begun + WORKS * (none.max() - begun)
-    steps = steps_to(table, target).to_numpy().reshape(shape)
+    steps = claims.steps_to(table, target).reshape(shape)
     times = steps / speed_up(ages)[:, None, None]
-    best, alone, gain = soonest(times)
-    gains = analysis.iqm(times[alone]) / analysis.iqm(times)
+    reach = np.mean(steps <= table["env_steps"].max(), axis=-1) >= WORKS
+    best, alone, gain = soonest(times, reach)
+    gains = np.where(reach, analysis.iqm(times[alone]) / analysis.iqm(times), np.nan)
     found = dict(scores=analysis.iqm(scores), none=none, begun=begun, works=works, slopes=slopes)
     found |= dict(foretold=foretold, target=target, gains=gains, best=best, gain=gain)
     return found | dict(critical=critical(ages, scores, LEVELS[0]))

@@ -105,7 +105,7 @@ class Lab(NamedTuple):
         return results.read(how.run_dir)
 
     def tuned(
-        self, name: str, base: Config, axes: Mapping[str, Any], **how: Any
+        self, name: str, base: Config, axes: Mapping[str, Any], *, score: Any = None, **how: Any
     ) -> tuple[dict[str, Any], Any]:
         """(the best point of an axis, the table of ten fresh seeds with it). Every side of a claim
         is tuned like this: the best mean of five seeds, of as many values in geometric sequence;
@@ -113,25 +113,27 @@ class Lab(NamedTuple):
 
         Args:
             axes: one axis.
+            score: table -> [trials], which is to be high; by default the final returns.
             how: as for `sweep`.
         """
         tried = {**how, "first": 0, "num_seeds": self.seeds(_TUNING)}
         ((axis, new),) = axes.items()
-        means = self._means(f"{name}_tuning", base, axis, new, tried)
+        means = self._means(f"{name}_tuning", base, axis, new, score or finals, tried)
         for _ in range(_MORE if len(new) > 1 else 0):
             values, best = sorted(means), max(means, key=means.get)
             if best in values[1:-1]:
                 break
             end, beside = values[:2] if best == values[0] else values[:-3:-1]
             added = float(f"{end**2 / beside:.3g}")
-            means |= self._means(f"{name}_tuning, {added:g}", base, axis, [added], tried)
+            more = f"{name}_tuning, {added:g}"
+            means |= self._means(more, base, axis, [added], score or finals, tried)
         best = {axis: max(means, key=means.get)}
         return best, self.sweep(name, base, [best], num_seeds=self.seeds(), **how)
 
-    def _means(self, name, base, axis, values, how):
-        """The mean final return of each value."""
-        returns = finals(self.sweep(name, base, {axis: values}, **how))
-        return dict(zip(values, returns.reshape(len(values), -1).mean(axis=1)))
+    def _means(self, name, base, axis, values, score, how):
+        """The mean score of each value."""
+        scores = score(self.sweep(name, base, {axis: values}, **how))
+        return dict(zip(values, np.reshape(scores, (len(values), -1)).mean(axis=1)))
 
     def tell(self, text: str) -> None:
         """Prints what begins."""
@@ -186,10 +188,10 @@ def finals(table: Any) -> np.ndarray:
 
 
 def steps_to(table: Any, target: float, column: str = "env_steps") -> np.ndarray:
-    """[S] a column's value, of one point's seeds, where a row's mean return first reaches a target;
-    1.1 of the last value for those that never do."""
-    reached = table[table["episodic_return"] >= target].groupby("seed")[column].first()
-    return reached.reindex(table["seed"].unique()).fillna(1.1 * table[column].max()).to_numpy()
+    """[trials] a column's value where a row's mean return first reaches a target; 1.1 of the last
+    value for those that never do. Trials are in the order of points and seeds."""
+    reached = table[table["episodic_return"] >= target].groupby("trial")[column].first()
+    return reached.reindex(np.unique(table["trial"])).fillna(1.1 * table[column].max()).to_numpy()
 
 
 def summary(values: Iterable[float]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def test_the_interval_of_a_statistic_of_all_cells():
 def test_steps_to_a_target_of_each_seed():
     table = pd.DataFrame(
         {
-            "seed": [5, 5, 5, 6, 6, 6],
+            "trial": [1, 1, 1, 2, 2, 2],
             "env_steps": [10, 20, 30] * 2,
             "episodic_return": [1.0, 4.0, 3.0, np.nan, 1.0, 2.0],
         }
