@@ -105,7 +105,13 @@ class Lab(NamedTuple):
         return results.read(how.run_dir)
 
     def tuned(
-        self, name: str, base: Config, axes: Mapping[str, Any], *, score: Any = None, **how: Any
+        self,
+        name: str,
+        base: Config,
+        axes: Mapping[str, Sequence[float]],
+        *,
+        score: Callable[[Any], np.ndarray] | None = None,
+        **how: Any,
     ) -> tuple[dict[str, Any], Any]:
         """(the best point of an axis, the table of ten fresh seeds with it). Every side of a claim
         is tuned like this: the best mean of five seeds, of as many values in geometric sequence;
@@ -117,23 +123,18 @@ class Lab(NamedTuple):
             how: as for `sweep`.
         """
         tried = {**how, "first": 0, "num_seeds": self.seeds(_TUNING)}
-        ((axis, new),) = axes.items()
-        means = self._means(f"{name}_tuning", base, axis, new, score or finals, tried)
-        for _ in range(_MORE if len(new) > 1 else 0):
+        ((axis, new),), means = axes.items(), {}
+        for _ in range(1 + _MORE):
+            where = f"{name}_tuning" + f", {new[0]:g}" * bool(means)
+            scores = (score or finals)(self.sweep(where, base, {axis: new}, **tried))
+            means |= dict(zip(new, np.reshape(scores, (len(new), -1)).mean(axis=1)))
             values, best = sorted(means), max(means, key=means.get)
-            if best in values[1:-1]:
+            if len(values) < 2 or best in values[1:-1]:
                 break
             end, beside = values[:2] if best == values[0] else values[:-3:-1]
-            added = float(f"{end**2 / beside:.3g}")
-            more = f"{name}_tuning, {added:g}"
-            means |= self._means(more, base, axis, [added], score or finals, tried)
-        best = {axis: max(means, key=means.get)}
-        return best, self.sweep(name, base, [best], num_seeds=self.seeds(), **how)
-
-    def _means(self, name, base, axis, values, score, how):
-        """The mean score of each value."""
-        scores = score(self.sweep(name, base, {axis: values}, **how))
-        return dict(zip(values, np.reshape(scores, (len(values), -1)).mean(axis=1)))
+            new = [float(f"{end**2 / beside:.3g}")]
+        point = {axis: best}
+        return point, self.sweep(name, base, [point], num_seeds=self.seeds(), **how)
 
     def tell(self, text: str) -> None:
         """Prints what begins."""

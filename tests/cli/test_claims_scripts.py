@@ -44,18 +44,42 @@ def test_steps_to_a_target_of_each_seed():
 
 def test_a_lab_tunes_with_seeds_of_its_own_and_trains_once(tmp_path, capsys):
     lab = claims.Lab(tmp_path / "claim", quick=True)
-    axes = {"learning_rate": [1e-4, 1e-2]}
-    best, table = lab.tuned("side", BASE, axes)
+    axes = {"learning_rate": [1e-4, 1e-3, 1e-2]}
+
+    def score(table):
+        return -abs(np.log10(table.groupby("trial")["learning_rate"].first()) + 3)
+
+    best, table = lab.tuned("side", BASE, axes, score=score)
+    assert best == {"learning_rate": 1e-3}
     assert set(table["seed"]) == {claims.FRESH, claims.FRESH + 1}
-    assert set(table["learning_rate"]) == {best["learning_rate"]}
+    assert set(table["learning_rate"]) == {1e-3}
     tried = pd.read_csv(tmp_path / "claim" / "side_tuning" / "results.csv")
     assert set(tried["seed"]) == {0, 1}
-    assert set(tried["learning_rate"]) == {1e-4, 1e-2}
-    assert "claim: side_tuning: 4 trials" in capsys.readouterr().out
-    again, same = lab.tuned("side", BASE, axes)
+    assert set(tried["learning_rate"]) == {1e-4, 1e-3, 1e-2}
+    assert "claim: side_tuning: 6 trials" in capsys.readouterr().out
+    again, same = lab.tuned("side", BASE, axes, score=score)
     assert again == best
     assert same.equals(table)
     assert capsys.readouterr().out == ""  # nothing was trained
+
+
+def test_tuning_goes_on_at_an_end_of_its_values(tmp_path, monkeypatch):
+    asked = {}
+
+    def sweep(self, name, base, axes, num_seeds, **how):
+        values = axes["rate"] if isinstance(axes, dict) else [axes[0]["rate"]]
+        asked[name] = values
+        return np.repeat(values, num_seeds)
+
+    monkeypatch.setattr(claims.Lab, "sweep", sweep)
+    lab = claims.Lab(tmp_path, quick=False)
+    best, table = lab.tuned("x", BASE, {"rate": [1.0, 2.0]}, score=lambda x: -abs(x - 3.9))
+    assert best == {"rate": 4.0}
+    assert table.tolist() == [4.0] * 10
+    tried = {"x_tuning": [1.0, 2.0], "x_tuning, 4": [4.0], "x_tuning, 8": [8.0]}
+    assert asked == {**tried, "x": [4.0]}
+    best, _ = lab.tuned("y", BASE, {"rate": [2.0, 1.0]}, score=lambda x: -x)
+    assert best == {"rate": 0.125}  # and no farther
 
 
 def test_finals_are_in_the_order_of_points_and_seeds(tmp_path):
