@@ -48,8 +48,13 @@ def soonest(times, reach):
     chosen, others = np.split(times, 2, axis=-1)
     means = np.where(reach, analysis.iqm(chosen), np.inf)
     best, alone = np.unravel_index(means.argmin(), means.shape), (0, means[0].argmin())
+    return best, alone, times_as_soon(others[alone], others[best])
+
+
+def times_as_soon(slow, fast):
+    """The ratio of the IQMs of times of seeds [S], and the ends of its interval."""
     ratio = lambda x: analysis.iqm(x[0]) / analysis.iqm(x[1])  # noqa: E731
-    return best, alone, claims.resampled(ratio, np.stack([others[alone], others[best]]))
+    return claims.resampled(ratio, np.array([slow, fast], float))
 
 
 def law(table, ages, rates, seeds):

@@ -13,7 +13,7 @@ import dataclasses
 import sys
 from functools import partial
 
-from staleness import SERVICE
+from staleness import SERVICE, times_as_soon
 
 from rljax import analysis, presets
 from rljax.a3c.simulation import SimulationConfig
@@ -29,7 +29,7 @@ def measure(lab):
     target, numbers, steps = lab.of(TARGET, 25), lab.of(WORKERS, (1, 4)), lab.of(STEPS, 10_000)
     found, rates = {"A3C": {}, "A2C": {}}, lab.of(RATES, RATES[2:3])
     score = lambda table: -claims.steps_to(table, target)  # noqa: E731
-    for n in numbers:
+    for n in numbers:  # the last of them is told of below
         own = SimulationConfig(num_workers=n, service=f"constant:{SERVICE}", diagnostics=False)
         config = dataclasses.replace(presets.base("a3c"), total_timesteps=steps)
         how = dict(axes={"learning_rate": rates}, algorithm="a3c_simulated", own=own)
@@ -47,19 +47,19 @@ def measure(lab):
         for n in (1, 2)
     }
     speed_up = {
-        name: {n: of[1]["time"]["iqm"] / x["time"]["iqm"] for n, x in of.items()}
+        name: {n: times_as_soon(of[1]["time"]["seeds"], x["time"]["seeds"]) for n, x in of.items()}
         for name, of in found.items()
     }
-    few, many = (found["A3C"][n]["steps"]["seeds"] for n in (numbers[0], numbers[-1]))
-    steps = claims.compare(many, few, (f"{numbers[-1]} workers", "1 worker"))
-    each = ", ".join(f"{x:.1f} with {n} (paper {PAPER[n]})" for n, x in speed_up["A3C"].items())
-    sync = ", ".join(f"{x:.1f} with {n}" for n, x in speed_up["A2C"].items())
+    few, many = (found["A3C"][x]["steps"]["seeds"] for x in (1, n))
+    steps = claims.compare(many, few, (f"{n} workers", "1 worker"))
+    text = "{:.1f} [{:.1f}, {:.1f}] times as fast with {}"
+    a3c, a2c = (", ".join(text.format(*x, n) for n, x in y.items()) for y in speed_up.values())
+    paper = ", ".join(f"{x} with {n}" for n, x in PAPER.items())
     told = "; ".join(f"{n}: " + ", ".join(f"{x:.1f}" for x in xs) for n, xs in real.items())
-    same = {1: "no, they need more", 0: "no difference is shown", -1: "they need fewer"}
-    answer = f"{speed_up['A3C'][numbers[-1]]:.1f} times as fast with {numbers[-1]} workers; as much"
-    answer += f" from the same steps: {same[steps.sign]}"
+    same = {1: "more", 0: "no difference is shown", -1: "fewer"}
+    answer = f"{text.format(*speed_up['A3C'][n], n)} workers; steps needed: {same[steps.sign]}"
     sentences = [
-        f"Speed-up of A3C in simulated time to {target}: {each}; of A2C: {sync}.",
+        f"In simulated time to {target}, A3C: {a3c}; A2C: {a2c}; paper, Atari: {paper}.",
         f"Environment steps to {target}: {steps.sentence}",
         f"Seconds of real processes to {target}, by workers, a number for each seed: {told}.",
     ]
@@ -84,8 +84,8 @@ def draw(numbers, path):
         places = [int(n) for n in of]
         for axes, what in zip(panels, ("steps", "time")):
             claims.draw_intervals(axes, i, places, [x[what] for x in of.values()], name)
-        of_name = list(numbers["speed_up"][name].values())
-        analysis.style.draw_line(panels[2], i, places, of_name, label=name)
+        middle, *ends = zip(*numbers["speed_up"][name].values())
+        analysis.style.draw_line(panels[2], i, places, middle, ends, name)
     analysis.style.draw_line(panels[2], 4, [*PAPER], [*PAPER.values()], label="the paper, Atari")
     for axes, title in zip(panels, ("Steps to the score", "Simulated time to it", "Speed-up")):
         analysis.style.dress(axes, title)
