@@ -22,7 +22,7 @@ from rljax.utils import seeds
 
 HOURS = 0.3
 SIZES, RATES = (4, 16, 64, 256, 1024, 4096), (0.004, 0.008, 0.016, 0.032, 0.064)
-TARGET, STEPS, UPDATES = 400, 300_000, 1000  # of a run, at least
+TARGET, STEPS, UPDATES = 400, 300_000, 500  # of a run, at least
 
 
 def measure(lab):

@@ -28,6 +28,7 @@ def settings(algorithm, kind, shape, steps):
         slowed = dict(env="slowed:Slowed", env_kwargs={"milliseconds": kind})
         config = dataclasses.replace(config, **slowed)
     if algorithm == "a3c":
+        config = dataclasses.replace(config, num_envs=num_envs)  # of a gradient
         return config, WorkerConfig(processes, envs_per_worker=num_envs)
     if algorithm == "a2c":  # with batches as large as the preset's
         config = dataclasses.replace(config, num_steps=config.batch_size // num_envs)
