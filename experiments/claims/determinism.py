@@ -20,7 +20,7 @@ from rljax.cli import claims
 from rljax.utils import pytrees
 
 HOURS = 0.4
-STEPS, REPETITIONS = 100_000, 5
+STEPS, REPETITIONS = 100_000, 3
 PROCESSES = dict(env="gymnasium/CartPole-v1", vectorization="async", env_processes=2)
 SIDES = {  # (algorithm, settings, seeds)
     "A2C": ("a2c", {}, 10),
