@@ -20,7 +20,7 @@ from rljax import a2c, analysis, presets
 from rljax.cli import benchmark, claims
 from rljax.utils import seeds
 
-HOURS = 0.3
+HOURS = 0.2
 SIZES, RATES = (4, 16, 64, 256, 1024, 4096), (0.004, 0.008, 0.016, 0.032, 0.064)
 TARGET, STEPS, UPDATES = 400, 300_000, 500  # of a run, at least
 

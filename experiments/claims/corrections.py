@@ -21,7 +21,7 @@ from rljax import analysis, presets
 from rljax.a3c.simulation import SimulationConfig
 from rljax.cli import claims
 
-HOURS = 1.5
+HOURS = 0.6
 AGES, RATES = (4, 16, 64), (2.5e-3, 5e-3, 1e-2)
 KINDS = {
     "stale gradients": ("none", "staleness_scaling", "dc_asgd_c", "dc_asgd_a"),

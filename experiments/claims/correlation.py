@@ -19,7 +19,7 @@ from rljax import analysis, presets
 from rljax.cli import claims
 from rljax.runs import settings
 
-HOURS = 0.3
+HOURS = 0.1
 WORKERS = (1, 4, 16, 80)
 NAMED = {"1": "1 environment", "replay": "replay"}
 IN_PHASE = " (all episodes last 500 steps, and environments that began together stay in phase)"

@@ -19,7 +19,7 @@ from rljax import analysis
 from rljax.cli import claims
 from rljax.utils import pytrees
 
-HOURS = 0.4
+HOURS = 0.3
 STEPS, REPETITIONS = 100_000, 3
 PROCESSES = dict(env="gymnasium/CartPole-v1", vectorization="async", env_processes=2)
 SIDES = {  # (algorithm, settings, seeds)

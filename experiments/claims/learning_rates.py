@@ -17,7 +17,7 @@ from rljax import analysis, presets, sweep
 from rljax.a3c.simulation import SimulationConfig
 from rljax.cli import claims
 
-HOURS = 0.5
+HOURS = 0.3
 LOW, HIGH, NUMBER, GOOD = 1e-4, 1e-2, 50, 0.5
 MINATAR = dict(total_timesteps=300_000, hidden_sizes=(128,), activation="relu", shared_torso=True)
 ENVS = {

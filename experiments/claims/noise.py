@@ -21,7 +21,7 @@ from rljax.a3c.simulation import SimulationConfig
 from rljax.cli import claims
 from rljax.utils import pytrees
 
-HOURS = 0.4
+HOURS = 0.1
 ENVS = {"CartPole-v1": 100_000, "Acrobot-v1": 200_000}
 AGES = (0, 1, 4, 16, 64)
 RATES = {"a2c": (0.004, 0.008, 0.016, 0.032, 0.064), "a3c": (0.00125, 0.0025, 0.005, 0.01, 0.02)}

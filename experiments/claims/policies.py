@@ -24,7 +24,7 @@ from rljax.cli import claims
 from rljax.config import Config
 from rljax.dqn_config import DQNConfig
 
-HOURS = 0.2
+HOURS = 0.1
 RATES = {"a2c": [4e-3 * 2**i for i in range(6)], "dqn": [2.5e-4 * 2**i for i in range(6)]}
 CORRIDOR = dict(env="corridor:Corridor", total_timesteps=200_000)
 TORQUES = dict(env="torques:Torques", total_timesteps=100_000, gamma=0.95)

@@ -20,7 +20,7 @@ import race
 from rljax import analysis
 from rljax.cli import claims
 
-HOURS = 1.0
+HOURS = 0.4
 JAX = {"a2c": ((8, 0), (16, 0), (32, 0)), "a3c": ((1, 1), (1, 2), (8, 2))}
 PYTHON = {"a2c": ((8, 0), (16, 0), (16, 2)), "a3c": ((1, 2), (1, 4), (8, 2))}
 SLOW = {"a2c": ((16, 16), (32, 32), (64, 64)), "a3c": ((1, 8), (1, 16), (1, 32))}

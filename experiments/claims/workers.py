@@ -19,7 +19,7 @@ from rljax import analysis, presets
 from rljax.a3c.simulation import SimulationConfig
 from rljax.cli import claims
 
-HOURS = 0.8
+HOURS = 0.2
 WORKERS, RATES = (1, 2, 4, 8, 16), (0.00125, 0.0025, 0.005, 0.01, 0.02)
 PAPER = {1: 1, 2: 2.1, 4: 3.7, 8: 6.9, 16: 12.5}  # Table 2, time to a score
 STEPS, TARGET = 300_000, 400
