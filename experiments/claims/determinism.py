@@ -25,9 +25,9 @@ PROCESSES = dict(env="gymnasium/CartPole-v1", vectorization="async", env_process
 SIDES = {  # (algorithm, settings, seeds)
     "A2C": ("a2c", {}, 10),
     "A2C, envs in processes": ("a2c", PROCESSES, 5),
-    "A3C, 1 worker": ("a3c", dict(num_workers=1), 5),
-    "A3C, 2 workers": ("a3c", dict(num_workers=2), 5),
-    "A3C in lockstep": ("a3c", dict(num_workers=2, lockstep=True), 5),
+    "A3C, 1 worker": ("a3c", dict(num_workers=1), 3),
+    "A3C, 2 workers": ("a3c", dict(num_workers=2), 3),
+    "A3C in lockstep": ("a3c", dict(num_workers=2, lockstep=True), 3),
     "A3C, simulated": ("a3c_simulated", dict(num_workers=2), 10),
 }
 FREE = ("A3C, 1 worker", "A3C, 2 workers")  # which work at their own pace
