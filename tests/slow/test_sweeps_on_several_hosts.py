@@ -38,7 +38,7 @@ def test_a_sweep_over_all_devices_of_two_processes_has_the_same_table(swept, tmp
     told = finish(2, [*SWEEP, "--run-dir", str(tmp_path / "sweep")], "sweep.py")
     assert results.read(tmp_path / "sweep").equals(swept)
     assert "6 of 6 trials" in told[0][0]
-    assert told_on(told[1][0]) == []
+    assert "trials" not in told[1][0]
     # A summary is of the whole sweep, which is complete: there is nothing left to do for either.
     told = finish(2, ["--resume", str(tmp_path / "sweep")], "sweep.py")
     assert "there is nothing left to do" in told[0][0]
