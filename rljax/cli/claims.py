@@ -286,6 +286,7 @@ def main(
         claim = " ".join(doc.split("\n\n")[0].split())
         result = {"claim": claim, **found._asdict(), "quick": options.quick}
         machine = directory.machine(device)
+        del machine["command_line"]  # it names folders of this machine
         atomic_io.write_json(lab.folder / RESULT, {**result, "machine": machine})
         draw(atomic_io.read_json(lab.folder / RESULT)["numbers"], lab.folder / FIGURE)
         print(claim, f"-> {found.answer}", *found.sentences, lab.folder / FIGURE, sep="\n")

@@ -9,6 +9,7 @@ from rljax import algorithms, presets
 from rljax.config import Config
 from rljax.runs import directory, records
 from rljax.runs.options import FIXED, KEPT, RunOptions
+from rljax.utils import nodes
 from rljax.utils.lookup import differing, unknown
 
 
@@ -116,7 +117,7 @@ def in_common(algorithm: str, config: Config, options: Any, own: tuple[Any, ...]
     shared = {name: x for name, x in vars(options).items() if name not in of_each}
     owned = {name: x for part in own for name, x in vars(part).items()}
     told = {"algorithm": algorithm, **records.comparable(config), **shared, **owned}
-    return {**told, **directory.versions()}
+    return {**told, **directory.versions(), **nodes.versions()}
 
 
 def _unchangeable(settings):

@@ -57,8 +57,7 @@ def prepared(
         asked = _settled(asked, algorithm)
         told = asked.options
         stack.enter_context(hosts.connected(told.coordinator, told.num_processes, told.process_id))
-        in_common = settings.in_common(*asked)
-        asked = _of_this_process(asked, signals)
+        of_all, asked = asked, _of_this_process(asked, signals)
         options = asked.options
         feed = _feed(options, loggers)
         if _in_processes(asked, algorithm):
@@ -79,7 +78,7 @@ def prepared(
         making = time.perf_counter()
         if hosts.count() > 1 or options.devices:
             _check_spread(asked, module)
-            hosts.check_same(in_common)
+            hosts.check_same(settings.in_common(*of_all))
             device += f", {sharding.described()}"
         states = module.init_seeds(asked.config, *asked.own, keys)
         signals.check()
