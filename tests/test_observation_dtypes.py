@@ -157,7 +157,7 @@ def test_gymnasium_s_bytes_train_as_the_same_numbers_in_float32():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("normalize", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("normalize", [True, False])
 def test_bytes_train_as_the_same_numbers_in_float32(normalize):
     """Two seeds, whose observations an A3C worker packs, too."""
     states, batches = {}, {}

@@ -48,7 +48,7 @@ def rows_without_times(run_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("core", ["none", pytest.param("lstm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("core", ["none", "lstm"])
 def test_one_worker_in_lockstep_is_a2c_with_one_environment(core):
     """The keystone: the same rollouts and keys, reduction and optimiser, but the gradient is sent
     by a process as a vector and applied by another."""
@@ -138,7 +138,7 @@ def test_a_loaded_run_is_what_was_returned(lockstep_run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [pytest.param(800, marks=pytest.mark.slow), 2800])
+@pytest.mark.parametrize("at", [800, 2800])
 def test_lockstep_resumes_to_the_same_bits(lockstep_run, tmp_path, at):
     """From the middle of the first and of the second seed."""
     run_dir = shutil.copytree(lockstep_run.run_dir, tmp_path / "run")

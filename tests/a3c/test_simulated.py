@@ -48,9 +48,7 @@ def assert_close(found, expected, rtol=1e-4, atol=1e-6):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "num_workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
-)
+@pytest.mark.parametrize("num_workers", [2, 1, 4])
 def test_without_durations_it_is_a3c_in_lockstep(num_workers):
     """Real worker processes that take turns, over 200 gradients."""
     config = dataclasses.replace(CONFIG, env="CartPole-v1", total_timesteps=800)
@@ -203,7 +201,7 @@ MORE = [
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
-    [*GIVEN, *(pytest.param(x, marks=pytest.mark.slow) for x in MORE)],
+    [*GIVEN, *MORE],
     ids=lambda given: "-".join(str(given[x]) for x in ("stale", "correction") if x in given),
 )
 def test_it_is_what_a_list_of_all_versions_gives(given):

@@ -218,10 +218,8 @@ def test_an_evaluation_is_of_all_parameters():
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(dict(env="test_autoreset:Costly"), marks=pytest.mark.slow),
-        pytest.param(
-            dict(env="CartPole-v1", env_params={"length": (0.25, 1.0)}), marks=pytest.mark.slow
-        ),
+        dict(env="test_autoreset:Costly"),
+        dict(env="CartPole-v1", env_params={"length": (0.25, 1.0)}),
         dict(env="CartPole-v1", env_params=lengths, reset="cached"),
     ],
     ids=["cached", "by index", "drawn and cached"],

@@ -109,9 +109,9 @@ def test_rows_of_a_block_fit_its_bytes(torso, monkeypatch):
     [
         ("probes:Picture", "rows"),
         ("probes:Picture", "rows_in_cache"),
-        pytest.param("probes:Truncating", "rows", marks=pytest.mark.slow),
-        pytest.param("Pendulum-v1", "rows", marks=pytest.mark.slow),
-        pytest.param("Pendulum-v1", "rows_in_cache", marks=pytest.mark.slow),
+        ("probes:Truncating", "rows"),
+        ("Pendulum-v1", "rows"),
+        ("Pendulum-v1", "rows_in_cache"),
     ],
 )
 def test_updates_in_blocks_are_the_same(env, which, monkeypatch):

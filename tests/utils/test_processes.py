@@ -148,7 +148,7 @@ def test_what_an_environment_in_a_process_starts_ends_with_it(tmp_path, how):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["a3c", pytest.param("sweep", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", ["a3c", "sweep"])
 def test_what_an_environment_in_a_worker_starts_ends_with_it(tmp_path, way):
     config = on(WITH_CHILDREN, tmp_path)
     if way == "a3c":

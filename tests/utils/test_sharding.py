@@ -48,13 +48,7 @@ SEVERAL = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if index < 2 else pytest.param(name, marks=pytest.mark.slow)
-        for index, name in enumerate(SEVERAL)
-    ],
-)
+@pytest.mark.parametrize("name", SEVERAL)
 def test_seeds_give_the_same_bits_on_one_device_as_on_two(name):
     number, settings = SEVERAL[name]
     config = dataclasses.replace(Config(**{**TINY, **settings}), total_timesteps=2000)
@@ -114,13 +108,7 @@ SETTINGS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "normalised" else pytest.param(name, marks=pytest.mark.slow)
-        for name in SETTINGS
-    ],
-)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_sharded_environments_give_the_same_but_for_rounding(name):
     """After ten updates."""
     config = Config(**{**TINY, **SETTINGS[name]})
