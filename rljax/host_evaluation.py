@@ -10,7 +10,8 @@ import numpy as np
 
 from rljax import networks, rollout
 from rljax.config import Config
-from rljax.envs import host_envs
+from rljax.envs import host_envs, interface
+from rljax.envs.guarded import Failed
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import EnvSpec
 from rljax.envs.vectorized import SyncEnvs
@@ -115,33 +116,37 @@ class Episodes:
         if episode is None:
             return False
         self.episode[i], self.fresh[i] = episode, True
-        self._keep(i, *self.guarded[i].reset(int(self.seeds[self.episode[i]])))
+        self._keep(i, *self._ask(i, self.guarded[i].reset, int(self.seeds[self.episode[i]])))
         return True
 
     def _step(self, i, action):
         """Whether the environment has another step, in this episode or the next."""
         episode = self.episode[i]
-        obs, reward, terminated, truncated, info = self.guarded[i].step(action)
         self.lengths[episode] += 1
-        self._keep(i, obs, info)
-        self.returns[episode] += np.float32(info.get("score", reward))
-        self.reward[i] = reward
-        is_end = terminated or truncated
-        self.fresh[i] = is_end  # as in training, also where the episode goes on
-        self.finished[episode] = is_end and "goes_on" not in info
-        if "logged" in info:
-            self.info[episode] = info["logged"]
+        answer = self._ask(i, self.guarded[i].step, action)
+        self._keep(i, answer.obs, answer.mask)
+        self.returns[episode] += np.float32(interface.score(answer))
+        self.reward[i] = answer.reward
+        # As in training, also where the episode goes on.
+        self.fresh[i] = answer.terminated or answer.truncated
+        self.finished[episode] = interface.over(answer)
+        if answer.info is not None:
+            self.info[episode] = answer.info
         if not self.finished[episode] and self.lengths[episode] < self.max_steps:
             return True
         self.ended += 1
         return self._begin(i)
 
-    def _keep(self, i, obs, info):
-        if error := info.get("error"):
-            raise host_envs.failed(self._at(i), error)
+    def _ask(self, i, function, given):
+        try:
+            return function(given)
+        except Failed as failed:
+            raise host_envs.failed(self._at(i), failed.args[1]) from None
+
+    def _keep(self, i, obs, mask):
         self.obs[i] = obs
-        if "mask" in info:
-            self.mask[i] = info["mask"]
+        if mask is not None:
+            self.mask[i] = mask
 
     def _at(self, i):
         step = self.lengths[self.episode[i]]

@@ -83,12 +83,13 @@ def _numbers(kind, obs):
 
 def encoder(kind: Observation) -> Callable[[Any], np.ndarray]:
     """`encode` for one kind, in NumPy; fast if there is nothing to do."""
-    shape = kind.shape
     if not isinstance(kind, Numbers) or (kind.scale != 1.0 and kind.dtype == "float32"):
         return partial(encode, kind)
 
+    shape, dtype = kind.shape, np.dtype(kind.dtype)  # which compares faster than its name
+
     def encode_array(obs):
-        is_right = type(obs) is np.ndarray and obs.shape == shape and obs.dtype == kind.dtype
+        is_right = type(obs) is np.ndarray and obs.shape == shape and obs.dtype == dtype
         return obs if is_right else encode(kind, obs)
 
     return encode_array

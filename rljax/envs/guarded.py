@@ -1,8 +1,7 @@
 """One open gymnasium environment: its answers checked and encoded, its errors reported.
 
-It may be in another process: it returns an error in its info, which goes through a pipe, instead of
-raising it. SystemExit and KeyboardInterrupt that an environment raises are errors like all others;
-only what ends the process itself, such as `os.abort`, cannot be caught.
+SystemExit and KeyboardInterrupt that an environment raises are errors like all others; only what
+ends the process itself, such as `os.abort`, cannot be caught.
 """
 
 import numbers
@@ -96,14 +95,15 @@ def reset_settings(options: Callable[[int], dict] | None, index: int) -> dict[st
     return {} if options is None else {"options": options(index)}
 
 
-class Guarded:
-    """Takes actions numbered from 0 and returns encoded observations, as `HostEnv.spec` says; else
-    as a `gymnasium.Env` does.
+class Failed(Exception):  # noqa: N818  whoever knows when makes an error of it
+    """(the index of an environment in its batch, its error: a line or a traceback)."""
 
-    `error` says why the environment could not be made, or is empty; later errors are
-    `info["error"]`. The valid actions are `info["mask"]`, a step's score is `info["score"]`,
-    `info["goes_on"]` is True where an episode that was terminated must not be reset and, where one
-    is over, the numbers of `HostEnv.log_info` are `info["logged"]`; the info keeps nothing else.
+
+class Guarded:
+    """Takes actions numbered from 0 and returns encoded observations, as `HostEnv.spec` says.
+
+    `error` says why the environment could not be made, or is empty; later errors are raised as
+    `Failed`.
     """
 
     def __init__(self, host: Any, index: int):
@@ -111,10 +111,10 @@ class Guarded:
         self.encode, self.decode = host.encode, host.decode
         self.has_score, self.has_over = host.own_spec.has_score, host.own_spec.has_over
         self.masked = host.spec.action_space if host.spec.has_mask else None
-        self.log_info = host.log_info
+        self.log_info, self.place = host.log_info, index - host.first
+        self.is_plain = self.masked is None and not host.log_info
         self.reset_settings = partial(reset_settings, host.options, index)
         self.env, self.error = None, ""
-        self.nothing = host.spec.empty_obs()
         # Its state is the mask of valid actions.
         own = MDP(host.own_spec, self._begin, self._advance, lambda mask: mask, ops=IN_PYTHON)
         self.mdp, self.state = wrapped(own, host.wrappers), None
@@ -129,39 +129,33 @@ class Guarded:
                 raise
             self.error = in_a_line(error)
 
-    def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict]:
-        """(obs, info)."""
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """(obs, mask as in `Step`)."""
         self.has_answered = False
         try:
             if seed is not None:  # other numbers than the environment draws with this seed
                 apart = np.random.SeedSequence(seed, spawn_key=(0,))
                 self.generator = np.random.default_rng(apart)
             self.state, obs = self.mdp.reset(seed, 0)
-            return obs, self._info()
+            return obs, self.mdp.mask(self.state)
         except BaseException as error:
-            return self.nothing, _failure(error, self.has_answered)
+            raise self._failed(error) from None
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """(obs, reward, terminated, truncated, info), without auto-reset."""
+    def step(self, action: Any) -> Step:
+        """Without auto-reset: `obs` is `final_obs`, in an array that the environment may use again.
+        Where the episode is over there is no mask, as nothing is left to choose; elsewhere there
+        is no info."""
         self.has_answered = False
         try:
             self.state, answer = self.mdp.step(self.generator, self.state, action)
-            obs, reward, terminated, truncated, *_ = answer
-            info = {}
-            if over(answer):  # nothing is left to choose
-                obs = obs.copy()  # the environment may reuse the array when it is reset
-                if self.log_info:
-                    info["logged"] = infos.numbers(self.told, self.log_info)
-            else:
-                info = self._info()
-                if terminated or truncated:
-                    info["goes_on"] = True
-            if answer.score is not None:
-                info["score"] = float(answer.score)
-            return obs, reward, terminated, truncated, info
+            if self.is_plain:
+                return answer
+            if not over(answer):
+                return answer._replace(mask=self.mdp.mask(self.state))
+            logged = infos.numbers(self.told, self.log_info) if self.log_info else None
+            return answer._replace(info=logged)
         except BaseException as error:
-            failure = _failure(error, self.has_answered)
-        return self.nothing, 0.0, False, False, failure  # no end of an episode: it would be reset
+            raise self._failed(error) from None
 
     def close(self) -> None:
         """Closes it; a failure is a warning."""
@@ -183,17 +177,12 @@ class Guarded:
         self.has_answered = True
         obs, reward, terminated, truncated, info = step_answer(answer)
         obs, self.told = self.encode(obs), info
-        more = {"score": _number(info["score"])} if self.has_score else {}
-        if self.has_over:
-            more["over"] = _flag("over", info["over"])
-        answer = Step(obs, reward, terminated, truncated, obs, **more)
+        score = _number(info["score"]) if self.has_score else None
+        is_over = _flag("over", info["over"]) if self.has_over else None
+        answer = Step(obs, reward, terminated, truncated, obs, None, None, score, is_over)
         if self.masked is None or not over(answer):
             mask = self._mask(info)
         return mask, answer
-
-    def _info(self):
-        mask = self.mdp.mask(self.state)
-        return {} if mask is None else {"mask": mask}
 
     def _mask(self, info):
         if self.masked is None:
@@ -204,15 +193,15 @@ class Guarded:
             raise ValueError("the info has no action_mask, and had one at the first reset")
         return spaces.mask(self.masked, info["action_mask"])
 
-
-def _failure(error, has_answered):
-    """The info of an exception: one line for a wrong answer, a traceback for what an environment
-    raised. What a signal raised is raised again."""
-    if is_interrupt(error):
-        raise error
-    if has_answered and isinstance(error, WRONG):
-        return {"error": what_is_wrong(error)}
-    return {"error": traceback.format_exc().rstrip()}
+    def _failed(self, error):
+        """One line for a wrong answer, a traceback for what the environment raised. What a signal
+        raised is raised again."""
+        if is_interrupt(error):
+            raise error
+        is_wrong = self.has_answered and isinstance(error, WRONG)
+        return Failed(
+            self.place, what_is_wrong(error) if is_wrong else traceback.format_exc().rstrip()
+        )
 
 
 def close(env: gymnasium.Env) -> None:

@@ -12,17 +12,13 @@ import cloudpickle
 import jax
 import numpy as np
 
-from rljax.envs.guarded import Guarded
+from rljax.envs.guarded import Failed, Guarded
 from rljax.envs.interface import Step, over
 from rljax.envs.spaces import Box
 from rljax.utils import forkserver, platform
 from rljax.utils.forkserver import RefusedError
 
 GRACE = 2.0  # seconds that processes have to close their environments
-
-
-class Failed(Exception):  # noqa: N818  whoever knows when makes an error of it
-    """(the index of an environment in its batch, its error: a line or a traceback)."""
 
 
 class Gone(Exception):  # noqa: N818
@@ -91,9 +87,8 @@ class SyncEnvs:
 
     def reset(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
         """(obs [B, *obs_shape], mask as in `Step`); raises `Failed`."""
-        obs, infos = zip(*(env.reset(seed) for env, seed in zip(self.envs, seeds)))
-        self._check(infos)
-        return np.array(obs), self._mask(infos)
+        obs, mask = zip(*(env.reset(seed) for env, seed in zip(self.envs, seeds)))
+        return np.array(obs), np.array(mask) if self.spec.has_mask else None
 
     def step(self, actions: np.ndarray) -> Step:
         """Takes actions [B, *action_shape], and resets environments whose episode is over; raises
@@ -102,25 +97,28 @@ class SyncEnvs:
         is_number = actions.ndim == 1 and actions.dtype.kind == "i"
         actions = actions.tolist() if is_number else actions
         answers = [env.step(action) for env, action in zip(self.envs, actions)]
-        obs, reward, terminated, truncated, infos = zip(*answers)
-        self._check(infos)
-        obs, has_score = np.array(obs), self.spec.has_score
-        score = np.array([i["score"] for i in infos], np.float32) if has_score else None
+        obs, reward, terminated, truncated, _, mask, info, score, is_over = zip(*answers)
+        obs, spec = np.array(obs), self.spec
+        final_obs = obs
         logged = np.zeros((len(obs), self.num_info), np.float32) if self.num_info else None
-        flags = np.array(terminated, bool), np.array(truncated, bool)
-        final_obs, is_over, ends = obs, None, flags[0] | flags[1]
-        if self.spec.has_over:
-            is_over = ends = ends & ["goes_on" not in info for info in infos]
-        if ends.any():
-            final_obs, infos = obs.copy(), list(infos)
-            for i in np.flatnonzero(ends):
-                if logged is not None:
-                    logged[i] = infos[i]["logged"]
-                obs[i], infos[i] = self.envs[i].reset()
-            self._check(infos)
-        reward = np.array(reward, np.float32)
-        more = dict(mask=self._mask(infos), info=logged, score=score, over=is_over)
-        return Step(obs, reward, *flags, final_obs, **more)
+        if True in terminated or True in truncated:  # in a tenth of the time of NumPy's
+            final_obs, mask = obs.copy(), list(mask)
+            for i, answer in enumerate(answers):
+                if over(answer):
+                    if logged is not None:
+                        logged[i] = info[i]
+                    obs[i], mask[i] = self.envs[i].reset()
+        return Step(
+            obs,
+            np.array(reward, np.float32),
+            np.array(terminated, bool),
+            np.array(truncated, bool),
+            final_obs,
+            np.array(mask) if spec.has_mask else None,
+            logged,
+            np.array(score, np.float32) if spec.has_score else None,
+            np.array(is_over, bool) if spec.has_over else None,
+        )
 
     def ask_to_close(self) -> None:
         """They close at once."""
@@ -129,14 +127,6 @@ class SyncEnvs:
         """Closes the environments."""
         for env in self.envs:
             env.close()
-
-    def _mask(self, infos):
-        return np.array([info["mask"] for info in infos]) if self.spec.has_mask else None
-
-    def _check(self, infos):
-        for i, info in enumerate(infos):
-            if "error" in info:
-                raise Failed(i, info["error"])
 
 
 class AsyncEnvs:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rljax import evaluation, host_evaluation, networks, policies, rollout
 from rljax.config import Config
-from rljax.envs import render
+from rljax.envs import interface, render
 from rljax.envs.host_envs import HostEnv, check_made
 from rljax.envs.vectorized import SyncEnvs
 from rljax.types import TrainState
@@ -144,16 +144,16 @@ class _Filmed:
         self.guarded, self.name, self.played = guarded, name, []
 
     def reset(self, seed):
-        obs, info = self.guarded.reset(seed)
+        obs, mask = self.guarded.reset(seed)
         self.played.append(Episode([], [], [], [], [], [], False))
         self._keep(obs, 0.0)
-        return obs, info
+        return obs, mask
 
     def step(self, action):
-        obs, reward, terminated, truncated, info = self.guarded.step(action)
-        so_far = self.played[-1].returns[-1] + np.float32(info.get("score", reward))
-        self._keep(obs, float(so_far))
-        return obs, reward, terminated, truncated, info
+        answer = self.guarded.step(action)
+        so_far = self.played[-1].returns[-1] + np.float32(interface.score(answer))
+        self._keep(answer.obs, float(so_far))
+        return answer
 
     def think(self, distribution, value):
         """Keeps what the agent thinks of the newest moment."""
