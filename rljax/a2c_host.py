@@ -20,6 +20,7 @@ from rljax.envs.interface import EnvSpec
 from rljax.networks import distributions
 from rljax.types import ActorState, AgentState, Metrics
 from rljax.utils import forkserver, pytrees, seeds, sharding
+from rljax.utils.compilation import jit_in_order
 
 LARGE = 2**17
 """Parameters of a large network, which is not passed as a vector."""
@@ -54,14 +55,10 @@ def train(config: Config, key: jax.Array, log_interval: int) -> tuple[AgentState
 class _Programs(NamedTuple):
     """What is jitted. The whole state is two vectors between the calls, as passing dozens of arrays
     takes as long as what they compute; the parameters are one vector within them too, so that the
-    optimiser is a few operations. A large state is itself, as copying it takes longer. The key is
-    apart: XLA on a CPU computes what is independent in
-    another thread, and handing over such short work takes longer than one more call."""
+    optimiser is a few operations. A large state is itself, as copying it takes longer."""
 
     begin: Callable
-    """AgentState -> (its vectors, its key's data)."""
-    draw: Callable
-    """The key's data -> (the next key's data, noise for a rollout)."""
+    """AgentState -> (its vectors, the key's data, noise for the first rollout)."""
     blank: Callable | None
     """(vectors, noise, t, obs, mask, before) -> zeros [T, B, ...] in the place of what acting
     records; None if it records nothing."""
@@ -69,7 +66,8 @@ class _Programs(NamedTuple):
     """(vectors, noise, t, obs, mask, before, recorded) -> (actions, carry, recorded) as
     `rollout.act` gives them; what is recorded at step t is written into `recorded` [T, B, ...]."""
     learn: Callable
-    """(the config's floats, vectors, rollout, recorded) -> vectors."""
+    """(the config's floats, vectors, the key's data, rollout, recorded) -> (vectors, the next key's
+    data, noise for the next rollout)."""
     look: Callable
     """(vectors, the key's data, whether a row ends) -> (AgentState without episodes, Metrics,
     vectors)."""
@@ -102,7 +100,7 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
     def begin(state):
         key = jax.random.key_data(state.actor.key)
         actor = state.actor._replace(key=())
-        return by_kind(state._replace(learner=raveled(state.learner), actor=actor)), key
+        return by_kind(state._replace(learner=raveled(state.learner), actor=actor)), *draw(key)
 
     def draw(key):
         key, key_action = jax.random.split(jax.random.wrap_key_data(key))
@@ -123,9 +121,10 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         put = partial(jax.lax.dynamic_update_index_in_dim, index=t, axis=0)
         return actions, carry, jax.tree.map(put, recorded, now)
 
-    def learn(floats, vectors, batch, recorded):
+    def learn(floats, vectors, key, batch, recorded):
         batch = batch._replace(recorded=recorded)
-        return by_kind(a2c.learn(config_of(floats), network, state_of(vectors), batch))
+        state = a2c.learn(config_of(floats), network, state_of(vectors), batch)
+        return by_kind(state), *draw(key)
 
     def look(vectors, key, ends_row):
         state = state_of(vectors)
@@ -134,9 +133,11 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         unopened = following._replace(learner=unraveled(state.learner), actor=actor)
         return unopened, a2c.row(state), by_kind(following)
 
-    act = jax.jit(act, donate_argnames="recorded")  # which is written where it is
-    begin, draw, blank, learn, look = map(jax.jit, (begin, draw, blank, learn, look))
-    return _Programs(begin, draw, blank if records else None, act, learn, look)
+    is_short = config.batch_size * pytrees.size(whole.learner.params) < seeds.LARGE
+    jit = jit_in_order if is_short else jax.jit
+    act = jit(act, donate_argnames="recorded")  # which is written where it is
+    begin, blank, learn, look = map(jit, (begin, blank, learn, look))
+    return _Programs(begin, blank if records else None, act, learn, look)
 
 
 def _actor(config, network, key):
@@ -193,8 +194,7 @@ def _chunks(config, state, log_interval):
             return rollout.on_host(env, actions), carry
 
         obs, mask, batch = rollout.loop(act, running.step, obs, mask, config.num_steps, first)
-        vectors = programs.learn(floats, vectors, batch, recorded)
-        return vectors, *programs.draw(key), recorded, obs, mask
+        return *programs.learn(floats, vectors, key, batch, recorded), recorded, obs, mask
 
     def look(ends_row):
         nonlocal now
@@ -208,8 +208,7 @@ def _chunks(config, state, log_interval):
         begun = running.reset(env_seeds)
         actor = _actor(config, network, key)
         first = jax.tree.map(jnp.asarray, actor.carry)
-        vectors, key = programs.begin(state._replace(actor=actor))
-        now = vectors, *programs.draw(key), None, *begun
+        now = *programs.begin(state._replace(actor=actor)), None, *begun
         done, end = int(state.learner.updates), -math.inf  # the first chunk is one update
         given = done
         while done < config.num_updates:

@@ -37,7 +37,8 @@ class Layout(NamedTuple):
 
     published: Published
     gradients: BatchGradients
-    """Of one rollout; gradients and metrics as vectors, and so are all three fields in a record."""
+    """Of one rollout; gradients and metrics as vectors, and so are all three fields in a record,
+    where they follow each other."""
     metrics: BatchMetrics
     actor: ActorState  # of one worker, `pytrees.plain`
     record: np.dtype  # of a worker's message about one rollout
@@ -77,6 +78,13 @@ def layout(config: Config) -> Layout:
         ("actor", np.uint32, (pytrees.size(actor),)),
     ]
     return Layout(parts, gradients, metrics, actor, np.dtype(fields, align=True))
+
+
+def numbers(record: np.ndarray, layout: Layout) -> np.ndarray:
+    """The gradients, moments and metrics in the bytes of a record, as one vector: `pytrees.ravel`
+    of the `BatchGradients`."""
+    size, (_, start) = sum(map(pytrees.size, layout.gradients)), layout.record.fields["gradients"]
+    return np.frombuffer(record, np.float32, size, start)
 
 
 def no_metrics(config: Config, network: ActorCritic, spec: EnvSpec, params: Any) -> BatchMetrics:

@@ -20,8 +20,8 @@ from rljax.envs import host_envs, jax_envs
 from rljax.envs.host_envs import HostEnv
 from rljax.envs.interface import Step
 from rljax.networks import distributions
-from rljax.types import BatchGradients
 from rljax.utils import errors, forkserver, preload, pytrees
+from rljax.utils.compilation import jit_in_order
 
 
 def run(
@@ -67,7 +67,8 @@ def _work(index, queue, parameters, job, step):
     record = np.zeros((), job.layout.record)
     seconds = dict.fromkeys(messages.PHASES, 0.0)
     record["worker"] = index
-    content = memoryview(record.reshape(1).view(np.uint8))
+    content = record.reshape(1).view(np.uint8)
+    numbers = messages.numbers(content, job.layout)
     clock = time.perf_counter
     while True:
         begun = clock()
@@ -78,11 +79,8 @@ def _work(index, queue, parameters, job, step):
         waited = clock()
         record["version"] = parameters.read(vector)
         record["pulled"] = pulled = clock()
-        given, actor, spent = step(vector)
+        numbers[:], record["actor"], spent = step(vector)
         computed = clock()
-        record["actor"] = actor
-        for name, part in given._asdict().items():
-            record[name] = part
         # What a push takes is known after it: it goes with the next message.
         record["seconds"] = [seconds[name] for name in messages.PHASES]
         pushing = clock()
@@ -101,14 +99,14 @@ def _work(index, queue, parameters, job, step):
 
 def _jax_step(job, env, network) -> Callable:
     """A rollout and its gradient in one jitted call, compiled here, before parameters are pulled:
-    parameters -> (BatchGradients of vectors, packed actor, seconds of acting by phase)."""
+    parameters -> (`messages.numbers`, packed actor, seconds of acting by phase)."""
     config, size = job.config, pytrees.size(job.layout.published)
     floats, config_of = pytrees.settings(config)
     floats = jnp.asarray(floats)
     begin = partial(rollout.init, env, network, config.num_envs)
     like = jax.eval_shape(begin, jax.random.key(0))
 
-    @jax.jit
+    @jit_in_order
     def work(floats, vector, actor):
         config = config_of(floats)
         state = messages.learner_of(vector, job.layout.published)
@@ -117,16 +115,13 @@ def _jax_step(job, env, network) -> Callable:
         actor, given = learner.compute_gradients(config, network, state, actor, batch)
         return pytrees.ravel(given), pytrees.pack(pytrees.plain(actor))
 
-    sizes = (jax.ShapeDtypeStruct((pytrees.size(x),), "float32") for x in job.layout.gradients)
-    flat = BatchGradients(*sizes)
     held = pytrees.pack(job.actor)
     jax.block_until_ready(work(floats, np.zeros(size, np.float32), held))  # compiles
 
     def step(vector):
         nonlocal held
         given, held = work(floats, vector, held)
-        parts = pytrees.unravel(np.asarray(given), flat)
-        return parts, np.asarray(held), {"environment": 0.0, "policy": 0.0}
+        return np.asarray(given), np.asarray(held), {"environment": 0.0, "policy": 0.0}
 
     return step
 
@@ -150,37 +145,19 @@ def _host_step(job, env, network, running) -> Callable:
         noise = distributions.noise(env.spec.action_space, key_noise, shape)
         return pytrees.pack((jax.random.key_data(key), episodes)), noise
 
-    @jax.jit
+    @jit_in_order
     def act(vector, noise, t, obs, mask, first, before):
         state = messages.learner_of(vector, published)
         return rollout.act(network, state, obs, mask, noise, t, first, before)[:2]
 
-    def compute_gradients(floats, vector, episodes, batch, carry=()):
+    @jit_in_order
+    def work(floats, vector, held, batch, carry):
+        """(`messages.numbers`, the carry, and as `begin_rollout`, for the next rollout)."""
         state, config = messages.learner_of(vector, published), config_of(floats)
-        actor = rollout.unopened(())._replace(episodes=episodes, carry=carry)
-        return learner.compute_gradients(config, network, state, actor, batch)
-
-    # Two programs take half the time of one: XLA on a CPU computes what is independent in another
-    # thread, and to hand over such short work takes longer than the work.
-
-    @jax.jit
-    def of_network(floats, vector, batch, carry):
-        """What depends on the network: the gradient, the losses and the norm, as one vector; and
-        the carry."""
-        no_episodes = rollout.no_episodes(num_envs)
-        actor, given = compute_gradients(floats, vector, no_episodes, batch, carry)
-        parts = given.gradients, given.metrics.losses, given.metrics.grad_norm
-        return pytrees.ravel(parts), actor.carry
-
-    @jax.jit
-    def of_batch(floats, held, batch):
-        """What does not, as one vector; and as `begin_rollout`, for the next rollout."""
         key, episodes = pytrees.unpack(held, like)
-        nothing = jnp.zeros(pytrees.size(published))
-        carry = networks.initial_carry(network, num_envs)
-        actor, given = compute_gradients(floats, nothing, episodes, batch, carry)
-        episodic = given.metrics._replace(losses=(), grad_norm=())
-        return pytrees.ravel((given.moments, episodic)), *begin_rollout(key, actor.episodes)
+        actor = rollout.unopened(())._replace(episodes=episodes, carry=carry)
+        actor, given = learner.compute_gradients(config, network, state, actor, batch)
+        return pytrees.ravel(given), actor.carry, *begin_rollout(key, actor.episodes)
 
     # As arrays of JAX's they are passed in a fraction of the time.
     floats, *numbers = map(jnp.asarray, (floats, *np.arange(config.num_steps, dtype=np.int32)))
@@ -189,7 +166,6 @@ def _host_step(job, env, network, running) -> Callable:
     episodes = rollout.no_episodes(num_envs)
     held, noise = jax.jit(begin_rollout)(jax.random.key_data(key), episodes)
     first = jax.tree.map(jnp.asarray, networks.initial_carry(network, num_envs))
-    size, num_moments, _ = map(pytrees.size, layout.gradients)
     clock = time.perf_counter
 
     def step(vector, env_step=running.step):
@@ -211,13 +187,8 @@ def _host_step(job, env, network, running) -> Callable:
 
         obs, mask, batch = rollout.loop(timed_act, timed_step, obs, mask, config.num_steps, first)
         key = np.asarray(held)[: len(job.actor.key)]
-        given, first = of_network(floats, vector, batch, first)
-        given = np.asarray(given)
-        others, held, noise = of_batch(floats, held, batch)
-        others = np.asarray(others)
-        moments, episodic = others[:num_moments], others[num_moments:]
-        metrics = np.concatenate([episodic[:3], given[size:], episodic[3:]])  # its info is last
-        return BatchGradients(given[:size], moments, metrics), key, spent
+        given, first, held, noise = work(floats, vector, held, batch, first)
+        return np.asarray(given), key, spent
 
     fresh, no = (held, noise, obs, mask, first), np.zeros(num_envs, bool)
     zero = np.zeros(num_envs, np.float32)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -12,6 +13,9 @@ FEW = 500_000
 _QUICK = {"xla_backend_optimization_level": 0}
 if jax.__version_info__ < (0, 11):  # later ones know no such option
     _QUICK["xla_cpu_use_fusion_emitters"] = False
+_IN_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+if jax.__version_info__ < (0, 9, 2):  # earlier ones know another option
+    _IN_ORDER = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 MAPPED = 0.5  # share of the memory mappings of a process from which on programs are forgotten
 
 _kept = []
@@ -37,6 +41,14 @@ def make_room() -> None:
         for cached in _kept:
             cached.cache_clear()
         jax.clear_caches()
+
+
+def jit_in_order(function: Callable, **how: Any) -> Callable:
+    """`jax.jit` for a function of many short operations that the host waits for. XLA's usual order
+    on a CPU leaves operations ready for other threads, and handing one over takes longer than it
+    does; the order that saves memory leaves few. Of 80 steps of CartPole, an update of 64x64 towers
+    takes 76 us instead of 119, and of 5 steps 39 instead of 96."""
+    return jax.jit(function, compiler_options=_IN_ORDER if sharding.on_cpu() else None, **how)
 
 
 def jit_once(function: Callable, static_argnames: tuple[str, ...] = ()) -> Callable:
