@@ -106,7 +106,7 @@ def _jax_step(job, env, network) -> Callable:
     begin = partial(rollout.init, env, network, config.num_envs)
     like = jax.eval_shape(begin, jax.random.key(0))
 
-    @jit_in_order
+    @jax.jit
     def work(floats, vector, actor):
         config = config_of(floats)
         state = messages.learner_of(vector, job.layout.published)
