@@ -154,7 +154,8 @@ def _programs(steps, mesh, number, group):
             state = jax.lax.fori_loop(0, num_updates, lambda _, x: update(x), state)
             return steps.begin_row(state, ends_row), steps.row(state)
 
-        return jax.lax.map(advance, states, batch_size=group)
+        # A `vmap` over one agent takes 2% longer.
+        return jax.lax.map(advance, states, batch_size=group if group > 1 else None)
 
     specs = _specs(steps)
     taken, given = (WHOLE, specs, WHOLE, WHOLE), (specs, SHARDED)
