@@ -133,6 +133,7 @@ def _programs(config: Config, spec: EnvSpec) -> _Programs:
         unopened = following._replace(learner=unraveled(state.learner), actor=actor)
         return unopened, a2c.row(state), by_kind(following)
 
+    # Two threads beat one in the same updates as two devices do.
     is_short = config.batch_size * pytrees.size(whole.learner.params) < seeds.LARGE
     jit = jit_in_order if is_short else jax.jit
     act = jit(act, donate_argnames="recorded")  # which is written where it is

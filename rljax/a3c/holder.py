@@ -14,7 +14,6 @@ from rljax.a3c.messages import Layout
 from rljax.config import Config, WorkerConfig
 from rljax.types import ActorState, BatchMoments, TrainState
 from rljax.utils import platform, pytrees
-from rljax.utils.compilation import jit_in_order
 
 MOST_KEPT = 1024  # versions of the parameters, for a correction
 
@@ -146,7 +145,7 @@ def _applier(config, workers, device):
     floats = jax.device_put(floats, device)
     correction = workers.delay_compensation
 
-    @jit_in_order
+    @jax.jit
     def apply(floats, state, gradient, moments, staleness=None, of=None, squares=()):
         config = config_of(floats)
         if staleness is not None:

@@ -80,7 +80,7 @@ def layout(config: Config) -> Layout:
     return Layout(parts, gradients, metrics, actor, np.dtype(fields, align=True))
 
 
-def numbers(record: np.ndarray, layout: Layout) -> np.ndarray:
+def numbers(record: memoryview, layout: Layout) -> np.ndarray:
     """The gradients, moments and metrics in the bytes of a record, as one vector: `pytrees.ravel`
     of the `BatchGradients`."""
     size, (_, start) = sum(map(pytrees.size, layout.gradients)), layout.record.fields["gradients"]

@@ -67,7 +67,7 @@ def _work(index, queue, parameters, job, step):
     record = np.zeros((), job.layout.record)
     seconds = dict.fromkeys(messages.PHASES, 0.0)
     record["worker"] = index
-    content = record.reshape(1).view(np.uint8)
+    content = memoryview(record.reshape(1).view(np.uint8))
     numbers = messages.numbers(content, job.layout)
     clock = time.perf_counter
     while True:

@@ -178,7 +178,9 @@ class Guarded:
         obs, reward, terminated, truncated, info = step_answer(answer)
         obs, self.told = self.encode(obs), info
         score = _number(info["score"]) if self.has_score else None
-        is_over = _flag("over", info["over"]) if self.has_over else None
+        is_over = None
+        if self.has_over:  # which counts only where the step is an end
+            is_over = _flag("over", info["over"]) and (terminated or truncated)
         answer = Step(obs, reward, terminated, truncated, obs, None, None, score, is_over)
         if self.masked is None or not over(answer):
             mask = self._mask(info)

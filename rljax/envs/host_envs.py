@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from rljax.envs import encoding, known, spaces, vectorized
-from rljax.envs.guarded import close, reset_answer, reset_settings
+from rljax.envs.guarded import Failed, close, reset_answer, reset_settings
 from rljax.envs.interface import MDP, EnvSpec, Step, wrapped
 from rljax.envs.ops import IN_PYTHON
 from rljax.envs.spaces import Box, Numbers
@@ -211,7 +211,7 @@ class HostVectorEnv(contextlib.AbstractContextManager):
             return function(given)
         except vectorized.Gone as gone:
             raise EnvError(gone.told(self._when())) from gone
-        except vectorized.Failed as one:
+        except Failed as one:
             i, error = one.args
             raise failed(self._at(i), error) from None
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from rljax.config import Config
-from rljax.utils import hosts, pytrees, sharding
+from rljax.utils import compilation, hosts, pytrees, sharding
 from rljax.utils.sharding import SHARDED, SHARDED_ENVS, WHOLE
 
 CHUNK_SECONDS = 0.5  # of a chunk: short enough for a display and Ctrl-C
@@ -66,7 +66,9 @@ def in_one_program(
     number = len(states.learner.updates)
     mesh = _mesh(steps, config, states)
     group = at_once(config, states, mesh)
-    advance, first = _programs(steps, mesh, number, group)
+    # Of several agents at once, or on several devices, the usual order is as fast.
+    is_short = group == mesh.size == 1 and _products(config, states) < LARGE
+    advance, first = _programs(steps, mesh, number, group, is_short)
     states = sharding.placed(states, mesh, _specs(steps), group)
     while done < config.num_updates:
         to_row = min(log_interval - done % log_interval, config.num_updates - done)
@@ -143,7 +145,7 @@ def _specs(steps):
 
 
 @lru_cache(maxsize=8)
-def _programs(steps, mesh, number, group):
+def _programs(steps, mesh, number, group, is_short):
     """Jitted (settings, states, number of updates, whether the row ends) -> (states, metrics), that
     trains a device's agents in groups, and a function that leaves out copies of an agent."""
     axis = sharding.ENVS if mesh.shape[sharding.ENVS] > 1 else None
@@ -160,7 +162,8 @@ def _programs(steps, mesh, number, group):
     specs = _specs(steps)
     taken, given = (WHOLE, specs, WHOLE, WHOLE), (specs, SHARDED)
     donate = (1,) if sharding.donates() else ()
-    advance = sharding.spread(advance, mesh, taken, given, donate)
+    options = compilation.in_order() if is_short else None
+    advance = sharding.spread(advance, mesh, taken, given, donate, options)
     if number % (mesh.shape["agents"] * group) == 0:
         return advance, lambda states: states
     whole = NamedSharding(mesh, WHOLE)

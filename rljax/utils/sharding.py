@@ -208,13 +208,15 @@ def total(tree: Any, axis: str | None) -> Any:
     return pytrees.unravel(jax.lax.psum(pytrees.ravel(tree), axis), tree)
 
 
-def spread(f: Callable, mesh: Mesh, taken: Any, given: Any, donate: tuple = ()) -> Callable:
+def spread(
+    f: Callable, mesh: Mesh, taken: Any, given: Any, donate: tuple = (), options: dict | None = None
+) -> Callable:
     """Jits a function that each device runs on its own shard of the arrays, without waiting for
     others. `taken` and `given` have a `PartitionSpec` for each argument, and for what is returned;
-    arguments to `donate` are not used again."""
+    arguments to `donate` are not used again; `options` are the compiler's."""
     placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), taken)
     own = jax.shard_map(f, mesh=mesh, in_specs=taken, out_specs=given, check_vma=False)
-    return jax.jit(own, in_shardings=placed, donate_argnums=donate)
+    return jax.jit(own, in_shardings=placed, donate_argnums=donate, compiler_options=options)
 
 
 @contextlib.contextmanager

@@ -325,6 +325,20 @@ def test_each_batchs_share_of_the_moments_is_merged():
     np.testing.assert_array_equal(again.obs_moments.mean, found.obs_moments.mean)
 
 
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_records_numbers_follow_each_other(normalized):
+    how = dict(normalize_observations=normalized, normalize_rewards=normalized)
+    layout = messages.layout(dataclasses.replace(CONFIG, core="gru", core_size=2, **how))
+    record = np.zeros(1, layout.record)
+    numbers = messages.numbers(memoryview(record.view(np.uint8)), layout)
+    numbers[:] = np.arange(len(numbers))
+    parts = [record[0][name] for name in BatchGradients._fields]
+    assert [part.size for part in parts] == [pytrees.size(x) for x in layout.gradients]
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(len(numbers)))
+    assert not record[0]["actor"].any()
+    assert not record[0]["pulled"]
+
+
 def row_of(held, layout, interval=20):
     row = counts_module.as_arrays(held.row)
     return counts_module.row_metrics(held.config, held.updates, row, layout.metrics, interval)

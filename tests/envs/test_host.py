@@ -635,6 +635,14 @@ def test_a_lost_life_is_terminated_and_its_game_goes_on():
     assert [step.mask[0].tolist().index(True) for step in played] == [1, 0, 1, 0, 1]
 
 
+def test_a_game_is_over_only_where_a_step_ends_an_episode():
+    with envs.make("host_probes:OverTooEarly", (("length", 2),)).open() as running:
+        running.reset([0])
+        played = some_steps(running, 4)
+    assert [step.over[0] for step in played] == [False, False, False, True]
+    assert [step.obs[0].tolist() for step in played] == [[2, 1], [1, 2], [1, 3], [2, 0]]
+
+
 def test_returns_are_of_whole_games_and_values_are_cut_at_lives():
     settings = dict(env="host_probes:Game", env_kwargs={"length": 3}, log_info=("steps",))
     settings |= dict(num_envs=2, num_steps=4, hidden_sizes=(4,), total_timesteps=96)

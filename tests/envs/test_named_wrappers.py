@@ -145,6 +145,19 @@ def test_the_action_before_is_taken_as_often_as_asked():
         assert check(first, steps, actions, [("sticky_actions", 0)], False) == 0
 
 
+def test_in_processes_too_an_action_that_sticks_is_the_one_before():
+    """Their actions come in memory that is used again."""
+    actions = np.linspace(-1, 1, 40, dtype=np.float32).reshape(20, 2, 1)
+    seen = []
+    for how in ("sync", "async"):
+        env = envs.make("host_probes:Pushed", (), (), 2, how, wrappers=("sticky_actions=0.5",))
+        with env.open() as running:
+            running.reset([3, 4])
+            seen.append(np.stack([running.step(row).obs for row in actions]))
+    np.testing.assert_array_equal(*seen)
+    assert 5 < (seen[0] != actions).sum() < 35
+
+
 @pytest.mark.slow
 def test_chance_on_the_host_follows_the_seed_and_is_not_the_environments():
     runs = [

@@ -556,3 +556,24 @@ class Game(gymnasium.Env):
 
     def _info(self):
         return {"action_mask": [self.steps % 2 == 0, self.steps % 2 == 1]}
+
+
+class OverTooEarly(Game):
+    """Its first step says that the game is over, and is not terminated."""
+
+    def step(self, action):
+        *answer, told = super().step(action)
+        return *answer, told | {"over": told["over"] or self.steps == 1}
+
+
+class Pushed(gymnasium.Env):
+    """Observes the action that it is given."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return action.copy(), 0.0, False, False, {}

@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.utils import compilation
-from rljax.utils.compilation import jit_once
+from rljax.utils.compilation import jit_in_order, jit_once
+
+OLD = "enable_concurrency_optimized_scheduler"
 
 
 def test_a_program_that_runs_once_is_compiled_quickly_where_it_is_small(monkeypatch):
@@ -44,3 +46,14 @@ def test_programs_are_forgotten_where_they_are_many(monkeypatch):
         make(7)
         assert made == [7] * times
         assert cleared == [True] * (times - 1)
+
+
+def test_an_order_of_operations_in_the_users_own_flags_stays(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    function = lambda x: (jnp.tanh(x) @ x.T, jnp.sum(x))  # noqa: E731
+    jax.tree.map(np.testing.assert_array_equal, jit_in_order(function)(x), jax.jit(function)(x))
+    assert compilation.in_order()
+    for said in ("scheduler_type=CPU_SCHEDULER_TYPE_DEFAULT", f"{OLD}=true"):
+        monkeypatch.setenv("XLA_FLAGS", f"--xla_cpu_{said}")
+        assert compilation.in_order() is None
