@@ -85,7 +85,7 @@ def test_clipping_by_the_norm_of_one_vector():
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, expected)
 
 
-@pytest.mark.parametrize("number", [6, 18, 40])
+@pytest.mark.parametrize("number", [6, 18, pytest.param(40, marks=pytest.mark.slow)])
 def test_no_order_of_summation_opens_impossible_actions(number):
     """As GPUs add up: in a tree, where the distribution function can fall."""
     rng = np.random.default_rng(number)

@@ -40,6 +40,7 @@ def run(pytester, request, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_skips_are_written(run, monkeypatch):
     monkeypatch.setenv("RLJAX_NO_SKIPS", "0")
     result, skipped = run("--durations=1")

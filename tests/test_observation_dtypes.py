@@ -119,7 +119,7 @@ def test_gymnasium_s_bytes_are_kept(vectorization):
         envs.make(Fractions)
 
 
-@pytest.mark.parametrize("core", ["none", "gru"])
+@pytest.mark.parametrize("core", ["none", pytest.param("gru", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("other", ["nothing is recorded", "the state is passed whole"])
 def test_however_images_are_handed_to_the_update_it_is_the_same(other, core, monkeypatch):
     """On a CPU, acting records what the update reuses; a small state is a vector in between."""
@@ -188,6 +188,7 @@ def test_bytes_train_as_the_same_numbers_in_float32(normalize):
     )
 
 
+@pytest.mark.slow
 def test_evaluations_and_policies_take_either():
     found = {}
     for dtype in ("uint8", "float32"):

@@ -335,6 +335,7 @@ def test_gradients_that_are_not_finite_are_rejected():
     assert np.isnan(metrics.losses["loss"]).any()  # rows are of one gradient here
 
 
+@pytest.mark.slow
 def test_a_run_of_nothing_but_nan_says_where_it_diverged():
     config = dataclasses.replace(CONFIG, learning_rate=float("inf"))
     state, metrics = train(config, SimulationConfig(num_workers=1), KEY, 30)
@@ -401,6 +402,7 @@ def test_a_run_resumes_to_the_same_bits(run, tmp_path):
     assert rows(path).equals(rows(run.run_dir))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_program_for_delays_and_rates():
     axes = {"learning_rate": [0.01, 0.02], "transit": ["exponential:0.1", "exponential:3"]}
     own = SimulationConfig(num_workers=3, in_flight=4, diagnostics=False)

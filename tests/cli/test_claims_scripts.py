@@ -42,6 +42,7 @@ def test_steps_to_a_target_of_each_seed():
     assert claims.steps_to(table, 2.0).tolist() == [20, 30]
 
 
+@pytest.mark.slow
 def test_a_lab_tunes_with_seeds_of_its_own_and_trains_once(tmp_path, capsys):
     lab = claims.Lab(tmp_path / "claim", quick=True)
     axes = {"learning_rate": [1e-4, 1e-3, 1e-2]}
@@ -82,6 +83,7 @@ def test_tuning_goes_on_at_an_end_of_its_values(tmp_path, monkeypatch):
     assert best == {"rate": 0.125}  # and no farther
 
 
+@pytest.mark.slow
 def test_finals_are_in_the_order_of_points_and_seeds(tmp_path):
     """Also where points are of several programs."""
     lab = claims.Lab(tmp_path, quick=True)

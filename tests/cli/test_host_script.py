@@ -69,7 +69,7 @@ def test_the_same_key_gives_the_same_bits_however_environments_are_stepped():
     assert not np.array_equal(metrics.losses["policy_loss"], other.losses["policy_loss"])
 
 
-@pytest.mark.parametrize("core", ["none", "gru"])
+@pytest.mark.parametrize("core", [pytest.param("none", marks=pytest.mark.slow), "gru"])
 def test_learning_continues_exactly_and_episodes_begin_anew(core):
     config = dataclasses.replace(CONFIG, core=core, core_size=4)
     *_, (states, _) = a2c.chunks(config, seeds.keys([0]))

@@ -160,6 +160,7 @@ def test_the_tasks_for_a_memory_have_presets_with_a_core():
     assert (made.env, made.wrappers) == ("Pendulum-v1", ("mask_velocity",))
 
 
+@pytest.mark.slow
 def test_variants_stand_side_by_side(default, tmp_path, capsys):
     tasks = {"short": {"env": ENVS[0]}, "long": {"preset": ENVS[0], "total_timesteps": 960}}
     variants = {"lambda 1": {}, "lambda 0": {"gae_lambda": 0.0}}

@@ -104,6 +104,7 @@ def test_seeds_and_devices_change_nothing_of_cached_resets():
         np.testing.assert_allclose(z, y, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_rollout_keeps_no_state_of_the_environment():
     """Cached, it needs memory for the states of the environments alone; fresh, for a first state
     of every step too."""

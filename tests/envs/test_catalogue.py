@@ -41,6 +41,7 @@ def available():
     return envs.available()
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_suite():
     names = ", ".join(map(repr, suites.SUITES))
     code = f"import sys, rljax, rljax.envs; print(sorted({{{names}}} & set(sys.modules)))"

@@ -293,6 +293,7 @@ def test_a_run_records_them_and_reports_true_returns(form, tmp_path):
         assert small_runs.results(halved) == small_runs.results(straight)
 
 
+@pytest.mark.slow
 def test_what_has_no_name_is_given_again_on_resume(tmp_path):
     def mine(env):
         return trails.halved(env)

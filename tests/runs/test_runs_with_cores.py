@@ -68,6 +68,7 @@ def test_a3c_in_lockstep_continues_to_the_same_bits(tmp_path):
     assert rows[0].equals(rows[1])
 
 
+@pytest.mark.slow
 def test_a_policy_of_another_size_is_refused():
     run = train(**CORE, total_timesteps=64, eval_every=0)
     other = dataclasses.replace(run, config=dataclasses.replace(run.config, core_size=5))

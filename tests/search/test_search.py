@@ -339,6 +339,7 @@ def test_static_and_conditional_axes():
     assert set(table[table["core"] == "gru"]["core_size"]) <= {4, 6}
 
 
+@pytest.mark.slow
 def test_several_environments():
     envs = ("probes:RewardByAction", "probes:Truncating")
     how = HOW | dict(envs=envs, fresh_seeds=3)
@@ -401,6 +402,7 @@ def test_a3c_is_searched():
     assert set(result.table.groupby("trial").size()) == {40, 80}
 
 
+@pytest.mark.slow
 def test_where_no_episode_ends():
     """There is no winner, and no score above those of later trials."""
     base = dataclasses.replace(BASE, env="Pendulum-v1")  # 80 of 200 steps of an episode

@@ -124,6 +124,7 @@ def test_a_damaged_part_is_named(alone, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_tried_once_and_told_to_the_others(tmp_path, capsys, monkeypatch):
     """Those that wait for it would wait for ever."""
     train, tried = population._train_batch, []

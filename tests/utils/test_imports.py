@@ -43,6 +43,7 @@ def test_a_deferred_module_that_is_used_or_imported_already_is_the_module_itself
     assert sys.modules["slow_to_import"] is used
 
 
+@pytest.mark.slow
 def test_a_state_of_gymnax_is_unpickled_without_what_draws_environments():
     program = (
         "import sys; from rljax.envs import jax_envs;"

@@ -150,6 +150,7 @@ def test_rows_of_all_devices_pass_their_own_gradient():
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_the_same_on_one_device_as_on_two():
     config, keys = Config(**TINY), seeds.keys(range(3))
     learners = a2c.init_seeds(config, keys).learner

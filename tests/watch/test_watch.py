@@ -62,6 +62,7 @@ def test_what_the_agent_thinks_with_a_core_where_python_steps():
         _, carry = policy(obs, jax.random.key(0), carry)
 
 
+@pytest.mark.slow
 def test_an_episode_that_is_cut_has_as_many_steps():
     run = train(**SHORT | {"env": "CartPole-v1"})
     learner = jax.tree.map(lambda x: x[0], run.learners())
