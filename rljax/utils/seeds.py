@@ -147,7 +147,8 @@ def _specs(steps):
 @lru_cache(maxsize=8)
 def _programs(steps, mesh, number, group, is_short):
     """Jitted (settings, states, number of updates, whether the row ends) -> (states, metrics), that
-    trains a device's agents in groups, and a function that leaves out copies of an agent."""
+    trains a device's agents in groups, and a function that leaves out copies of an agent. Short
+    updates are compiled `in_order`."""
     axis = sharding.ENVS if mesh.shape[sharding.ENVS] > 1 else None
 
     def advance(settings, states, num_updates, ends_row):
