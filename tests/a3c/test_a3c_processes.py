@@ -536,7 +536,7 @@ def test_a_soak_loses_nothing(monkeypatch):
 
 @pytest.mark.slow
 def test_memory_is_flat_over_five_minutes(tmp_path):
-    flags = "--env CartPole-v1 --num-workers 2 --total-timesteps 20000000 --log-interval 5000"
+    flags = "--env CartPole-v1 --num-workers 2 --total-timesteps 200000000 --log-interval 5000"
     process = start_script(tmp_path / "run", *flags.split())
 
     def resident():
