@@ -140,6 +140,7 @@ def test_however_images_are_handed_to_the_update_it_is_the_same(other, core, mon
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), *found)
 
 
+@pytest.mark.slow
 def test_gymnasium_s_bytes_train_as_the_same_numbers_in_float32():
     found = {}
     for env in (Bytes, InFloats):

@@ -126,6 +126,7 @@ def test_learning_from_actions():
 # Runs
 
 
+@pytest.mark.slow
 def test_seeds_run_one_after_another_and_can_be_raised(tmp_path):
     run = train(tmp_path / "run", "host_probes:RewardByAction", num_seeds=2, eval_every=400)
     assert run.metrics.seed.tolist() == [0] * 100 + [1] * 100

@@ -79,6 +79,7 @@ def compiled(caplog, axes, **options):
     return [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
 
 
+@pytest.mark.slow
 def test_a_group_is_compiled_once_and_new_floats_never(caplog):
     axes = {"ent_coef": [0.0, 0.01], "gamma": [0.9, 0.99], "num_steps": [2, 3]}
     found = compiled(caplog, axes)

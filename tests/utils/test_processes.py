@@ -240,11 +240,12 @@ def test_a_stopped_worker_ends_with_its_parent():
 # What fails
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "words"),
     [
         ("process_probes:Exiting", "SystemExit: 3"),
-        pytest.param("process_probes:ExitingInJax", "KeyboardInterrupt", marks=pytest.mark.slow),
+        ("process_probes:ExitingInJax", "KeyboardInterrupt"),
     ],
 )
 def test_an_exit_in_a_worker_ends_the_run_and_names_it(env, words):
