@@ -486,7 +486,8 @@ def test_a_soak_loses_nothing(monkeypatch):
         num_steps=20,
         hidden_sizes=(128, 128),
         learning_rate=2e-3,
-        gamma=0.995,  # with 0.99 the pole stands but the cart drifts away, in 2% to 5% of runs
+        # With 0.99 and 0.95, in 7 of 128 runs of A2C the pole stands but the cart drifts away.
+        gamma=0.995,
         gae_lambda=0.9,
         ent_coef=0.01,
         max_grad_norm=40.0,
